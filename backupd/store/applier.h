@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Brings the back-up image from one confirmed checkpoint to the next.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "backupd/store/backup_image.h"
+#include "backupd/store/journal_file.h"
+#include "backupd/store/latch.h"
+#include "backupd/store/volume_file.h"
+
+namespace ckpt {
+
+// A confirmed checkpoint that the image does not have yet, with the journal files it covers and the
+// one its confirm record is in, ascending.
+struct ConfirmedCheckpoint {
+  Epoch number;
+  std::vector<std::unique_ptr<JournalFile>> files;
+
+  [[nodiscard]] uint64_t stored_bytes() const;
+};
+
+// Applies in passes: all checkpoints that were confirmed when a pass begins, batch by batch in
+// (epoch, sequence) order; then the image is synced, `applied` recorded, and the journal files are
+// unlinked. A pass that is interrupted anywhere is done again from its start: applying twice
+// changes nothing.
+//
+// Lifetime: image, directory, volume file and latch must outlive it.
+// Threads:  all methods from any thread. Steps and reads exclude one another.
+// Failure:  after kNoSpace the next step begins the pass again (or goes on unlinking); any other
+// error latches.
+class Applier {
+ public:
+  struct Parts {
+    BackupImage& image;
+    Directory& journal;
+    VolumeFile& volume;
+    Latch& latch;
+    uint64_t size_bytes;
+  };
+
+  explicit Applier(const Parts& parts) : parts_(parts) {}
+
+  // Checkpoints come in the order of their numbers.
+  void enqueue(ConfirmedCheckpoint checkpoint) CKPT_EXCLUDES(queue_mutex_);
+  // Applies one batch, or ends a pass. True: there is more to do.
+  Result<bool> step() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  // Steps until everything that was confirmed before the call is applied.
+  Result<> finish() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  // The image at the last confirmed checkpoint: finishes first, and keeps steps out meanwhile.
+  Result<> read(uint64_t offset, ByteSpan buffer) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  Result<std::optional<ByteRange>> next_data(uint64_t offset)
+      CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+
+  // These do not wait for I/O.
+  [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
+  // Confirmed and not applied, as stored.
+  [[nodiscard]] uint64_t waiting_bytes() const CKPT_EXCLUDES(queue_mutex_);
+  // Why the last pass ended early; empty: it did not.
+  [[nodiscard]] std::string problem() const CKPT_EXCLUDES(queue_mutex_);
+
+ private:
+  struct Work {
+    JournalFile* file;
+    const JournalBatch* batch;
+  };
+
+  Result<bool> step_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  Result<> finish_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void begin_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void plan_pass() CKPT_REQUIRES(pass_mutex_);
+  Result<> advance() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  Result<> end_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void forget_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  Result<> record_applied(Epoch number) CKPT_REQUIRES(pass_mutex_);
+  Result<> remove_files() CKPT_REQUIRES(pass_mutex_);
+  void note_problem(const std::string& text) CKPT_EXCLUDES(queue_mutex_);
+
+  const Parts parts_;
+  // Locked in this order. pass_mutex_ is held over I/O, queue_mutex_ never.
+  Mutex pass_mutex_;
+  mutable Mutex queue_mutex_;
+  std::vector<ConfirmedCheckpoint> pass_ CKPT_GUARDED_BY(pass_mutex_);
+  std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
+  size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
+  bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
+  std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);
+  bool in_pass_ CKPT_GUARDED_BY(queue_mutex_) = false;
+  uint64_t waiting_bytes_ CKPT_GUARDED_BY(queue_mutex_) = 0;
+  std::string problem_ CKPT_GUARDED_BY(queue_mutex_);
+};
+
+}  // namespace ckpt

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/store/backup_image.h"
+
+#include <algorithm>
+
+#include "backupd/store/latch.h"
+
+namespace ckpt {
+namespace {
+
+constexpr char kName[] = "backup.img";
+
+BlockRange blocks_of(const Extent& extent) {
+  return ckpt::blocks_of(ByteRange{extent.offset, extent.length});
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BackupImage>> BackupImage::create(Directory& directory,
+                                                         uint64_t size_bytes) {
+  auto file = directory.open(kName, OpenMode::kReadWrite);
+  if (!file && file.error().kind == ErrorKind::kNotFound) {
+    file = directory.open(kName, OpenMode::kCreate);
+  }
+  CKPT_ASSIGN(auto created, std::move(file));
+  CKPT_ASSIGN(const auto data, created->next_data(0));
+  if (data) {
+    return fail(ErrorKind::kCorrupt, directory.path() + "/" + kName +
+                                         ": has data, but `volume` is missing; not overwritten");
+  }
+  CKPT_TRY(created->resize(size_bytes));
+  CKPT_TRY(final_failure(created->sync()));
+  return std::unique_ptr<BackupImage>(new BackupImage(std::move(created), size_bytes));
+}
+
+Result<std::unique_ptr<BackupImage>> BackupImage::open(Directory& directory, uint64_t size_bytes) {
+  const std::string path = directory.path() + "/" + kName;
+  auto file = directory.open(kName, OpenMode::kReadWrite);
+  if (!file && file.error().kind == ErrorKind::kNotFound) {
+    return fail(ErrorKind::kCorrupt, path + ": is missing");
+  }
+  CKPT_ASSIGN(auto opened, std::move(file));
+  // What a killed process wrote may be in the page cache only.
+  CKPT_TRY(final_failure(opened->sync()));
+  CKPT_ASSIGN(const uint64_t actual_bytes, opened->size());
+  if (actual_bytes != size_bytes) {
+    return fail(ErrorKind::kCorrupt, path + ": has " + std::to_string(actual_bytes) +
+                                         " bytes, not " + std::to_string(size_bytes));
+  }
+  std::unique_ptr<BackupImage> image(new BackupImage(std::move(opened), size_bytes));
+  CKPT_TRY(image->learn_allocated());
+  return image;
+}
+
+Result<> BackupImage::learn_allocated() {
+  const MutexLock lock(mutex_);
+  uint64_t offset = 0;
+  while (offset < size_bytes_) {
+    CKPT_ASSIGN(const auto data, file_->next_data(offset));
+    if (!data) {
+      break;
+    }
+    allocated_.add(ckpt::blocks_of(*data));
+    offset = data->end();
+  }
+  return {};
+}
+
+Result<> BackupImage::reserve(const Batch& batch) {
+  const MutexLock lock(mutex_);
+  for (const Extent& extent : batch.extents) {
+    if (extent.kind == ExtentKind::kData) {
+      CKPT_TRY(reserve_blocks(blocks_of(extent)));
+    }
+  }
+  note(batch);
+  return {};
+}
+
+Result<> BackupImage::reserve_blocks(BlockRange blocks) {
+  while (const auto run = allocated_.find(blocks, false)) {
+    CKPT_TRY(file_->allocate(bytes_of(*run, size_bytes_)));
+    allocated_.add(*run);
+    unwritten_.add(*run);
+    blocks.first = run->end;
+  }
+  return {};
+}
+
+void BackupImage::expect(const Batch& batch) {
+  const MutexLock lock(mutex_);
+  note(batch);
+}
+
+void BackupImage::note(const Batch& batch) {
+  Expected& expected = expected_[batch.header.epoch];
+  const bool is_newest = batch.header.sequence >= expected.sequence_max;
+  for (const Extent& extent : batch.extents) {
+    if (extent.kind == ExtentKind::kData) {
+      expected.data.add(blocks_of(extent));
+    } else if (is_newest) {
+      // An older batch's zeroes will be overwritten by a newer one's data: then it stays expected.
+      expected.data.remove(blocks_of(extent));
+    }
+  }
+  expected.sequence_max = std::max(expected.sequence_max, batch.header.sequence);
+}
+
+void BackupImage::drop(Epoch epoch) {
+  const MutexLock lock(mutex_);
+  expected_.erase(epoch);
+}
+
+Result<> BackupImage::give_back() {
+  const MutexLock lock(mutex_);
+  BlockRange rest{0, block_count(size_bytes_)};
+  while (const auto run = unwritten_.find(rest, true)) {
+    bool is_expected = false;
+    const BlockRange part = run_at(*run, Epoch{}, is_expected);
+    if (!is_expected) {
+      CKPT_TRY(file_->zero(bytes_of(part, size_bytes_), true));
+      unwritten_.remove(part);
+      allocated_.remove(part);
+    }
+    rest.first = part.end;
+  }
+  return {};
+}
+
+BlockRange BackupImage::run_at(BlockRange blocks, Epoch from, bool& is_expected) const {
+  is_expected = false;
+  BlockRange run = blocks;
+  for (auto entry = expected_.lower_bound(from); entry != expected_.end(); ++entry) {
+    const auto found = entry->second.data.find(run, true);
+    if (found && found->first == blocks.first) {
+      is_expected = true;
+      return *found;
+    }
+    run.end = found ? found->first : run.end;
+  }
+  return run;
+}
+
+Result<> BackupImage::apply(Batch& batch) {
+  CKPT_TRY(apply_data(batch));
+  for (const Extent& extent : batch.extents) {
+    if (extent.kind == ExtentKind::kZero) {
+      CKPT_TRY(apply_zeroes(extent, batch.header.epoch));
+    }
+  }
+  return {};
+}
+
+Result<> BackupImage::apply_data(Batch& batch) {
+  std::vector<Transfer> transfers;
+  ByteSpan rest(batch.data);
+  for (const Extent& extent : batch.extents) {
+    if (extent.kind == ExtentKind::kData) {
+      transfers.push_back({extent.offset, rest.first(extent.length)});
+      rest = rest.subspan(extent.length);
+    }
+  }
+  if (transfers.empty()) {
+    return {};
+  }
+  {
+    // Before the write: give_back() must not punch what is being written.
+    const MutexLock lock(mutex_);
+    for (const Transfer& transfer : transfers) {
+      unwritten_.remove(ckpt::blocks_of(ByteRange{transfer.offset, transfer.buffer.size()}));
+    }
+  }
+  CKPT_TRY(file_->write_many(transfers));
+  const MutexLock lock(mutex_);
+  for (const Transfer& transfer : transfers) {
+    allocated_.add(ckpt::blocks_of(ByteRange{transfer.offset, transfer.buffer.size()}));
+  }
+  return {};
+}
+
+// Punches only where no data is expected any more: the space of the others is reserved.
+Result<> BackupImage::apply_zeroes(const Extent& extent, Epoch epoch) {
+  const MutexLock lock(mutex_);
+  BlockRange rest = blocks_of(extent);
+  while (!rest.empty()) {
+    bool is_expected = false;
+    const BlockRange run = run_at(rest, epoch, is_expected);
+    CKPT_TRY(file_->zero(bytes_of(run, size_bytes_), !is_expected));
+    if (!is_expected) {
+      allocated_.remove(run);
+      unwritten_.remove(run);
+    }
+    rest.first = run.end;
+  }
+  return {};
+}
+
+void BackupImage::applied(Epoch epoch) {
+  const MutexLock lock(mutex_);
+  expected_.erase(expected_.begin(), expected_.upper_bound(epoch));
+}
+
+Result<> BackupImage::sync() { return final_failure(file_->sync()); }
+
+}  // namespace ckpt

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/store/store.h"
+
+#include "backupd/store/checkpoint_codec.h"
+
+namespace ckpt {
+namespace {
+
+// An error that says that the peer is wrong, not that the store is broken.
+bool is_refusal(ErrorKind kind) {
+  return kind == ErrorKind::kInvalid || kind == ErrorKind::kCorrupt;
+}
+
+std::vector<CoveredEpoch> epochs_of(const std::vector<CoveredSegment>& segments) {
+  std::vector<CoveredEpoch> epochs;
+  for (const CoveredSegment& segment : segments) {
+    epochs.push_back({segment.epoch, segment.chain});
+  }
+  return epochs;
+}
+
+}  // namespace
+
+Result<StoreGreeting> Store::begin_session() {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(latch_.check());
+  session_ = Session::kNone;
+  over_.reset();
+  CKPT_TRY(drop_pending());
+  CKPT_TRY(make_reserve());
+  session_ = Session::kGreeted;
+  const StoreRecord record = volume_->record();
+  return StoreGreeting{record.last, record.incarnation};
+}
+
+Result<> Store::accept(uint64_t incarnation) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(latch_.check());
+  if (session_ == Session::kNone || session_ == Session::kOver || incarnation == 0) {
+    return fail(ErrorKind::kInvalid, "store: no session has begun, or incarnation 0");
+  }
+  if (volume_->record().incarnation != incarnation) {
+    auto recorded =
+        volume_->update([incarnation](StoreRecord& record) { record.incarnation = incarnation; });
+    if (!recorded) {
+      return end_session(recorded.error());
+    }
+  }
+  session_ = Session::kAccepted;
+  return {};
+}
+
+Result<> Store::check_session() const {
+  CKPT_TRY(latch_.check());
+  if (session_ == Session::kOver) {
+    return Unexpected(*over_);
+  }
+  if (session_ != Session::kAccepted) {
+    return fail(ErrorKind::kInvalid,
+                "store: nothing is received before an incarnation is accepted");
+  }
+  return {};
+}
+
+Unexpected Store::end_session(const Error& error) {
+  session_ = Session::kOver;
+  over_ = error;
+  if (error.kind == ErrorKind::kNoSpace) {
+    set_problem(error.message());
+    if (auto dropped = drop_pending(); !dropped) {
+      over_ = dropped.error();
+      return Unexpected(dropped.error());
+    }
+    return Unexpected(error);
+  }
+  return is_refusal(error.kind) ? Unexpected(error) : latch_.set(error);
+}
+
+Result<> Store::drop_pending() {
+  timeline_ = {};
+  auto dropped = pending_->drop();
+  publish_pending();
+  if (!dropped) {
+    set_problem(dropped.error().message());
+    return latch_.set(dropped.error());
+  }
+  return {};
+}
+
+// Going without it is no failure, unless the primary has once needed its space.
+Result<> Store::make_reserve() {
+  auto made = reserve_->make();
+  if (made) {
+    is_reserve_needed_ = false;
+  }
+  return made || made.error().kind == ErrorKind::kNoSpace ? Result<>() : made;
+}
+
+Result<> Store::receive(const EncodedBatch& batch) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(check_session());
+  if (auto taken = take_batch(batch); !taken) {
+    return end_session(taken.error());
+  }
+  publish_pending();
+  set_problem({});
+  return {};
+}
+
+Result<> Store::take_batch(const EncodedBatch& batch) {
+  if (is_reserve_needed_) {
+    return fail(ErrorKind::kNoSpace,
+                "store: its reserve went to the primary, and there is no space for a new one");
+  }
+  CKPT_TRY(check_batch(batch.header));
+  timeline_ = batch.header.timeline;
+  return pending_->receive(batch);
+}
+
+Result<> Store::check_batch(const BatchHeader& header) {
+  const StoreRecord record = volume_->record();
+  if (header.volume != record.volume) {
+    return fail(ErrorKind::kInvalid, "store: a batch of volume " + header.volume.to_string());
+  }
+  if (header.incarnation != record.incarnation) {
+    return fail(ErrorKind::kInvalid, "store: a batch of another incarnation");
+  }
+  const bool fits = timeline_.is_nil() || header.timeline == timeline_;
+  if (header.timeline.is_nil() || !fits) {
+    return fail(ErrorKind::kInvalid, "store: a batch of timeline " + header.timeline.to_string());
+  }
+  if (header.epoch.value == 0 || (record.last && header.epoch <= record.last->id.number)) {
+    return fail(ErrorKind::kInvalid, "store: a batch of epoch " +
+                                         std::to_string(header.epoch.value) + ", which is closed");
+  }
+  return {};
+}
+
+Result<> Store::confirm(const Confirmation& confirmation) {
+  {
+    const MutexLock lock(session_mutex_);
+    CKPT_TRY(check_session());
+    if (auto confirmed = confirm_pending(confirmation); !confirmed) {
+      return end_session(confirmed.error());
+    }
+    publish_pending();
+    set_problem({});
+  }
+  announce_work();
+  return {};
+}
+
+Result<> Store::check_confirmation(const Confirmation& confirmation) const {
+  const CheckpointInfo& checkpoint = confirmation.checkpoint;
+  const StoreRecord record = volume_->record();
+  const std::string name = "store: checkpoint " + std::to_string(checkpoint.id.number.value);
+  if (!valid_checkpoint(checkpoint) ||
+      (!timeline_.is_nil() && checkpoint.id.timeline != timeline_)) {
+    return fail(ErrorKind::kInvalid, name + ": a field is not valid");
+  }
+  if ((record.last && checkpoint.id.number <= record.last->id.number) ||
+      !record.is_last(checkpoint.parent)) {
+    return fail(ErrorKind::kInvalid, name + ": does not follow the last one");
+  }
+  const std::vector<CoveredEpoch> covered = epochs_of(pending_->covered(checkpoint.id.number));
+  if (covered != confirmation.covered) {
+    return fail(ErrorKind::kCorrupt, name + ": what arrived is not what was sent");
+  }
+  const Digest parent = record.last ? record.last->digest : Digest{};
+  const CheckpointId& id = checkpoint.id;
+  if (checkpoint.digest != checkpoint_digest(parent, id.timeline, id.number, covered)) {
+    return fail(ErrorKind::kCorrupt, name + ": the digest differs");
+  }
+  return covered.size() <= kCoveredEpochsMax
+             ? Result<>()
+             : fail(ErrorKind::kInvalid, name + ": too many void epochs before it");
+}
+
+// The caller's thread helps to apply until what waits is below the cap.
+Result<> Store::make_room(Epoch number) {
+  const uint64_t coming = pending_->stored_bytes(number);
+  while (applier_->has_work() &&
+         applier_->waiting_bytes() + coming > options_.unapplied_bytes_max) {
+    CKPT_TRY(applier_->step());
+  }
+  return {};
+}
+
+Result<> Store::confirm_pending(const Confirmation& confirmation) {
+  CKPT_TRY(check_confirmation(confirmation));
+  const CheckpointInfo& checkpoint = confirmation.checkpoint;
+  const Epoch number = checkpoint.id.number;
+  CKPT_TRY(make_room(number));
+  const StoreRecord before = volume_->record();
+  const JournalHeader header{before.volume, checkpoint.id.timeline, number, before.incarnation};
+  CKPT_ASSIGN(const JournalPosition position,
+              pending_->write_confirm({checkpoint, before.confirmed, {}}, header));
+  CKPT_TRY(volume_->update([&checkpoint, &position](StoreRecord& record) {
+    if (record.last && record.last->id.timeline != checkpoint.id.timeline) {
+      record.fork_to(checkpoint.id.timeline);
+    }
+    record.last = checkpoint;
+    record.confirmed = position;
+  }));
+  applier_->enqueue(pending_->take(number));
+  return {};
+}
+
+Result<> Store::roll_back(const CheckpointId& from, const Uuid& to) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(latch_.check());
+  CKPT_ASSIGN(const bool is_forked, check_fork(from, to));
+  CKPT_TRY(drop_pending());
+  if (!is_forked) {
+    auto forked = volume_->update([&to](StoreRecord& record) { record.fork_to(to); });
+    if (!forked) {
+      return end_session(forked.error());
+    }
+  }
+  set_problem({});
+  return applier_->finish();
+}
+
+// Whether an earlier call has done it already.
+Result<bool> Store::check_fork(const CheckpointId& from, const Uuid& to) const {
+  const StoreRecord record = volume_->record();
+  if (to.is_nil() || to == from.timeline) {
+    return fail(ErrorKind::kInvalid, "store: a rollback needs a new timeline");
+  }
+  if (!record.last || record.last->id.number != from.number) {
+    return fail(ErrorKind::kNotFound, "store: has no checkpoint " +
+                                          std::to_string(from.number.value) + " to roll back to");
+  }
+  if (record.last->id == from) {
+    return false;
+  }
+  if (record.last->id.timeline == to && !record.forks.empty() && record.forks.back() == from) {
+    return true;
+  }
+  return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(from.number.value) +
+                                        " is not of timeline " + from.timeline.to_string());
+}
+
+Result<> Store::read_confirmed(uint64_t offset, ByteSpan buffer) {
+  if (!volume_->record().last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
+  }
+  if (offset > options_.size_bytes || buffer.size() > options_.size_bytes - offset) {
+    return fail(ErrorKind::kInvalid, "store: a read beyond the end of the disk");
+  }
+  return applier_->read(offset, buffer);
+}
+
+Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
+  if (!volume_->record().last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
+  }
+  return applier_->next_data(offset);
+}
+
+Result<std::vector<CheckpointInfo>> Store::checkpoints() {
+  std::vector<CheckpointInfo> kept;
+  if (const StoreRecord record = volume_->record(); record.last) {
+    kept.push_back(*record.last);
+  }
+  return kept;
+}
+
+StoreStatus Store::status() {
+  StoreStatus status;
+  status.address = options_.address;
+  const StoreRecord record = volume_->record();
+  status.confirmed = record.last;
+  status.applied = record.applied;
+  status.confirmed_bytes = applier_->waiting_bytes();
+  status.error = applier_->problem();
+  if (auto free_bytes = directory_->free_bytes(); free_bytes) {
+    status.free_bytes = *free_bytes;
+  }
+  {
+    const MutexLock lock(state_mutex_);
+    status.pending_bytes = pending_bytes_;
+    status.error = problem_.empty() ? status.error : problem_;
+  }
+  if (auto intact = latch_.check(); !intact) {
+    status.error = intact.error().message();
+  }
+  status.state = status.error.empty() ? "connected" : "failed";
+  return status;
+}
+
+void Store::set_work_listener(std::function<void()> listener) {
+  const MutexLock lock(state_mutex_);
+  listener_ = std::move(listener);
+}
+
+Result<> Store::free_reserve() {
+  const MutexLock lock(session_mutex_);
+  const Error reason{
+      ErrorKind::kNoSpace, 0,
+      "store: the file system is full; what was pending and the reserve were given up"};
+  session_ = Session::kOver;
+  over_ = reason;
+  is_reserve_needed_ = true;
+  set_problem(reason.message());
+  CKPT_TRY(reserve_->remove());
+  CKPT_TRY(latch_.check());
+  CKPT_TRY(drop_pending());
+  return image_->give_back();
+}
+
+void Store::publish_pending() {
+  const MutexLock lock(state_mutex_);
+  pending_bytes_ = pending_->stored_bytes();
+}
+
+void Store::set_problem(const std::string& text) {
+  const MutexLock lock(state_mutex_);
+  problem_ = text;
+}
+
+void Store::announce_work() {
+  std::function<void()> listener;
+  {
+    const MutexLock lock(state_mutex_);
+    listener = listener_;
+  }
+  if (listener) {
+    listener();
+  }
+}
+
+}  // namespace ckpt

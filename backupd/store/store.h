@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store of one volume: what a primary ships to, embedded or behind backupd.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backupd/store/applier.h"
+#include "backupd/store/pending.h"
+#include "backupd/store/reserve.h"
+#include "common/store_link.h"
+
+namespace ckpt {
+
+struct StoreOptions {
+  Uuid volume;
+  uint64_t size_bytes = 0;
+  std::string address;  // for status and messages
+  // Confirmed bytes, as stored, that may wait to be applied; beyond them confirm() helps to apply.
+  uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
+};
+
+// Layout of its directory: backup.img, journal/, attachments/, volume, reserve.
+//
+// Threads:    begin_session, accept, receive, confirm, roll_back and free_reserve exclude one
+// another;
+//             apply_some runs beside them; status, checkpoints and has_work wait for no I/O of
+//             theirs. There is no thread in here: somebody calls apply_some while has_work().
+// Failure:    kNoSpace: pending is dropped at once and the session is over; a new one may find
+// space. Any
+//             other failed write or sync latches: every call returns that error until the store is
+//             opened again. A batch or confirmation that is not valid ends the session only.
+// Durability: when confirm(), accept() or roll_back() returns, it is recorded for good.
+// Format:     docs/store-format.md
+class Store : public StoreLink {
+ public:
+  // Creates the store in an empty directory, or recovers the one that is there. Nothing else may
+  // have it open. kInvalid: the store of another volume or size, or not a store; kCorrupt: damaged,
+  // nothing was changed.
+  static Result<std::unique_ptr<Store>> open(std::unique_ptr<Directory> directory,
+                                             const StoreOptions& options);
+  ~Store() override = default;
+
+  Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
+  Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);
+  Result<> receive(const EncodedBatch& batch) override CKPT_EXCLUDES(session_mutex_);
+  Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
+  Result<> roll_back(const CheckpointId& from, const Uuid& to) override
+      CKPT_EXCLUDES(session_mutex_);
+  // kNotFound while there is no checkpoint.
+  Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
+  Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override;
+  StoreStatus status() override;
+
+  // One step of the applier. True: there is more to do. After kNoSpace, wait before the next call.
+  Result<bool> apply_some() { return applier_->step(); }
+  [[nodiscard]] bool has_work() const { return applier_->has_work(); }
+  Result<> finish_applying() { return applier_->finish(); }
+  // Called when there is new work for the applier, from the thread that brought it, with no lock
+  // held that has_work() or apply_some() takes. It must return soon.
+  void set_work_listener(std::function<void()> listener) CKPT_EXCLUDES(state_mutex_);
+
+  // Gives up space because the primary needs it: drops pending, the reserve, and what was reserved
+  // in the image for pending. The session is over; later ones receive nothing until the reserve
+  // fits again.
+  Result<> free_reserve() CKPT_EXCLUDES(session_mutex_);
+  // Where timelines ended, oldest first.
+  [[nodiscard]] std::vector<CheckpointId> forks() const { return volume_->record().forks; }
+
+ private:
+  enum class Session { kNone, kGreeted, kAccepted, kOver };
+
+  Store(std::unique_ptr<Directory> directory, StoreOptions options);
+  Result<> create(const std::vector<std::string>& names);
+  Result<> recover();
+  Result<> assemble(std::vector<ConfirmedCheckpoint> unapplied) CKPT_EXCLUDES(session_mutex_);
+  Result<> check_identity(const StoreRecord& record) const;
+
+  [[nodiscard]] Result<> check_session() const CKPT_REQUIRES(session_mutex_);
+  // Judges the error of a session's act: drops pending, latches, ends the session. Returns the
+  // error.
+  Unexpected end_session(const Error& error) CKPT_REQUIRES(session_mutex_);
+  Result<> drop_pending() CKPT_REQUIRES(session_mutex_);
+  Result<> make_reserve() CKPT_REQUIRES(session_mutex_);
+  Result<> check_batch(const BatchHeader& header) CKPT_REQUIRES(session_mutex_);
+  Result<> take_batch(const EncodedBatch& batch) CKPT_REQUIRES(session_mutex_);
+  [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation) const
+      CKPT_REQUIRES(session_mutex_);
+  Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
+  Result<> confirm_pending(const Confirmation& confirmation) CKPT_REQUIRES(session_mutex_);
+  [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
+  void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);
+  void set_problem(const std::string& text) CKPT_EXCLUDES(state_mutex_);
+  void announce_work() CKPT_EXCLUDES(state_mutex_);
+
+  const std::unique_ptr<Directory> directory_;
+  const StoreOptions options_;
+  mutable Latch latch_;
+
+  // Order of locks: session_mutex_, then the applier's, then those of image and volume file, then
+  // state_mutex_ and the latch's. Only the last two are taken by status().
+  Mutex session_mutex_;
+  mutable Mutex state_mutex_;
+
+  // Set once, before open() returns.
+  std::unique_ptr<Directory> journal_;
+  std::unique_ptr<VolumeFile> volume_;
+  std::unique_ptr<BackupImage> image_;
+  std::unique_ptr<Applier> applier_;
+
+  std::unique_ptr<Pending> pending_ CKPT_GUARDED_BY(session_mutex_);
+  std::unique_ptr<Reserve> reserve_ CKPT_GUARDED_BY(session_mutex_);
+  Session session_ CKPT_GUARDED_BY(session_mutex_) = Session::kNone;
+  std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);  // why, when the session is over
+  Uuid timeline_ CKPT_GUARDED_BY(session_mutex_);  // of this session's batches; nil: none yet
+  bool is_reserve_needed_ CKPT_GUARDED_BY(session_mutex_) = false;  // before anything is received
+
+  uint64_t pending_bytes_ CKPT_GUARDED_BY(state_mutex_) = 0;
+  std::string problem_ CKPT_GUARDED_BY(state_mutex_);
+  std::function<void()> listener_ CKPT_GUARDED_BY(state_mutex_);
+};
+
+}  // namespace ckpt

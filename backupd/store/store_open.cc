@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a store is made, and found again.
+#include <algorithm>
+#include <array>
+
+#include "backupd/store/recovery.h"
+#include "backupd/store/store.h"
+
+namespace ckpt {
+namespace {
+
+constexpr char kJournalName[] = "journal";
+constexpr char kAttachmentsName[] = "attachments";
+constexpr char kVolumeName[] = "volume";
+
+// What an interrupted creation may leave, and what mkfs makes.
+constexpr std::array<std::string_view, 6> kNamesBeforeVolume{
+    "backup.img", kJournalName, kAttachmentsName, "reserve", "volume.new", "lost+found"};
+
+Result<> check_options(const StoreOptions& options) {
+  if (options.volume.is_nil() || options.size_bytes == 0 || options.size_bytes > kDiskBytesMax) {
+    return fail(ErrorKind::kInvalid, "store: a volume needs a UUID and a size of 1 B to 1 EiB");
+  }
+  return {};
+}
+
+}  // namespace
+
+Store::Store(std::unique_ptr<Directory> directory, StoreOptions options)
+    : directory_(std::move(directory)), options_(std::move(options)) {}
+
+Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> directory,
+                                           const StoreOptions& options) {
+  CKPT_TRY(check_options(options));
+  std::unique_ptr<Store> store(new Store(std::move(directory), options));
+  CKPT_ASSIGN(const auto names, store->directory_->list());
+  const bool exists = std::ranges::find(names, kVolumeName) != names.end();
+  CKPT_TRY(exists ? store->recover() : store->create(names));
+  return store;
+}
+
+// `volume` comes last: a creation that was interrupted is begun again.
+Result<> Store::create(const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (std::ranges::find(kNamesBeforeVolume, name) == kNamesBeforeVolume.end()) {
+      return fail(ErrorKind::kInvalid,
+                  directory_->path() + ": is no store, and not empty: has " + name);
+    }
+  }
+  CKPT_ASSIGN(journal_, directory_->subdirectory(kJournalName, true));
+  CKPT_ASSIGN(const auto files, journal_->list());
+  if (!files.empty()) {
+    return fail(ErrorKind::kCorrupt,
+                directory_->path() + ": has a journal, but `volume` is missing; not overwritten");
+  }
+  CKPT_TRY(directory_->subdirectory(kAttachmentsName, true));
+  CKPT_ASSIGN(image_, BackupImage::create(*directory_, options_.size_bytes));
+  CKPT_TRY(final_failure(directory_->sync()));
+  StoreRecord record;
+  record.volume = options_.volume;
+  record.size_bytes = options_.size_bytes;
+  CKPT_ASSIGN(volume_, VolumeFile::create(*directory_, record));
+  return assemble({});
+}
+
+Result<> Store::recover() {
+  CKPT_ASSIGN(volume_, VolumeFile::open(*directory_));
+  const StoreRecord record = volume_->record();
+  CKPT_TRY(check_identity(record));
+  auto journal = directory_->subdirectory(kJournalName, false);
+  if (!journal && journal.error().kind == ErrorKind::kNotFound) {
+    return fail(ErrorKind::kCorrupt, directory_->path() + "/" + kJournalName + ": is missing");
+  }
+  CKPT_ASSIGN(journal_, std::move(journal));
+  CKPT_ASSIGN(image_, BackupImage::open(*directory_, options_.size_bytes));
+  CKPT_ASSIGN(auto recovered, recover_journal(*journal_, record, *image_));
+  // Up to here nothing was changed: a damaged store is refused as it is.
+  CKPT_TRY(remove_leftovers(*journal_, recovered.leftovers));
+  return assemble(std::move(recovered.unapplied));
+}
+
+Result<> Store::assemble(std::vector<ConfirmedCheckpoint> unapplied) {
+  applier_ = std::make_unique<Applier>(
+      Applier::Parts{*image_, *journal_, *volume_, latch_, options_.size_bytes});
+  for (ConfirmedCheckpoint& checkpoint : unapplied) {
+    applier_->enqueue(std::move(checkpoint));
+  }
+  const MutexLock lock(session_mutex_);
+  pending_ = std::make_unique<Pending>(*image_, *journal_, options_.size_bytes);
+  reserve_ = std::make_unique<Reserve>(*directory_, reserve_bytes(options_.size_bytes));
+  return make_reserve();
+}
+
+Result<> Store::check_identity(const StoreRecord& record) const {
+  if (record.volume != options_.volume) {
+    return fail(ErrorKind::kInvalid, directory_->path() + ": is the store of volume " +
+                                         record.volume.to_string() + ", not of " +
+                                         options_.volume.to_string());
+  }
+  if (record.size_bytes != options_.size_bytes) {
+    return fail(ErrorKind::kInvalid, directory_->path() + ": is the store of a disk of " +
+                                         std::to_string(record.size_bytes) + " bytes, not of " +
+                                         std::to_string(options_.size_bytes));
+  }
+  return {};
+}
+
+}  // namespace ckpt

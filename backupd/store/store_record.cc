@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/store/store_record.h"
+
+#include <algorithm>
+
+#include "backupd/store/checkpoint_codec.h"
+#include "common/slots.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::string_view kMagic = "CKPTSTOR";
+constexpr uint16_t kVersion = 1;
+constexpr size_t kReservedBytes = 64;
+constexpr size_t kForkBytes = 24;
+// Fixed fields, a checkpoint with the longest texts, and all forks.
+static_assert(512 + kCheckpointNameBytesMax + kCheckpointMessageBytesMax + kForksMax * kForkBytes <=
+              kSlotPayloadBytesMax);
+
+Result<> check_versions(Decoder& decoder) {
+  const bool ours = std::ranges::equal(decoder.get_bytes(kMagic.size()), as_bytes_of(kMagic));
+  const auto version = decoder.get<uint16_t>();
+  decoder.get_zeroes(6);
+  const auto required = decoder.get<uint64_t>();
+  decoder.get<uint64_t>();  // features that a reader may ignore
+  if (!ours || !decoder.ok()) {
+    return fail(ErrorKind::kCorrupt, "store record: not one");
+  }
+  if (version != kVersion || required != 0) {
+    return fail(ErrorKind::kInvalid, "store record: written by a newer version of ckpt");
+  }
+  return {};
+}
+
+Result<> decode_last(Decoder& decoder, StoreRecord& record) {
+  const auto count = decoder.get<uint32_t>();
+  if (count == 0) {
+    return {};
+  }
+  if (count > 1) {
+    return fail(ErrorKind::kCorrupt, "store record: more than one last checkpoint");
+  }
+  CKPT_ASSIGN(record.last, decode_checkpoint(decoder));
+  return {};
+}
+
+Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
+  const auto count = decoder.get<uint32_t>();
+  if (!decoder.ok() || count > kForksMax || decoder.remaining() != count * kForkBytes) {
+    return fail(ErrorKind::kCorrupt, "store record: not of the declared length");
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    record.forks.push_back(decode_checkpoint_id(decoder));
+  }
+  return {};
+}
+
+bool consistent(const StoreRecord& record) {
+  const Epoch last = record.last ? record.last->id.number : Epoch{};
+  const bool is_applied = record.applied == last;
+  return record.applied <= last && is_applied == record.confirmed.is_none() &&
+         (is_applied || record.confirmed.segment == last);
+}
+
+}  // namespace
+
+void StoreRecord::fork_to(const Uuid& timeline) {
+  CKPT_CHECK(last.has_value());
+  forks.push_back(last->id);
+  if (forks.size() > kForksMax) {
+    forks.erase(forks.begin());
+  }
+  last->id.timeline = timeline;
+}
+
+bool StoreRecord::is_last(const CheckpointId& id) const {
+  if (!last || id.number != last->id.number) {
+    return !last && id.number.value == 0;
+  }
+  return id.timeline == last->id.timeline || std::ranges::find(forks, id) != forks.end();
+}
+
+std::vector<std::byte> encode_store_record(const StoreRecord& record) {
+  Encoder encoder;
+  encoder.put_bytes(as_bytes_of(kMagic));
+  encoder.put(kVersion);
+  encoder.put_zeroes(6);
+  encoder.put(uint64_t{0});  // features that a reader must know
+  encoder.put(uint64_t{0});  // features that it may ignore
+  encoder.put_array(record.volume.bytes);
+  encoder.put(record.size_bytes);
+  encoder.put(record.incarnation);
+  encoder.put(record.applied.value);
+  encode_position(encoder, record.confirmed);
+  encoder.put_zeroes(kReservedBytes);
+  encoder.put(uint32_t{record.last ? 1U : 0U});
+  if (record.last) {
+    encode_checkpoint(encoder, *record.last);
+  }
+  encoder.put(static_cast<uint32_t>(record.forks.size()));
+  for (const CheckpointId& fork : record.forks) {
+    encode_checkpoint_id(encoder, fork);
+  }
+  return encoder.take();
+}
+
+Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
+  Decoder decoder(bytes);
+  CKPT_TRY(check_versions(decoder));
+  StoreRecord record;
+  record.volume.bytes = decoder.get_array<16>();
+  record.size_bytes = decoder.get<uint64_t>();
+  record.incarnation = decoder.get<uint64_t>();
+  record.applied.value = decoder.get<uint64_t>();
+  record.confirmed = decode_position(decoder);
+  decoder.get_zeroes(kReservedBytes);
+  CKPT_TRY(decode_last(decoder, record));
+  CKPT_TRY(decode_forks(decoder, record));
+  if (!decoder.ok() || !consistent(record)) {
+    return fail(ErrorKind::kCorrupt, "store record: a field is not valid");
+  }
+  return record;
+}
+
+}  // namespace ckpt

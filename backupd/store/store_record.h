@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the store's `volume` file says.
+//
+// Format: docs/store-format.md
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "backupd/store/journal_format.h"
+#include "common/store_link.h"
+
+namespace ckpt {
+
+// Older forks are forgotten; a primary that comes back from there is refused as foreign.
+inline constexpr size_t kForksMax = 1024;
+
+struct StoreRecord {
+  Uuid volume;
+  uint64_t size_bytes = 0;
+  uint64_t incarnation = 0;  // the last one accepted; 0: none
+  std::optional<CheckpointInfo>
+      last;                   // the last confirmed checkpoint; its timeline is the current one
+  Epoch applied;              // the image is this checkpoint, or on its way to a later one
+  JournalPosition confirmed;  // of last's confirm record; none if it is applied
+  std::vector<CheckpointId> forks;  // where older timelines ended, oldest first; at most kForksMax
+
+  // Ends a timeline at the last checkpoint, which goes on in another.
+  void fork_to(const Uuid& timeline);
+  // Whether id is the last checkpoint, by its own name or by the one it had before it was forked.
+  [[nodiscard]] bool is_last(const CheckpointId& id) const;
+};
+
+std::vector<std::byte> encode_store_record(const StoreRecord& record);
+// kCorrupt: damaged; kInvalid: written by a newer version.
+Result<StoreRecord> decode_store_record(ConstByteSpan bytes);
+
+}  // namespace ckpt

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/batch.h"
+
+#include <zstd.h>
+
+#include <memory>
+
+#include "common/checksum.h"
+
+namespace ckpt {
+namespace {
+
+constexpr uint32_t kMagic = 0x42504b43;  // "CKPB" in the order of the bytes
+constexpr uint16_t kVersion = 1;
+constexpr size_t kExtentBytes = 24;
+constexpr size_t kReservedBytes = 20;
+constexpr size_t kSampleBytes = 16384;
+constexpr size_t kSampleCount = 4;
+
+struct FreeCompressor {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+};
+struct FreeDecompressor {
+  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+};
+
+// Contexts are large and costly to make: one a thread.
+ZSTD_CCtx* compressor() {
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeCompressor> context(ZSTD_createCCtx());
+  return context.get();
+}
+
+ZSTD_DCtx* decompressor() {
+  thread_local const std::unique_ptr<ZSTD_DCtx, FreeDecompressor> context(ZSTD_createDCtx());
+  return context.get();
+}
+
+// Compresses to the end of out; leaves out as it was and returns false if that did not save
+// anything.
+bool compress_onto(std::vector<std::byte>& out, ConstByteSpan data, int level) {
+  const size_t before = out.size();
+  out.resize(before + ZSTD_compressBound(data.size()));
+  const size_t written = ZSTD_compressCCtx(compressor(), out.data() + before, out.size() - before,
+                                           data.data(), data.size(), level);
+  const bool smaller = ZSTD_isError(written) == 0 && written < data.size();
+  out.resize(smaller ? before + written : before);
+  return smaller;
+}
+
+// Whether compressing pays, judged by a few samples: incompressible data would cost a core for
+// nothing.
+bool shrinks(ConstByteSpan data, int level) {
+  if (data.size() <= kSampleBytes * kSampleCount) {
+    return true;
+  }
+  std::vector<std::byte> scratch;
+  size_t sampled = 0;
+  for (size_t i = 0; i < kSampleCount; ++i) {
+    const size_t at = (data.size() - kSampleBytes) / (kSampleCount - 1) * i;
+    const ConstByteSpan sample = data.subspan(at, kSampleBytes);
+    const size_t before = scratch.size();
+    sampled += compress_onto(scratch, sample, level) ? scratch.size() - before : kSampleBytes;
+  }
+  return sampled < kSampleBytes * kSampleCount / 20 * 19;
+}
+
+std::vector<std::byte> encode_table(const std::vector<Extent>& extents) {
+  Encoder encoder;
+  for (const Extent& extent : extents) {
+    encoder.put(extent.offset);
+    encoder.put(extent.length);
+    encoder.put(static_cast<uint8_t>(extent.kind));
+    encoder.put_zeroes(7);
+  }
+  return encoder.take();
+}
+
+bool valid_extent(const Extent& extent, uint64_t from, uint64_t size_bytes) {
+  const bool inside = extent.offset >= from && extent.offset < size_bytes && extent.length > 0 &&
+                      extent.length <= size_bytes - extent.offset;
+  if (!inside || extent.offset % kBlockBytes != 0) {
+    return false;
+  }
+  const uint64_t end = extent.offset + extent.length;
+  return end % kBlockBytes == 0 || end == size_bytes;
+}
+
+Result<std::vector<Extent>> decode_table(Decoder& decoder, uint32_t count, uint64_t size_bytes) {
+  std::vector<Extent> extents;
+  extents.reserve(count);
+  uint64_t from = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    Extent extent;
+    extent.offset = decoder.get<uint64_t>();
+    extent.length = decoder.get<uint64_t>();
+    const auto kind = decoder.get<uint8_t>();
+    decoder.get_zeroes(7);
+    extent.kind = static_cast<ExtentKind>(kind);
+    if (!decoder.ok() || kind > 1 || !valid_extent(extent, from, size_bytes)) {
+      return fail(ErrorKind::kCorrupt, "batch: extent " + std::to_string(i) + " is not valid");
+    }
+    from = extent.offset + extent.length;
+    extents.push_back(extent);
+  }
+  return extents;
+}
+
+uint64_t data_bytes_of(const std::vector<Extent>& extents) {
+  uint64_t total = 0;
+  for (const Extent& extent : extents) {
+    total += extent.kind == ExtentKind::kData ? extent.length : 0;
+  }
+  return total;
+}
+
+// The frame must say that it holds just the declared bytes, and hold them, and be the only one.
+Result<std::vector<std::byte>> decompress(ConstByteSpan frame, uint64_t data_bytes) {
+  const bool one_frame = ZSTD_findFrameCompressedSize(frame.data(), frame.size()) == frame.size();
+  if (!one_frame || ZSTD_getFrameContentSize(frame.data(), frame.size()) != data_bytes) {
+    return fail(ErrorKind::kCorrupt, "batch: not one zstd frame of the declared size");
+  }
+  std::vector<std::byte> data(data_bytes);
+  const size_t got =
+      ZSTD_decompressDCtx(decompressor(), data.data(), data.size(), frame.data(), frame.size());
+  if (got != data_bytes) {
+    return fail(ErrorKind::kCorrupt, "batch: the zstd frame is damaged");
+  }
+  return data;
+}
+
+Result<> check_limits(const BatchHeader& header) {
+  const uint64_t table_bytes = uint64_t{header.extent_count} * kExtentBytes;
+  const bool sane = header.extent_count > 0 && header.extent_count <= kBatchExtentsMax &&
+                    header.data_bytes <= kBatchBytesMax && header.stored_bytes >= table_bytes &&
+                    header.stored_bytes - table_bytes <= header.data_bytes;
+  if (!sane) {
+    return fail(ErrorKind::kCorrupt, "batch: sizes are beyond the limits");
+  }
+  return {};
+}
+
+}  // namespace
+
+EncodedBatch encode_batch(const BatchHeader& identity, const std::vector<Extent>& extents,
+                          ConstByteSpan data, const Compression& compression) {
+  EncodedBatch batch{identity, encode_table(extents)};
+  const bool packed = compression.codec == Codec::kZstd && !data.empty() &&
+                      shrinks(data, compression.level) &&
+                      compress_onto(batch.payload, data, compression.level);
+  if (!packed) {
+    batch.payload.insert(batch.payload.end(), data.begin(), data.end());
+  }
+  batch.header.codec = packed ? Codec::kZstd : Codec::kNone;
+  batch.header.extent_count = static_cast<uint32_t>(extents.size());
+  batch.header.data_bytes = data.size();
+  batch.header.stored_bytes = batch.payload.size();
+  batch.header.payload_digest = digest_of(batch.payload);
+  return batch;
+}
+
+Result<Batch> decode_batch(const BatchHeader& header, ConstByteSpan payload, uint64_t size_bytes) {
+  CKPT_TRY(check_limits(header));
+  if (payload.size() != header.stored_bytes || digest_of(payload) != header.payload_digest) {
+    return fail(ErrorKind::kCorrupt, "batch: the payload's digest is wrong");
+  }
+  Decoder decoder(payload);
+  Batch batch{header, {}, {}};
+  CKPT_ASSIGN(batch.extents, decode_table(decoder, header.extent_count, size_bytes));
+  const ConstByteSpan stored = decoder.get_bytes(decoder.remaining());
+  if (data_bytes_of(batch.extents) != header.data_bytes) {
+    return fail(ErrorKind::kCorrupt, "batch: the extents do not add up to the declared size");
+  }
+  if (header.codec == Codec::kZstd) {
+    CKPT_ASSIGN(batch.data, decompress(stored, header.data_bytes));
+  } else if (stored.size() == header.data_bytes) {
+    batch.data.assign(stored.begin(), stored.end());
+  } else {
+    return fail(ErrorKind::kCorrupt, "batch: the data is not of the declared size");
+  }
+  return batch;
+}
+
+std::vector<std::byte> encode_batch_header(const BatchHeader& header) {
+  Encoder encoder;
+  encoder.put(kMagic);
+  encoder.put(kVersion);
+  encoder.put(uint16_t{0});
+  encoder.put_array(header.volume.bytes);
+  encoder.put_array(header.timeline.bytes);
+  encoder.put(header.epoch.value);
+  encoder.put(header.sequence);
+  encoder.put(header.incarnation);
+  encoder.put(static_cast<uint8_t>(header.codec));
+  encoder.put_zeroes(3);
+  encoder.put(header.extent_count);
+  encoder.put(header.data_bytes);
+  encoder.put(header.stored_bytes);
+  encoder.put_array(header.payload_digest.bytes);
+  encoder.put_zeroes(kReservedBytes);
+  encoder.put(crc32c(encoder.bytes()));
+  return encoder.take();
+}
+
+Result<BatchHeader> decode_batch_header(ConstByteSpan bytes) {
+  if (bytes.size() != kBatchHeaderBytes) {
+    return fail(ErrorKind::kCorrupt, "batch header: not 128 bytes");
+  }
+  Decoder decoder(bytes);
+  BatchHeader header;
+  const bool ours = decoder.get<uint32_t>() == kMagic;
+  const auto version = decoder.get<uint16_t>();
+  const auto features = decoder.get<uint16_t>();
+  const size_t crc_at = kBatchHeaderBytes - sizeof(uint32_t);
+  if (!ours || Decoder(bytes.subspan(crc_at)).get<uint32_t>() != crc32c(bytes.first(crc_at))) {
+    return fail(ErrorKind::kCorrupt, "batch header: magic or checksum is wrong");
+  }
+  if (version != kVersion || features != 0) {
+    return fail(ErrorKind::kInvalid, "batch header: written by a newer version of ckpt");
+  }
+  header.volume.bytes = decoder.get_array<16>();
+  header.timeline.bytes = decoder.get_array<16>();
+  header.epoch.value = decoder.get<uint64_t>();
+  header.sequence = decoder.get<uint64_t>();
+  header.incarnation = decoder.get<uint64_t>();
+  const auto codec = decoder.get<uint8_t>();
+  header.codec = static_cast<Codec>(codec);
+  decoder.get_zeroes(3);
+  header.extent_count = decoder.get<uint32_t>();
+  header.data_bytes = decoder.get<uint64_t>();
+  header.stored_bytes = decoder.get<uint64_t>();
+  header.payload_digest.bytes = decoder.get_array<16>();
+  decoder.get_zeroes(kReservedBytes);
+  if (!decoder.ok() || codec > 1) {
+    return fail(ErrorKind::kCorrupt, "batch header: a field is not valid");
+  }
+  CKPT_TRY(check_limits(header));
+  return header;
+}
+
+Digest chain(const Digest& previous, const BatchHeader& header) {
+  Encoder encoder;
+  encoder.put_array(previous.bytes);
+  encoder.put_bytes(encode_batch_header(header));
+  return digest_of(encoder.bytes());
+}
+
+Digest checkpoint_digest(const Digest& parent, const Uuid& timeline, Epoch number,
+                         const std::vector<CoveredEpoch>& covered) {
+  Encoder encoder;
+  encoder.put_array(parent.bytes);
+  encoder.put_array(timeline.bytes);
+  encoder.put(number.value);
+  for (const CoveredEpoch& epoch : covered) {
+    encoder.put(epoch.epoch.value);
+    encoder.put_array(epoch.chain.bytes);
+  }
+  return digest_of(encoder.bytes());
+}
+
+}  // namespace ckpt

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a primary asks of its store: called directly when the store is embedded, over a link
+// otherwise.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/batch.h"
+#include "common/clock.h"
+#include "common/result.h"
+
+namespace ckpt {
+
+// (timeline, n): which checkpoint. number 0: the empty disk before the first.
+struct CheckpointId {
+  Uuid timeline;
+  Epoch number;
+  auto operator<=>(const CheckpointId&) const = default;
+};
+
+// A checkpoint, as the store keeps it.
+struct CheckpointInfo {
+  CheckpointId id;
+  CheckpointId parent;
+  Digest digest;
+  WallTime time{};             // of the cut, by the primary's clock
+  std::string name;            // at most 255 bytes; may be empty
+  std::string message;         // at most 4096 bytes; may be empty
+  uint64_t changed_bytes = 0;  // since the parent, as the primary counts
+  uint64_t shipped_bytes = 0;  // payload bytes as stored
+};
+
+// What a store says at the start of a session. By then it has fenced and drained the session before
+// and dropped what was pending.
+struct StoreGreeting {
+  std::optional<CheckpointInfo> last;  // nothing: none, and never was
+  uint64_t incarnation = 0;            // the last one that it accepted; 0: none
+};
+
+// CONFIRM(n).
+struct Confirmation {
+  CheckpointInfo checkpoint;
+  std::vector<CoveredEpoch> covered;  // the store must have exactly these, or refuses
+};
+
+struct StoreStatus {
+  std::string address;
+  std::string state;  // connected | syncing | detached | failed
+  std::string error;
+  std::optional<CheckpointInfo> confirmed;
+  Epoch applied;
+  uint64_t pending_bytes = 0;    // as stored
+  uint64_t confirmed_bytes = 0;  // confirmed and not yet applied, as stored
+  uint64_t free_bytes = 0;
+};
+
+// Threads:    receive, confirm, begin_session, accept and roll_back from one thread at a time;
+//             read_confirmed, next_confirmed_data, checkpoints and status from any, meanwhile.
+// Failure:    kNoSpace is recoverable: what is pending is dropped, and a new session ships it
+// again.
+//             Any other error of receive or confirm ends the session; begin_session starts a new
+//             one.
+class StoreLink {
+ public:
+  virtual ~StoreLink() = default;
+  // Fences and drains the session before, drops what is pending, says what there is.
+  virtual Result<StoreGreeting> begin_session() = 0;
+  // Records the primary's incarnation durably. Nothing is received before.
+  virtual Result<> accept(uint64_t incarnation) = 0;
+  // Takes a batch as pending. Its space in the image is reserved. Not durable when it returns.
+  virtual Result<> receive(const EncodedBatch& batch) = 0;
+  // Durable when it returns: the checkpoint exists. Covers all pending batches of epochs up to its
+  // number, and none of later ones.
+  virtual Result<> confirm(const Confirmation& confirmation) = 0;
+  // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
+  // nothing), finishes applying. n must be the last checkpoint.
+  virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;
+  // The disk at the last confirmed checkpoint, whether applied or not.
+  virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;
+  virtual Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) = 0;
+  // Checkpoints that are kept, oldest first.
+  virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
+  virtual StoreStatus status() = 0;
+};
+
+}  // namespace ckpt

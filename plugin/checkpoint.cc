@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/checkpoint.h"
+
+#include <algorithm>
+
+#include "plugin/phase.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::milliseconds kFrozenWait{20};
+
+Error voided(uint64_t number, const Error& reason) {
+  Error error = reason;
+  // Out of space is told apart from the rest by its kind; both mean that nothing changed.
+  error.kind = reason.kind == ErrorKind::kNoSpace ? ErrorKind::kNoSpace : ErrorKind::kVoid;
+  error.context = "checkpoint " + std::to_string(number) + " is void: " + reason.context;
+  return error;
+}
+
+}  // namespace
+
+CheckpointMaker::TicketPtr CheckpointMaker::enqueue(const CheckpointRequest& request) {
+  auto ticket = std::make_shared<Ticket>();
+  ticket->request = request;
+  const MutexLock lock(mutex_);
+  queue_.push_back(ticket);
+  return ticket;
+}
+
+void CheckpointMaker::ask(const CheckpointRequest& request) {
+  enqueue(request);
+  disk_.shipper.wake();
+}
+
+Result<CheckpointOutcome> CheckpointMaker::take(const CheckpointRequest& request) {
+  const TicketPtr ticket = enqueue(request);
+  disk_.shipper.wake();
+  const SteadyTime deadline = disk_.clock.steady() + request.timeout;
+  const MutexLock lock(mutex_);
+  while (!ticket->result) {
+    const SteadyTime now = disk_.clock.steady();
+    if (now >= deadline) {
+      return give_up(*ticket);
+    }
+    answered_.wait_for(mutex_, deadline - now);
+  }
+  return *ticket->result;
+}
+
+Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket) {
+  const std::string time = std::to_string(ticket.request.timeout.count()) + " ms are over";
+  if (ticket.is_sent) {
+    return fail(ErrorKind::kTimeout, time +
+                                         ": the checkpoint was sent and not yet answered; it may "
+                                         "exist: see `ckpt-tool list`");
+  }
+  // CONFIRM is not sent for an abandoned one: it never will exist.
+  ticket.is_abandoned = true;
+  return fail(ErrorKind::kVoid,
+              time +
+                  (ticket.is_cut ? ", and not everything has reached the store yet"
+                                 : ", and it was not begun") +
+                  ": there is no checkpoint. " + session_.problem());
+}
+
+void CheckpointMaker::answer(const TicketPtr& ticket, Result<CheckpointOutcome> result) {
+  const MutexLock lock(mutex_);
+  if (ticket != nullptr && !ticket->result) {
+    ticket->result = std::move(result);
+  }
+  answered_.notify_all();
+}
+
+CheckpointMaker::TicketPtr CheckpointMaker::next_ticket() {
+  const MutexLock lock(mutex_);
+  while (!queue_.empty()) {
+    const TicketPtr ticket = queue_.front();
+    queue_.pop_front();
+    if (!ticket->is_abandoned) {
+      ticket->is_cut = true;
+      return ticket;
+    }
+  }
+  return nullptr;
+}
+
+bool CheckpointMaker::is_asked() {
+  const MutexLock lock(mutex_);
+  return !queue_.empty();
+}
+
+bool CheckpointMaker::step() {
+  switch (stage_) {
+    case Stage::kIdle: {
+      TicketPtr ticket = session_.is_open() ? next_ticket() : nullptr;
+      if (ticket != nullptr) {
+        cut(std::move(ticket));
+      }
+      return stage_ != Stage::kIdle;
+    }
+    case Stage::kShipping: return ship();
+    case Stage::kUnknown: return false;
+    case Stage::kExists: return finish();
+  }
+  return false;
+}
+
+void CheckpointMaker::cut(TicketPtr ticket) {
+  active_ = std::move(ticket);
+  disk_.stall_epoch_ns.store(0);
+  cut_time_ = disk_.clock.wall();
+  cut_steady_ = disk_.clock.steady();
+  disk_.epochs.cut();
+  stage_ = Stage::kShipping;
+}
+
+bool CheckpointMaker::ship() {
+  if (auto reason = reason_to_void()) {
+    void_closed(*reason);
+    return true;
+  }
+  EpochObject& closed = *disk_.epochs.closed();
+  const bool frozen = disk_.epochs.is_frozen();
+  if (frozen) {
+    // From here on a sync of the image covers all that the closed epoch wrote.
+    sync_wanted_.store(closed.number.load());
+  }
+  auto shipped = ship_closed(closed);
+  if (!shipped) {
+    session_.lose(shipped.error());
+    void_closed(shipped.error());
+    return true;
+  }
+  if (!*shipped && !frozen) {
+    disk_.epochs.wait_frozen(kFrozenWait);
+  } else if (!*shipped && shipper_.all_sent(closed)) {
+    complete();
+  }
+  return true;
+}
+
+Result<bool> CheckpointMaker::ship_closed(EpochObject& closed) {
+  const PhaseScope phase(Phase::kShipping);
+  return shipper_.ship_some(closed);
+}
+
+std::optional<Error> CheckpointMaker::reason_to_void() {
+  if (disk_.suspect.load()) {
+    return Error{
+        ErrorKind::kVoid, 0,
+        "a sync of the image failed: what it holds is in doubt. Restart the server and roll "
+        "back"};
+  }
+  if (disk_.preserved.lost().value >= disk_.epochs.closed()->number.load()) {
+    return Error{ErrorKind::kVoid, 0,
+                 "the blocks overwritten since the cut did not fit into memory and spill file "
+                 "(preserve limit), or could not be read"};
+  }
+  const MutexLock lock(mutex_);
+  if (active_->is_abandoned) {
+    return Error{ErrorKind::kVoid, 0, "its caller gave up waiting"};
+  }
+  return std::nullopt;
+}
+
+void CheckpointMaker::void_closed(const Error& error) {
+  while (!disk_.epochs.is_frozen()) {
+    disk_.epochs.wait_frozen(kFrozenWait);
+  }
+  const uint64_t number = disk_.epochs.closed()->number.load();
+  disk_.epochs.merge_closed();
+  disk_.preserved.clear();
+  stage_ = Stage::kIdle;
+  // Its caller is told the number: it is never used again. If this fails every later record fails
+  // too.
+  if (auto recorded = record_.change([number](VolumeRecord& record) {
+        record.highest = std::max(record.highest, Epoch{number});
+      });
+      !recorded) {
+    session_.lose(recorded.error());
+  }
+  answer(std::exchange(active_, nullptr), Unexpected(voided(number, error)));
+}
+
+void CheckpointMaker::complete() {
+  if (!commit_to_confirm()) {
+    return;
+  }
+  const PhaseScope phase(Phase::kConfirming);
+  making_ = describe();
+  if (auto recorded = record_intent(); !recorded) {
+    session_.lose(recorded.error());
+    void_closed(recorded.error());
+    return;
+  }
+  if (auto confirmed = store_.confirm({making_, shipper_.covered(making_.id.number)}); !confirmed) {
+    session_.lose(confirmed.error());
+    failure_ = confirmed.error();
+    stage_ = Stage::kUnknown;
+    return;
+  }
+  shipper_.confirmed(making_.id.number);
+  exists();
+}
+
+Result<> CheckpointMaker::record_intent() {
+  return record_.change([this](VolumeRecord& record) {
+    record.intent = making_;
+    record.highest = std::max(record.highest, making_.id.number);
+  });
+}
+
+// From here on the caller's giving up no longer makes it void.
+bool CheckpointMaker::commit_to_confirm() {
+  const MutexLock lock(mutex_);
+  active_->is_sent = !active_->is_abandoned;
+  return active_->is_sent;
+}
+
+CheckpointInfo CheckpointMaker::describe() {
+  const EpochObject& closed = *disk_.epochs.closed();
+  const VolumeRecord record = record_.get();
+  CheckpointInfo info;
+  info.id = {record.timeline, Epoch{closed.number.load()}};
+  Digest parent_digest{};
+  if (record.last) {
+    info.parent = record.last->id;
+    parent_digest = record.last->digest;
+  }
+  info.digest = checkpoint_digest(parent_digest, info.id.timeline, info.id.number,
+                                  shipper_.covered(info.id.number));
+  info.time = cut_time_;
+  info.name = active_->request.name;
+  info.message = active_->request.message;
+  info.changed_bytes = std::min(closed.written.count() * kBlockBytes, disk_.geometry.size_bytes);
+  info.shipped_bytes = shipper_.shipped_bytes(info.id.number);
+  return info;
+}
+
+// The checkpoint exists: tells the caller, then records it.
+void CheckpointMaker::exists() {
+  stage_ = Stage::kExists;
+  CheckpointOutcome outcome;
+  outcome.checkpoint = making_;
+  outcome.stall = std::chrono::nanoseconds(disk_.stall_epoch_ns.load());
+  outcome.confirm = disk_.clock.steady() - cut_steady_;
+  answer(std::exchange(active_, nullptr), outcome);
+  shipper_.start_epoch();
+  if (auto recorded = record_.change([this](VolumeRecord& record) {
+        record.last = making_;
+        record.intent.reset();
+      });
+      !recorded) {
+    // The intent is on record: the next handshake adopts the checkpoint.
+    session_.lose(recorded.error());
+  }
+}
+
+bool CheckpointMaker::finish() {
+  if (disk_.suspect.load()) {
+    fold();
+    return true;
+  }
+  const uint64_t number = disk_.epochs.closed()->number.load();
+  if (sync_done_.load() < number && !CKPT_PLANTED(unmark_before_primary_sync)) {
+    return false;
+  }
+  disk_.epochs.drop_closed();
+  stage_ = Stage::kIdle;
+  return true;
+}
+
+void CheckpointMaker::fold() {
+  if (stage_ == Stage::kExists) {
+    disk_.epochs.merge_closed();
+    stage_ = Stage::kIdle;
+  }
+}
+
+void CheckpointMaker::settle(HandshakeRow row) {
+  if (stage_ == Stage::kUnknown && row == HandshakeRow::kAdopt) {
+    exists();
+  } else if (stage_ == Stage::kUnknown) {
+    void_closed(failure_);
+  }
+}
+
+void CheckpointMaker::doubt(const Error& reason) {
+  if (stage_ == Stage::kUnknown) {
+    answer(std::exchange(active_, nullptr),
+           fail(ErrorKind::kTimeout, "the store failed while it confirmed checkpoint " +
+                                         std::to_string(making_.id.number.value) +
+                                         ", which may exist: " + reason.message()));
+  }
+}
+
+Epoch CheckpointMaker::wants_sync() const {
+  const uint64_t wanted = sync_wanted_.load();
+  return Epoch{wanted > sync_done_.load() ? wanted : 0};
+}
+
+void CheckpointMaker::synced(Epoch n) { sync_done_.store(n.value); }
+
+void CheckpointMaker::cancel(const std::string& reason) {
+  const Error error{ErrorKind::kVoid, 0, reason};
+  if (stage_ == Stage::kShipping) {
+    void_closed(error);
+  }
+  while (const TicketPtr ticket = next_ticket()) {
+    answer(ticket, Unexpected(error));
+  }
+}
+
+}  // namespace ckpt

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making checkpoints: cut, ship, intent, confirm, record (design 3, "Checkpoint").
+#pragma once
+
+#include <deque>
+#include <memory>
+
+#include "plugin/session.h"
+#include "plugin/volume_api.h"
+
+namespace ckpt {
+
+// Threads:    take() by callers, who wait in it; the others by the pump, one thread at a time.
+// Durability: take() succeeds once the store has confirmed the checkpoint durably.
+// Failure:    void (kVoid) whenever it fails before CONFIRM is sent; afterwards the next session
+// settles
+//             it, and a caller who cannot wait is told that it may exist (kTimeout).
+class CheckpointMaker {
+ public:
+  CheckpointMaker(Disk& disk, StoreLink& store, VolumeRecordFile& record, Shipper& shipper,
+                  Session& session)
+      : disk_(disk), store_(store), record_(record), shipper_(shipper), session_(session) {}
+
+  // Asks for a checkpoint and waits for it. Callers queue.
+  Result<CheckpointOutcome> take(const CheckpointRequest& request);
+  // Asks for one without waiting for it.
+  void ask(const CheckpointRequest& request);
+
+  // One step of the checkpoint in progress, or the begin of the next. False: nothing to do now.
+  bool step();
+  // Settles the checkpoint in progress by a session that was just opened.
+  void settle(HandshakeRow row);
+  // Voids what is in progress or in the queue; the reason is what callers are told. Not while the
+  // outcome is unknown. The closed epoch's writers must leave soon.
+  void cancel(const std::string& reason);
+  // A written map that only waits for the image's sync is kept: its blocks stay changed.
+  void fold();
+
+  [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
+  [[nodiscard]] bool is_asked();
+  // The epoch whose written map waits for a sync of the image that begins now or later; 0: none.
+  [[nodiscard]] Epoch wants_sync() const;
+  // Such a sync, begun after wants_sync() said n, has succeeded.
+  void synced(Epoch n);
+  // The outcome is unknown, and the store cannot be asked: tells the caller so.
+  void doubt(const Error& reason);
+
+ private:
+  enum class Stage {
+    kIdle,
+    kShipping,  // cut; void on any failure
+    kUnknown,   // CONFIRM was sent and not answered
+    kExists,    // recorded; its written map waits for the image's sync
+  };
+  struct Ticket {
+    CheckpointRequest request;
+    std::optional<Result<CheckpointOutcome>> result;
+    bool is_cut = false;
+    bool is_sent = false;  // CONFIRM
+    bool is_abandoned = false;
+  };
+  using TicketPtr = std::shared_ptr<Ticket>;  // owned by the waiting caller and the queue
+
+  TicketPtr enqueue(const CheckpointRequest& request);
+  Result<CheckpointOutcome> give_up(Ticket& ticket) CKPT_REQUIRES(mutex_);
+  void answer(const TicketPtr& ticket, Result<CheckpointOutcome> result);
+  TicketPtr next_ticket();
+  void cut(TicketPtr ticket);
+  bool ship();
+  Result<bool> ship_closed(EpochObject& closed);
+  [[nodiscard]] std::optional<Error> reason_to_void();
+  void void_closed(const Error& error);
+  [[nodiscard]] CheckpointInfo describe();
+  [[nodiscard]] bool commit_to_confirm();
+  Result<> record_intent();
+  void complete();
+  void exists();
+  bool finish();
+
+  Disk& disk_;
+  StoreLink& store_;
+  VolumeRecordFile& record_;
+  Shipper& shipper_;
+  Session& session_;
+  Stage stage_ = Stage::kIdle;
+  TicketPtr active_;
+  CheckpointInfo making_;
+  WallTime cut_time_{};
+  SteadyTime cut_steady_{};
+  Error failure_;  // why the outcome is unknown
+  std::atomic<uint64_t> sync_wanted_{0};
+  std::atomic<uint64_t> sync_done_{0};
+  Mutex mutex_;
+  CondVar answered_;
+  std::deque<TicketPtr> queue_ CKPT_GUARDED_BY(mutex_);
+};
+
+}  // namespace ckpt

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plugin's parameters (design 7).
+#pragma once
+
+#include "plugin/local_volume.h"
+
+namespace ckpt {
+
+// Takes one key=value. kInvalid says what is wrong with it, and what would be right.
+// Paths are made absolute by the caller's working directory: nbdkit changes it later.
+Result<> set_parameter(LocalOptions& options, const std::string& key, const std::string& value);
+
+// "embedded" gives an empty path, "embedded:DIR" the absolute path of DIR.
+Result<std::string> parse_backup(const std::string& value);
+
+// A size as nbdkit writes them: bytes, or with a suffix of b, s, k, M, G, T, P, E.
+Result<uint64_t> parse_size(const std::string& value);
+
+}  // namespace ckpt

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoding of requests, answers and what they carry.
+#include <limits>
+
+#include "plugin/control_fields.h"
+
+namespace ckpt {
+namespace {
+
+Fields answer_fields(const ParsedJson& object) { return {object, ErrorKind::kCorrupt}; }
+
+CheckpointInfo take_checkpoint(Fields& fields) {
+  CheckpointInfo checkpoint;
+  checkpoint.id = {fields.uuid("timeline"), Epoch{fields.number("checkpoint")}};
+  checkpoint.parent = {fields.uuid("parent_timeline"), Epoch{fields.number("parent")}};
+  checkpoint.digest = fields.digest("digest");
+  checkpoint.time = fields.time("time");
+  checkpoint.name = fields.text("name");
+  checkpoint.message = fields.text("message");
+  checkpoint.changed_bytes = fields.number("changed_bytes");
+  checkpoint.shipped_bytes = fields.number("shipped_bytes");
+  return checkpoint;
+}
+
+Result<CheckpointInfo> decode_checkpoint(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  CheckpointInfo checkpoint = take_checkpoint(fields);
+  return fields.finish(std::move(checkpoint));
+}
+
+Result<StoreStatus> decode_store(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  StoreStatus store;
+  store.address = fields.text("address");
+  store.state = fields.text("state");
+  store.error = fields.text("error");
+  if (fields.optional("confirmed") != nullptr) {
+    store.confirmed.emplace().id.number = Epoch{fields.number("confirmed")};
+  }
+  store.applied = Epoch{fields.number("applied")};
+  store.pending_bytes = fields.number("pending_bytes");
+  store.confirmed_bytes = fields.number("confirmed_bytes");
+  store.free_bytes = fields.number("free_bytes");
+  return fields.finish(std::move(store));
+}
+
+Result<ControlRequest> decode_checkpoint_request(Fields& fields) {
+  fields.only({"schema", "command", "name", "message", "timeout_ms"});
+  CheckpointRequest request;
+  request.name = fields.optional("name") != nullptr ? fields.text("name") : "";
+  request.message = fields.optional("message") != nullptr ? fields.text("message") : "";
+  if (fields.optional("timeout_ms") != nullptr) {
+    const uint64_t most = static_cast<uint64_t>(kTimeoutMax.count());
+    request.timeout =
+        std::chrono::milliseconds(static_cast<int64_t>(fields.number("timeout_ms", most)));
+  }
+  fields.take(check_name(request.name));
+  fields.take(check_message(request.message));
+  return fields.finish<ControlRequest>(std::move(request));
+}
+
+Result<ControlRequest> decode_rollback_request(Fields& fields) {
+  fields.only({"schema", "command", "checkpoint", "clients", "dry_run"});
+  RollbackRequest request;
+  if (fields.optional("checkpoint") != nullptr) {
+    request.checkpoint = fields.text("checkpoint");
+  }
+  if (fields.optional("clients") != nullptr) {
+    const auto policy = client_policy_of(fields.text("clients"));
+    request.clients = policy.value_or(ClientPolicy::kRefuse);
+    if (!policy) {
+      fields.refuse("clients", "is not refuse, fence or keep");
+    }
+  }
+  request.dry_run = fields.optional("dry_run") != nullptr && fields.flag("dry_run");
+  if (request.checkpoint.empty() || request.checkpoint.size() > kNameBytesMax) {
+    fields.refuse("checkpoint", "is no number, name or \"last\"");
+  }
+  return fields.finish<ControlRequest>(std::move(request));
+}
+
+Result<ControlRequest> decode_plain_request(Fields& fields, ControlRequest request) {
+  fields.only({"schema", "command"});
+  return fields.finish(std::move(request));
+}
+
+Result<ControlAnswer> decode_error_answer(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  // A word that a later server knows and we do not is some failure.
+  const ErrorKind kind = error_kind_of(fields.text("kind")).value_or(ErrorKind::kIo);
+  Error error{kind, 0, fields.text("message")};
+  return fields.finish<ControlAnswer>(std::move(error));
+}
+
+Result<ControlAnswer> decode_progress_answer(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  const ProgressAnswer progress{fields.number("done_bytes"), fields.number("total_bytes")};
+  return fields.finish<ControlAnswer>(progress);
+}
+
+}  // namespace
+
+Result<ControlRequest> decode_request(std::string_view line) {
+  CKPT_ASSIGN(const ParsedJson object, parse_object(line, kRequestBytesMax, ErrorKind::kInvalid));
+  Fields fields(object, ErrorKind::kInvalid);
+  const std::string command = fields.text("command");
+  if (command == "status") {
+    return decode_plain_request(fields, StatusRequest{});
+  }
+  if (command == "list") {
+    return decode_plain_request(fields, ListRequest{});
+  }
+  if (command == "verify") {
+    return decode_plain_request(fields, VerifyRequest{});
+  }
+  if (command == "accept") {
+    return decode_plain_request(fields, AcceptRequest{});
+  }
+  if (command == "checkpoint") {
+    return decode_checkpoint_request(fields);
+  }
+  if (command == "rollback") {
+    return decode_rollback_request(fields);
+  }
+  fields.refuse("command", "is not status, list, verify, accept, checkpoint or rollback");
+  return fields.finish<ControlRequest>(StatusRequest{});
+}
+
+Result<ControlAnswer> decode_answer(std::string_view line) {
+  CKPT_ASSIGN(ParsedJson object, parse_object(line, kAnswerBytesMax, ErrorKind::kCorrupt));
+  Fields fields = answer_fields(object);
+  const std::string type = fields.text("type");
+  if (type == "progress") {
+    return decode_progress_answer(object);
+  }
+  if (type == "error") {
+    return decode_error_answer(object);
+  }
+  if (type != "result") {
+    fields.refuse("type", "is not progress, result or error");
+  }
+  return fields.finish<ControlAnswer>(std::move(object));
+}
+
+Result<std::vector<CheckpointInfo>> decode_checkpoints(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  std::vector<CheckpointInfo> checkpoints;
+  for (const ParsedJson& element : fields.array("checkpoints")) {
+    CKPT_ASSIGN(CheckpointInfo checkpoint, decode_checkpoint(element));
+    checkpoints.push_back(std::move(checkpoint));
+  }
+  return fields.finish(std::move(checkpoints));
+}
+
+Result<CheckpointOutcome> decode_checkpoint_outcome(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  CheckpointOutcome outcome;
+  outcome.checkpoint = take_checkpoint(fields);
+  outcome.stall = fields.duration<std::chrono::microseconds>("stall_us");
+  outcome.confirm = fields.duration<std::chrono::milliseconds>("confirm_ms");
+  return fields.finish(std::move(outcome));
+}
+
+Result<RollbackOutcome> decode_rollback_outcome(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  RollbackOutcome outcome;
+  outcome.checkpoint = take_checkpoint(fields);
+  outcome.restored_bytes = fields.number("restored_bytes");
+  outcome.elapsed = fields.duration<std::chrono::milliseconds>("elapsed_ms");
+  outcome.fenced = fields.flag("fenced");
+  return fields.finish(std::move(outcome));
+}
+
+Result<VerifyOutcome> decode_verify_outcome(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  VerifyOutcome outcome;
+  outcome.checkpoint = take_checkpoint(fields);
+  outcome.checked_bytes = fields.number("checked_bytes");
+  outcome.skipped_bytes = fields.number("skipped_bytes");
+  outcome.mismatched_bytes = fields.number("mismatched_bytes");
+  for (const ParsedJson& element : fields.array("mismatches")) {
+    Fields range = answer_fields(element);
+    const ByteRange mismatch{range.number("offset"), range.number("length")};
+    CKPT_ASSIGN(const ByteRange whole, range.finish(mismatch));
+    outcome.mismatches.push_back(whole);
+  }
+  return fields.finish(std::move(outcome));
+}
+
+Result<VolumeStatus> decode_volume_status(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  VolumeStatus status;
+  status.state = fields.text("state");
+  status.role = fields.text("role");
+  status.image = fields.text("image");
+  status.volume = fields.uuid("volume");
+  status.timeline = fields.uuid("timeline");
+  status.size_bytes = fields.number("size_bytes");
+  status.io = fields.text("io");
+  status.protection = fields.flag("protected");
+  status.problem = fields.text("problem");
+  status.epoch = Epoch{fields.number("epoch")};
+  status.changed_bytes = fields.number("changed_bytes");
+  status.preserved_blocks = fields.number("preserved_blocks");
+  status.stall_max = fields.duration<std::chrono::microseconds>("stall_us_max");
+  status.connections =
+      static_cast<uint32_t>(fields.number("connections", std::numeric_limits<uint32_t>::max()));
+  if (const ParsedJson* last = fields.optional("last_checkpoint")) {
+    CKPT_ASSIGN(status.last_checkpoint, decode_checkpoint(*last));
+  }
+  if (const ParsedJson* backup = fields.optional("backup")) {
+    CKPT_ASSIGN(status.store, decode_store(*backup));
+    Fields unshipped = answer_fields(*backup);
+    status.unshipped_bytes = unshipped.number("unshipped_bytes");
+    CKPT_TRY(unshipped.finish(0));
+  }
+  return fields.finish(std::move(status));
+}
+
+}  // namespace ckpt

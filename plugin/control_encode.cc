@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encoding: requests, answers and what they carry.
+#include "plugin/control_codec.h"
+
+namespace ckpt {
+namespace {
+
+template <typename Unit>
+uint64_t count_of(std::chrono::nanoseconds time) {
+  const auto count = std::chrono::duration_cast<Unit>(time).count();
+  return count < 0 ? 0 : static_cast<uint64_t>(count);
+}
+
+Json request(const char* command) { return Json{{"schema", kControlSchema}, {"command", command}}; }
+
+Json request_of(const StatusRequest& /*status*/) { return request("status"); }
+Json request_of(const ListRequest& /*list*/) { return request("list"); }
+Json request_of(const VerifyRequest& /*verify*/) { return request("verify"); }
+Json request_of(const AcceptRequest& /*accept*/) { return request("accept"); }
+
+Json request_of(const CheckpointRequest& checkpoint) {
+  Json object = request("checkpoint");
+  object["name"] = checkpoint.name;
+  object["message"] = checkpoint.message;
+  object["timeout_ms"] = count_of<std::chrono::milliseconds>(checkpoint.timeout);
+  return object;
+}
+
+Json request_of(const RollbackRequest& rollback) {
+  Json object = request("rollback");
+  object["checkpoint"] = rollback.checkpoint;
+  object["clients"] = word_of(rollback.clients);
+  object["dry_run"] = rollback.dry_run;
+  return object;
+}
+
+Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
+  return Json{{"address", store.address},
+              {"state", store.state},
+              {"error", store.error},
+              {"confirmed", store.confirmed ? Json(store.confirmed->id.number.value) : Json()},
+              {"applied", store.applied.value},
+              {"unshipped_bytes", unshipped_bytes},
+              {"pending_bytes", store.pending_bytes},
+              {"confirmed_bytes", store.confirmed_bytes},
+              {"free_bytes", store.free_bytes}};
+}
+
+}  // namespace
+
+std::string to_line(const Json& object) {
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string encode_request(const ControlRequest& request) {
+  return to_line(std::visit([](const auto& command) { return request_of(command); }, request));
+}
+
+std::string encode_progress(const ProgressAnswer& progress) {
+  return to_line(Json{{"schema", kControlSchema},
+                      {"type", "progress"},
+                      {"done_bytes", progress.done_bytes},
+                      {"total_bytes", progress.total_bytes}});
+}
+
+std::string encode_error(const Error& error) {
+  return to_line(Json{{"schema", kControlSchema},
+                      {"type", "error"},
+                      {"kind", word_of(error.kind)},
+                      {"exit_code", exit_code_of(error.kind)},
+                      {"message", error.message()}});
+}
+
+std::string encode_result(const Json& fields) {
+  Json object{{"schema", kControlSchema}, {"type", "result"}};
+  object.update(fields);
+  return to_line(object);
+}
+
+Json to_json(const CheckpointInfo& checkpoint) {
+  return Json{{"checkpoint", checkpoint.id.number.value},
+              {"name", checkpoint.name},
+              {"time", format_time(checkpoint.time)},
+              {"parent", checkpoint.parent.number.value},
+              {"changed_bytes", checkpoint.changed_bytes},
+              {"shipped_bytes", checkpoint.shipped_bytes},
+              {"message", checkpoint.message},
+              {"digest", checkpoint.digest.to_string()},
+              {"timeline", checkpoint.id.timeline.to_string()},
+              {"parent_timeline", checkpoint.parent.timeline.to_string()}};
+}
+
+Json to_json(const std::vector<CheckpointInfo>& checkpoints) {
+  Json list = Json::array();
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    list.push_back(to_json(checkpoint));
+  }
+  return Json{{"checkpoints", std::move(list)}};
+}
+
+Json to_json(const CheckpointOutcome& outcome) {
+  Json object = to_json(outcome.checkpoint);
+  object["state"] = "confirmed";
+  object["stall_us"] = count_of<std::chrono::microseconds>(outcome.stall);
+  object["confirm_ms"] = count_of<std::chrono::milliseconds>(outcome.confirm);
+  return object;
+}
+
+Json to_json(const RollbackOutcome& outcome) {
+  Json object = to_json(outcome.checkpoint);
+  object["restored_bytes"] = outcome.restored_bytes;
+  object["elapsed_ms"] = count_of<std::chrono::milliseconds>(outcome.elapsed);
+  object["fenced"] = outcome.fenced;
+  return object;
+}
+
+Json to_json(const VerifyOutcome& outcome) {
+  Json mismatches = Json::array();
+  for (const ByteRange& range : outcome.mismatches) {
+    mismatches.push_back({{"offset", range.offset}, {"length", range.length}});
+  }
+  Json object = to_json(outcome.checkpoint);
+  object["checked_bytes"] = outcome.checked_bytes;
+  object["skipped_bytes"] = outcome.skipped_bytes;
+  object["mismatched_bytes"] = outcome.mismatched_bytes;
+  object["mismatches"] = std::move(mismatches);
+  return object;
+}
+
+Json to_json(const VolumeStatus& status) {
+  const auto& last = status.last_checkpoint;
+  const auto& store = status.store;
+  return Json{{"state", status.state},
+              {"role", status.role},
+              {"image", status.image},
+              {"volume", status.volume.to_string()},
+              {"timeline", status.timeline.to_string()},
+              {"size_bytes", status.size_bytes},
+              {"io", status.io},
+              {"protected", status.protection},
+              {"problem", status.problem},
+              {"epoch", status.epoch.value},
+              {"last_checkpoint", last ? to_json(*last) : Json()},
+              {"changed_bytes", status.changed_bytes},
+              {"preserved_blocks", status.preserved_blocks},
+              {"stall_us_max", count_of<std::chrono::microseconds>(status.stall_max)},
+              {"connections", status.connections},
+              {"backup", store ? to_json(*store, status.unshipped_bytes) : Json()}};
+}
+
+}  // namespace ckpt

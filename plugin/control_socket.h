@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control socket: control.sock in a state directory, and lines over its connections.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/fd.h"
+#include "common/result.h"
+
+namespace ckpt {
+
+inline constexpr const char* kControlSocketName = "control.sock";
+
+// Listens on control.sock (mode 0600) of a state directory; a socket that a dead server left is
+// replaced. kBusy: another server answers there.
+Result<UniqueFd> listen_control(const std::string& state_path);
+void remove_control(const std::string& state_path);
+
+// A connected stream of lines.
+//
+// Threads: one at a time, but shut_down() and peer_gone() from any.
+// Failure: kTimeout when the time given for a line has passed, kInvalid for a line too long or cut
+// off,
+//          else kIo; after an error only shut_down() makes sense.
+class ControlConnection {
+ public:
+  // Nothing: as long as it takes.
+  using Timeout = std::optional<std::chrono::milliseconds>;
+
+  explicit ControlConnection(UniqueFd fd) : fd_(std::move(fd)) {}
+  // kNotFound: nobody listens on the control.sock of this state directory.
+  static Result<ControlConnection> connect(const std::string& state_path);
+
+  // Blocks until all of line and a newline are handed over.
+  Result<> send_line(std::string line, Timeout timeout);
+  // A line without its newline, of at most bytes_max bytes. Nothing: the other side has ended.
+  Result<std::optional<std::string>> receive_line(size_t bytes_max, Timeout timeout);
+  // Whether the other side has closed its end; half-closed is not gone.
+  [[nodiscard]] bool peer_gone() const;
+  // The user at the other end when it connected.
+  [[nodiscard]] Result<unsigned> peer_uid() const;
+  // Ends both directions: whoever waits on it wakes.
+  void shut_down();
+
+ private:
+  std::optional<std::string> take_line();
+
+  UniqueFd fd_;
+  std::string received_;
+  size_t searched_bytes_ = 0;  // of received_, without a newline
+};
+
+}  // namespace ckpt

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// The primary image with all that the write path, the shipper and rollback share.
+#pragma once
+
+#include <atomic>
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "plugin/block_locks.h"
+#include "plugin/epochs.h"
+#include "plugin/preserved.h"
+#include "plugin/region_map.h"
+#include "plugin/written_maps.h"
+
+namespace ckpt {
+
+// Lets a pump sleep until somebody has work for it.
+class Waker {
+ public:
+  void wake();
+  // Returns at once if somebody woke it since the last call; else waits, at most so long.
+  void wait(std::chrono::nanoseconds time);
+  [[nodiscard]] bool is_awake() const { return awake_.load(); }
+
+ private:
+  std::atomic<bool> awake_{false};
+  Mutex mutex_;
+  CondVar woken_;
+};
+
+// Threads: the parts say it themselves.
+// Order of locks: region pins, then block locks, then an epoch reference; the parts' own mutexes
+// last.
+struct Disk {
+  Disk(const Geometry& disk_geometry, File& disk_image, WrittenMaps& written_maps,
+       RegionMap& region_map, Directory& state, Clock& disk_clock, PreserveLimits limits)
+      : geometry(disk_geometry),
+        image(disk_image),
+        maps(written_maps),
+        regions(region_map),
+        epochs(disk_geometry, written_maps.map(0), written_maps.map(1)),
+        preserved(state, limits),
+        clock(disk_clock),
+        heat(std::make_unique<std::atomic<uint16_t>[]>(disk_geometry.regions())) {}
+
+  const Geometry geometry;
+  File& image;
+  WrittenMaps& maps;
+  RegionMap& regions;
+  BlockLocks locks;
+  Epochs epochs;
+  PreservedQueue preserved;
+  Clock& clock;
+  std::unique_ptr<std::atomic<uint16_t>[]> heat;  // writes a region since the last cut, saturating
+  Waker shipper;
+  uint64_t batch_blocks = 1024;            // so many unshipped ones wake the shipper
+  std::atomic<int64_t> stall_epoch_ns{0};  // the longest that a cut made a write wait: this epoch
+  std::atomic<int64_t> stall_max_ns{0};    // and ever
+  std::atomic<bool> suspect{false};        // a sync of the image failed
+
+  // Whether a block may differ from the store's checkpoint.
+  [[nodiscard]] bool is_changed(BlockRange blocks) const {
+    const EpochObject* const closed = epochs.closed();
+    return epochs.current().written.any(blocks) ||
+           (closed != nullptr && closed->written.any(blocks));
+  }
+  [[nodiscard]] uint64_t changed_blocks() const {
+    const EpochObject* const closed = epochs.closed();
+    return epochs.current().written.count() + (closed != nullptr ? closed->written.count() : 0);
+  }
+  // Syncs the image; a failure makes it suspect: no checkpoint is confirmed any more.
+  Result<> sync_image() {
+    auto synced = image.sync();
+    if (!synced) {
+      suspect.store(true);
+    }
+    return synced;
+  }
+};
+
+}  // namespace ckpt

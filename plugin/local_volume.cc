@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/local_volume.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "plugin/control_socket.h"
+#include "plugin/phase.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::seconds kLockPatience{10};
+constexpr std::chrono::milliseconds kLockLook{50};
+constexpr std::chrono::milliseconds kKeeperSleep{5};
+constexpr std::chrono::seconds kApplierSleep{1};
+
+std::string read_boot_id() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string id;
+  std::getline(file, id);
+  return id;
+}
+
+// When this boot began, by today's wall clock.
+WallTime boot_time() {
+  timespec since{};
+  clock_gettime(CLOCK_BOOTTIME, &since);
+  return system_clock().wall() - std::chrono::seconds(since.tv_sec) -
+         std::chrono::nanoseconds(since.tv_nsec);
+}
+
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
+}
+
+// Formats that are not raw, by their first bytes: a guest's data must not be taken for a disk's.
+std::string foreign_format(ConstByteSpan head) {
+  struct Magic {
+    const char* bytes;
+    size_t length;
+    const char* name;
+  };
+  constexpr std::array<Magic, 4> kMagics{{{"QFI\xfb", 4, "qcow2"},
+                                          {"KDMV", 4, "VMDK"},
+                                          {"# Disk DescriptorFile", 21, "VMDK"},
+                                          {"vhdxfile", 8, "VHDX"}}};
+  for (const Magic& magic : kMagics) {
+    if (head.size() >= magic.length && std::memcmp(head.data(), magic.bytes, magic.length) == 0) {
+      return magic.name;
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string default_state_path(const std::string& image_path) { return image_path + ".ckpt"; }
+
+Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& options) {
+  auto local = std::unique_ptr<LocalVolume>(new LocalVolume(options));
+  local->state_path_ =
+      options.state_path.empty() ? default_state_path(options.image_path) : options.state_path;
+  CKPT_ASSIGN(const IoChoice io, choose_io(options.io, directory_of(options.image_path)));
+  local->ring_ = io.ring;
+  local->io_text_ = io.text;
+  CKPT_TRY(local->open_image());
+  CKPT_TRY(local->open_state());
+  CKPT_TRY(local->lock_image());
+  CKPT_TRY(local->open_volume());
+  return local;
+}
+
+LocalVolume::~LocalVolume() { stop_pumps(); }
+
+Result<> LocalVolume::open_image() {
+  struct stat status {};
+  if (stat(options_.image_path.c_str(), &status) != 0) {
+    if (errno != ENOENT) {
+      return fail_errno(errno, options_.image_path);
+    }
+    CKPT_TRY(create_image());
+  } else if (S_ISDIR(status.st_mode)) {
+    return fail(ErrorKind::kInvalid, options_.image_path + " is a directory, not a disk image");
+  } else if (!S_ISREG(status.st_mode)) {
+    return fail(ErrorKind::kInvalid, options_.image_path +
+                                         " is not a regular file; this version serves disk images "
+                                         "in files only");
+  }
+  CKPT_ASSIGN(image_, PosixFile::open(options_.image_path, O_RDWR, ring_));
+  return check_format();
+}
+
+Result<> LocalVolume::create_image() {
+  if (!options_.create_bytes) {
+    return fail(ErrorKind::kNotFound,
+                options_.image_path + " does not exist; size=SIZE makes a new image");
+  }
+  CKPT_ASSIGN(auto image,
+              PosixFile::open(options_.image_path, O_RDWR | O_CREAT | O_EXCL, RingUse{}));
+  CKPT_TRY(image->resize(*options_.create_bytes));
+  return image->sync();
+}
+
+Result<> LocalVolume::check_format() {
+  CKPT_ASSIGN(const uint64_t size_bytes, image_->size());
+  if (size_bytes == 0 || size_bytes > kDiskBytesMax) {
+    return fail(ErrorKind::kInvalid, options_.image_path + " has " + std::to_string(size_bytes) +
+                                         " bytes: not the size of a disk");
+  }
+  std::vector<std::byte> head(std::min<uint64_t>(size_bytes, 64));
+  CKPT_TRY(image_->read(0, head));
+  const std::string format = foreign_format(head);
+  if (!format.empty() && !options_.raw) {
+    return fail(ErrorKind::kInvalid,
+                options_.image_path + " looks like a " + format +
+                    " image; ckpt serves raw images. Convert it (qemu-img convert -O raw), or say "
+                    "format=raw to serve its bytes as they are");
+  }
+  return {};
+}
+
+Result<> LocalVolume::open_state() {
+  auto state = PosixDirectory::open(state_path_, true, ring_);
+  if (!state) {
+    return within("state directory", state.error());
+  }
+  state_ = std::move(*state);
+  CKPT_ASSIGN(memory_, TmpfsMemoryStore::open());
+  return {};
+}
+
+// The lock goes with the open file: I/O of a killed server that is still landing keeps it.
+Result<> LocalVolume::lock_image() {
+  const SteadyTime deadline = system_clock().steady() + kLockPatience;
+  while (flock(image_->fd(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return fail_errno(errno, "flock " + options_.image_path);
+    }
+    if (ControlConnection::connect(state_path_) || system_clock().steady() > deadline) {
+      return fail(ErrorKind::kBusy, options_.image_path + " is in use by another server or tool");
+    }
+    std::this_thread::sleep_for(kLockLook);
+  }
+  return {};
+}
+
+Result<> LocalVolume::open_volume() {
+  const Surroundings surroundings{*image_,         *state_,        *memory_,   system_clock(),
+                                  system_random(), read_boot_id(), boot_time()};
+  VolumeOptions options = options_.volume;
+  options.start.store_path = options_.store_path;
+  options.image_path = options_.image_path;
+  options.io = io_text_;
+  const OpenStore open_store = [this](const VolumeRecord& record) {
+    return this->open_store(record);
+  };
+  CKPT_ASSIGN(volume_, Volume::open(surroundings, options, open_store,
+                                    [this] { return store_->free_reserve().has_value(); }));
+  return {};
+}
+
+Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
+  const std::string& wanted = options_.store_path;
+  if (!wanted.empty() && wanted != record.store_path) {
+    return fail(ErrorKind::kInvalid,
+                "the back-up of this volume is in " +
+                    (record.store_path.empty() ? state_path_ + "/store" : record.store_path) +
+                    ", not in " + wanted + "; move the state directory away to begin anew");
+  }
+  const std::string path = record.store_path.empty() ? state_path_ + "/store" : record.store_path;
+  auto directory = PosixDirectory::open(path, true, ring_);
+  if (!directory) {
+    return within("back-up", directory.error());
+  }
+  StoreOptions options;
+  options.volume = record.volume;
+  options.size_bytes = record.size_bytes;
+  options.address = "embedded:" + path;
+  CKPT_ASSIGN(store_, Store::open(std::move(*directory), options));
+  store_->set_work_listener([this] { applier_.wake(); });
+  return static_cast<StoreLink*>(store_.get());
+}
+
+void LocalVolume::start_pumps() {
+  uring_enable();
+  const auto start = [this](const char* name, void (LocalVolume::*pump)()) {
+    pumps_.emplace_back(pump, this);
+    pthread_setname_np(pumps_.back().native_handle(), name);
+  };
+  start("ckpt-ship", &LocalVolume::ship);
+  start("ckpt-keep", &LocalVolume::keep);
+  start("ckpt-apply", &LocalVolume::apply);
+}
+
+void LocalVolume::ship() {
+  SteadyTime next = system_clock().steady() + options_.checkpoint_interval;
+  while (!stopping_.load()) {
+    if (options_.checkpoint_interval.count() > 0 && system_clock().steady() >= next) {
+      volume_->ask_checkpoint();
+      next += options_.checkpoint_interval;
+    }
+    if (!volume_->ship_step()) {
+      volume_->wait_for_work();
+    }
+  }
+}
+
+void LocalVolume::keep() {
+  while (!stopping_.load()) {
+    if (!volume_->keep_step()) {
+      keeper_.wait(kKeeperSleep);
+    }
+  }
+}
+
+void LocalVolume::apply() {
+  while (!stopping_.load()) {
+    if (!store_->has_work()) {
+      applier_.wait(kApplierSleep);
+      continue;
+    }
+    const PhaseScope phase(Phase::kApplying);
+    if (!store_->apply_some()) {
+      // The store's status says what is wrong; space may come back.
+      applier_.wait(kApplierSleep);
+    }
+  }
+}
+
+void LocalVolume::stop_pumps() {
+  stopping_.store(true);
+  keeper_.wake();
+  applier_.wake();
+  if (volume_ != nullptr) {
+    volume_->wake();
+  }
+  for (std::thread& pump : pumps_) {
+    pump.join();
+  }
+  pumps_.clear();
+}
+
+Result<> LocalVolume::close() {
+  stop_pumps();
+  return volume_->close();
+}
+
+}  // namespace ckpt

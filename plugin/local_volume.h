@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// A volume with its embedded store on this machine's files, and the threads that pump them.
+#pragma once
+
+#include <thread>
+
+#include "backupd/store/store.h"
+#include "common/posix_file.h"
+#include "common/shared_memory.h"
+#include "plugin/io_engine.h"
+#include "plugin/volume.h"
+
+namespace ckpt {
+
+struct LocalOptions {
+  std::string image_path;  // absolute
+  std::string state_path;  // empty: IMAGE.ckpt
+  std::string store_path;  // backup=embedded:DIR; empty: store/ in the state directory
+  std::optional<uint64_t> create_bytes;  // size=: makes a missing image
+  IoMode io = IoMode::kAuto;
+  bool raw = false;  // format=raw: any content is an image
+  std::chrono::seconds checkpoint_interval{0};
+  VolumeOptions volume;
+};
+
+// Threads:  open() and the destructor start none; start_pumps() does, close() joins them.
+// Lifetime: the destructor without close() abandons the volume, as a kill would.
+class LocalVolume {
+ public:
+  // Locks the image, waiting for a killed server's last I/O; opens all. kBusy: another server has
+  // it.
+  static Result<std::unique_ptr<LocalVolume>> open(const LocalOptions& options);
+  ~LocalVolume();
+  LocalVolume(const LocalVolume&) = delete;
+  LocalVolume& operator=(const LocalVolume&) = delete;
+
+  // After the fork: rings and threads belong to the process that uses them.
+  void start_pumps();
+  // Ends the pumps and stops the volume cleanly.
+  Result<> close();
+  Volume& volume() { return *volume_; }
+  [[nodiscard]] const std::string& state_path() const { return state_path_; }
+
+ private:
+  explicit LocalVolume(LocalOptions options) : options_(std::move(options)) {}
+  Result<> open_image();
+  Result<> create_image();
+  Result<> check_format();
+  Result<> lock_image();
+  Result<> open_state();
+  Result<> open_volume();
+  Result<StoreLink*> open_store(const VolumeRecord& record);
+  void ship();
+  void keep();
+  void apply();
+  void stop_pumps();
+
+  LocalOptions options_;
+  std::string state_path_;
+  std::string io_text_;
+  RingUse ring_;
+  std::unique_ptr<PosixFile> image_;
+  std::unique_ptr<PosixDirectory> state_;
+  std::unique_ptr<TmpfsMemoryStore> memory_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Volume> volume_;
+  std::atomic<bool> stopping_{false};
+  Waker keeper_;
+  Waker applier_;
+  std::vector<std::thread> pumps_;
+};
+
+// IMAGE.ckpt beside the image.
+std::string default_state_path(const std::string& image_path);
+
+}  // namespace ckpt

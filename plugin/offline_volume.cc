@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/offline_volume.h"
+
+#include "backupd/store/volume_file.h"
+#include "plugin/config.h"
+#include "plugin/local_volume.h"
+
+namespace ckpt {
+namespace {
+
+class OfflineVolume : public VolumeApi {
+ public:
+  explicit OfflineVolume(LocalOptions options) : options_(std::move(options)) {}
+
+  Result<> look();
+  VolumeStatus status() override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override;
+  Result<CheckpointOutcome> checkpoint(const CheckpointRequest& request) override;
+  Result<RollbackOutcome> roll_back(const RollbackRequest& request,
+                                    const Progress& progress) override;
+  Result<VerifyOutcome> verify(const Progress& progress) override;
+  Result<> accept() override;
+
+ private:
+  template <typename Act>
+  auto with_volume(const Act& act) -> decltype(act(std::declval<Volume&>()));
+  [[nodiscard]] std::string store_path() const;
+  Result<StoreRecord> read_store() const;
+
+  LocalOptions options_;
+  VolumeRecord record_;
+};
+
+Result<> OfflineVolume::look() {
+  CKPT_ASSIGN(auto state, PosixDirectory::open(options_.state_path, false, RingUse{}));
+  CKPT_ASSIGN(auto record, VolumeRecordFile::open(*state, system_random()));
+  record_ = record->get();
+  return {};
+}
+
+std::string OfflineVolume::store_path() const {
+  return record_.store_path.empty() ? options_.state_path + "/store" : record_.store_path;
+}
+
+Result<StoreRecord> OfflineVolume::read_store() const {
+  CKPT_ASSIGN(auto directory, PosixDirectory::open(store_path(), false, RingUse{}));
+  CKPT_ASSIGN(auto file, VolumeFile::open(*directory));
+  return file->record();
+}
+
+VolumeStatus OfflineVolume::status() {
+  VolumeStatus status;
+  status.state = record_.rollback ? "rolling-back" : record_.fenced ? "fenced" : "stopped";
+  status.role = "primary";
+  status.image = options_.image_path;
+  status.volume = record_.volume;
+  status.timeline = record_.timeline;
+  status.size_bytes = record_.size_bytes;
+  status.io = "none (stopped)";
+  status.epoch = record_.highest.next();
+  status.last_checkpoint = record_.last;
+  status.store = StoreStatus{};
+  status.store->address = "embedded:" + store_path();
+  status.store->state = "detached";
+  if (auto store = read_store()) {
+    status.store->confirmed = store->last;
+    status.store->applied = store->applied;
+  } else {
+    status.store->state = "failed";
+    status.store->error = store.error().message();
+  }
+  if (!record_.clean) {
+    status.problem = "the last server did not stop cleanly; the next start finds out what changed";
+  }
+  return status;
+}
+
+Result<std::vector<CheckpointInfo>> OfflineVolume::checkpoints() {
+  std::vector<CheckpointInfo> kept;
+  CKPT_ASSIGN(const StoreRecord store, read_store());
+  if (store.last) {
+    kept.push_back(*store.last);
+  }
+  return kept;
+}
+
+// The act in a volume that is open meanwhile, with its pumps running.
+template <typename Act>
+auto OfflineVolume::with_volume(const Act& act) -> decltype(act(std::declval<Volume&>())) {
+  CKPT_ASSIGN(auto local, LocalVolume::open(options_));
+  local->start_pumps();
+  auto outcome = act(local->volume());
+  CKPT_TRY(local->close());
+  CKPT_TRY(look());
+  return outcome;
+}
+
+Result<CheckpointOutcome> OfflineVolume::checkpoint(const CheckpointRequest& request) {
+  return with_volume([&](Volume& volume) { return volume.checkpoint(request); });
+}
+
+Result<RollbackOutcome> OfflineVolume::roll_back(const RollbackRequest& request,
+                                                 const Progress& progress) {
+  return with_volume([&](Volume& volume) { return volume.roll_back(request, progress); });
+}
+
+Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {
+  return with_volume([&](Volume& volume) { return volume.verify(progress); });
+}
+
+Result<> OfflineVolume::accept() {
+  return with_volume([](Volume& volume) { return volume.accept(); });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
+                                                const std::string& state_path,
+                                                const std::string& backup) {
+  LocalOptions options;
+  options.image_path = image_path;
+  options.state_path = state_path;
+  options.raw = true;
+  options.volume.start.offline = true;
+  CKPT_ASSIGN(options.store_path, parse_backup(backup));
+  auto volume = std::make_unique<OfflineVolume>(std::move(options));
+  CKPT_TRY(volume->look());
+  return std::unique_ptr<VolumeApi>(std::move(volume));
+}
+
+}  // namespace ckpt

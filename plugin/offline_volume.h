@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// A volume that nobody serves, for the tool.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "plugin/volume_api.h"
+
+namespace ckpt {
+
+// Reading (status, checkpoints) changes nothing. What changes, or compares, opens the volume as a
+// server would, for as long as it takes, and stops it cleanly. backup: as the plugin's parameter.
+// kBusy: another server or tool has the image.
+Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
+                                                const std::string& state_path,
+                                                const std::string& backup);
+
+}  // namespace ckpt

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/phase.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+#include "common/fd.h"
+
+namespace ckpt {
+namespace {
+
+constexpr size_t kPageBytes = 4096;
+
+}  // namespace
+
+void open_phase_file() {
+  const char* const path = std::getenv("CKPT_PHASE_FILE");
+  if (path == nullptr) {
+    return;
+  }
+  const UniqueFd fd(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd || ftruncate(fd.get(), kPageBytes) != 0) {
+    return;
+  }
+  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  phase_counters = page != MAP_FAILED ? static_cast<std::atomic<uint32_t>*>(page) : nullptr;
+}
+
+}  // namespace ckpt

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/session.h"
+
+namespace ckpt {
+namespace {
+
+Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
+  const std::string theirs = greeting.last
+                                 ? "checkpoint " + std::to_string(greeting.last->id.number.value) +
+                                       " of timeline " + greeting.last->id.timeline.to_string()
+                                 : "no checkpoint";
+  const std::string ours = record.last ? std::to_string(record.last->id.number.value) : "none";
+  return fail(
+      ErrorKind::kFenced,
+      "the store and the image have diverged: the store has " + theirs +
+          ", which is not on this image's line (its last checkpoint: " + ours +
+          "); an image or store was copied or restored. Restore the other side too, or move "
+          "the state directory away to begin anew with this image");
+}
+
+}  // namespace
+
+Result<HandshakeRow> Session::open() {
+  open_.store(false);
+  CKPT_ASSIGN(const StoreGreeting greeting, store_.begin_session());
+  const HandshakeRow row = decide_handshake(record_.get(), greeting);
+  if (row == HandshakeRow::kDiverged) {
+    diverged_.store(true);
+    return diverged(record_.get(), greeting);
+  }
+  CKPT_TRY(change_maps(row));
+  CKPT_TRY(record_handshake(row, greeting));
+  CKPT_TRY(store_.accept(incarnation_));
+  const VolumeRecord record = record_.get();
+  shipper_.start_session({record.volume, record.timeline, incarnation_});
+  disk_.preserved.clear();
+  EpochObject& current = disk_.epochs.current();
+  // OR, not assign: a writer may set a bit at this very moment.
+  current.unshipped.add_all(current.written);
+  if (const EpochObject* const closed = disk_.epochs.closed(); closed != nullptr) {
+    current.unshipped.add_all(closed->written);
+  }
+  open_.store(true);
+  const MutexLock lock(mutex_);
+  problem_.clear();
+  return row;
+}
+
+Result<> Session::record_handshake(HandshakeRow row, const StoreGreeting& greeting) {
+  return record_.change([&](VolumeRecord& record) {
+    if (row == HandshakeRow::kAdopt) {
+      record.last = greeting.last;
+    }
+    // Settling an intent, either way, closes it.
+    record.intent.reset();
+    record.accepted = greeting.incarnation;
+    record.offered = incarnation_;
+  });
+}
+
+Result<> Session::change_maps(HandshakeRow row) {
+  if (row == HandshakeRow::kFirstCopy) {
+    return change_allocated();
+  }
+  if (row == HandshakeRow::kResync) {
+    inexact_ = true;
+    return change_everything();
+  }
+  return {};
+}
+
+// A fresh store's image is all hole: holes of the primary need nothing.
+Result<> Session::change_allocated() {
+  uint64_t offset = 0;
+  while (true) {
+    CKPT_ASSIGN(const auto data, disk_.image.next_data(offset));
+    if (!data) {
+      return {};
+    }
+    const BlockRange blocks = blocks_of(*data);
+    CKPT_TRY(disk_.maps.allocate(disk_.geometry.regions_of(blocks)));
+    disk_.epochs.current().written.set(blocks);
+    offset = data->end();
+  }
+}
+
+// A written bit without its mark is no danger here: until a checkpoint exists, every session with
+// this store begins the same way.
+Result<> Session::change_everything() {
+  const BlockRange all{0, disk_.geometry.blocks()};
+  CKPT_TRY(disk_.maps.allocate(disk_.geometry.regions_of(all)));
+  disk_.epochs.current().written.set(all);
+  return {};
+}
+
+void Session::lose(const Error& error) {
+  open_.store(false);
+  const MutexLock lock(mutex_);
+  problem_ = error.message();
+}
+
+std::string Session::problem() {
+  const MutexLock lock(mutex_);
+  return problem_;
+}
+
+}  // namespace ckpt

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The session with the store: opened, lost, and what each handshake means for the maps.
+#pragma once
+
+#include "plugin/handshake.h"
+#include "plugin/shipper.h"
+
+namespace ckpt {
+
+// One thread at a time, but is_open(), problem() and is_diverged(): any.
+class Session {
+ public:
+  Session(Disk& disk, StoreLink& store, VolumeRecordFile& record, Shipper& shipper,
+          uint64_t incarnation)
+      : disk_(disk), store_(store), record_(record), shipper_(shipper), incarnation_(incarnation) {}
+
+  // Fences the session before, reads the store's greeting, records what follows from it, and makes
+  // all that is changed unshipped. The closed epoch's writers must have left; the caller settles
+  // its checkpoint by what is returned. kFenced: diverged, nothing was changed.
+  Result<HandshakeRow> open();
+  // The store failed or refused: nothing more is sent before open() succeeds.
+  void lose(const Error& error);
+
+  [[nodiscard]] bool is_open() const { return open_.load(); }
+  [[nodiscard]] bool is_diverged() const { return diverged_.load(); }
+  [[nodiscard]] std::string problem();
+  // Set by open(): more blocks count as changed than need be; comparing with the store may pay.
+  [[nodiscard]] bool is_inexact() const { return inexact_; }
+  void set_inexact(bool inexact) { inexact_ = inexact; }
+
+ private:
+  Result<> record_handshake(HandshakeRow row, const StoreGreeting& greeting);
+  Result<> change_maps(HandshakeRow row);
+  Result<> change_allocated();
+  Result<> change_everything();
+
+  Disk& disk_;
+  StoreLink& store_;
+  VolumeRecordFile& record_;
+  Shipper& shipper_;
+  const uint64_t incarnation_;
+  std::atomic<bool> open_{false};
+  std::atomic<bool> diverged_{false};
+  bool inexact_ = false;
+  Mutex mutex_;
+  std::string problem_ CKPT_GUARDED_BY(mutex_);
+};
+
+}  // namespace ckpt

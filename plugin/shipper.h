@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// The shipper: reads unshipped blocks from the primary and sends them to the store in batches.
+#pragma once
+
+#include <atomic>
+#include <map>
+
+#include "common/store_link.h"
+#include "plugin/disk.h"
+
+namespace ckpt {
+
+// The most that the shipper locks against writers at once.
+inline constexpr uint64_t kLockedBytesMax = 65536;
+
+struct ShipOptions {
+  uint64_t batch_bytes = uint64_t{4} << 20U;
+  std::chrono::milliseconds batch_delay{100};
+  Compression compression;
+};
+
+// Who sends: what every batch names.
+struct Sender {
+  Uuid volume;
+  Uuid timeline;
+  uint64_t incarnation = 0;
+};
+
+// Step functions: one thread at a time. Preserved copies and blocks are sent in the order in which
+// they were read, so the store can apply by (epoch, sequence). Failure: an error of the store ends
+// the session; what was read is then unshipped again, because a new
+//          session makes everything that is changed unshipped.
+class Shipper {
+ public:
+  Shipper(Disk& disk, StoreLink& store, ShipOptions options)
+      : disk_(disk), store_(store), options_(options) {}
+
+  // A new session: nothing is pending at the store.
+  void start_session(const Sender& sender);
+  // Sends the preserved copies, then up to one batch of the epoch object's unshipped blocks, the
+  // most often written regions first. False: nothing was left to send.
+  Result<bool> ship_some(EpochObject& epoch);
+  // The same for the current epoch ahead of its cut: leaves alone what was sent and rewritten
+  // since, so that a block is sent once or twice an epoch, however often it is written.
+  Result<bool> ship_ahead();
+  // Whether enough bytes or enough time have come together for ship_ahead().
+  [[nodiscard]] bool is_due();
+  // Whether every block of the closed epoch, read or preserved, has been sent. Only when it is
+  // frozen.
+  [[nodiscard]] bool all_sent(const EpochObject& closed);
+
+  // Chains of the epochs up to n that were sent since the last confirmed checkpoint.
+  [[nodiscard]] std::vector<CoveredEpoch> covered(Epoch n) const;
+  [[nodiscard]] uint64_t shipped_bytes(Epoch n) const;
+  // Checkpoint n exists.
+  void confirmed(Epoch n);
+  // The current epoch began: nothing of it was sent, all regions are cold.
+  void start_epoch();
+  [[nodiscard]] bool has_sent() const { return sent_; }
+
+ private:
+  struct Sent {
+    Digest chain;
+    uint64_t bytes = 0;
+  };
+  struct Draft {
+    uint64_t sequence = 0;
+    uint64_t arrivals = 0;  // of preserved copies when it began
+    uint64_t blocks = 0;
+    std::vector<Extent> extents;
+    std::vector<std::byte> data;
+  };
+  Result<bool> send_preserved();
+  Result<bool> ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions,
+                            uint64_t arrivals);
+  Result<bool> read_region(EpochObject& epoch, uint64_t region, Draft& draft);
+  Result<bool> read_chunk(EpochObject& epoch, BlockRange chunk, Draft& draft);
+  Result<> read_runs(const std::vector<BlockRange>& runs, Draft& draft);
+  static void add_blocks(uint64_t offset, ConstByteSpan data, Draft& draft);
+  Result<> send(Epoch epoch, Draft draft);
+  [[nodiscard]] std::vector<uint64_t> hottest_first(const ChangeMap& map) const;
+  [[nodiscard]] std::vector<uint64_t> worth_it(EpochObject& epoch);
+  [[nodiscard]] bool is_worth_it(const EpochObject& epoch, uint64_t region) const;
+
+  Disk& disk_;
+  StoreLink& store_;
+  ShipOptions options_;
+  Sender sender_;
+  uint64_t sequence_ = 0;
+  bool sent_ = false;  // anything in this session
+  std::map<Epoch, Sent> unconfirmed_;
+  std::map<uint64_t, uint64_t> ahead_;  // region: blocks sent ahead in this epoch
+  uint64_t region_cursor_ = 0;
+  std::vector<std::byte> chunk_ = std::vector<std::byte>(kLockedBytesMax);
+  std::optional<SteadyTime> waiting_since_;  // when unshipped blocks were first seen
+};
+
+}  // namespace ckpt

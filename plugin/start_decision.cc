@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/start_decision.h"
+
+namespace ckpt {
+namespace {
+
+// A write that was in flight when its process was killed may have stamped the image this much after
+// the last one that was seen to end: it had entered the kernel, and was waiting for the file there.
+constexpr WallTime kLandingTime = std::chrono::seconds(1);
+
+StartDecision everything(std::string reason) {
+  return {ChangedSource::kEverything, std::move(reason), false};
+}
+
+bool names_this_generation(const StartFacts& facts) {
+  const uint64_t nonce = facts.record.nonce;
+  return facts.maps && (facts.maps->nonce == nonce || facts.maps->next_nonce == nonce);
+}
+
+WallTime last_legal_change(const StartFacts& facts) {
+  const MapsFacts& maps = *facts.maps;
+  return maps.last_write + (maps.writes_in_flight > 0 ? kLandingTime : WallTime{});
+}
+
+StartDecision decide_clean(const StartFacts& facts) {
+  if (facts.image != facts.record.image) {
+    return everything("the image was changed while it was not being served");
+  }
+  if (!facts.saved_map_intact) {
+    return everything("the map saved at the last stop is missing or damaged");
+  }
+  return {ChangedSource::kSavedMap, "", false};
+}
+
+StartDecision decide_killed(const StartFacts& facts) {
+  if (!names_this_generation(facts)) {
+    return everything("the written maps are missing, or of another state of this volume");
+  }
+  if (facts.image.changed > last_legal_change(facts)) {
+    return everything("the image was changed after its server died");
+  }
+  const bool clients = facts.maps->connections > 0;
+  if (!facts.maps->exact) {
+    return {ChangedSource::kRegionMarks, "", clients};
+  }
+  return {ChangedSource::kWrittenMaps, "", clients};
+}
+
+StartDecision decide_after_boot(const StartFacts& facts) {
+  if (facts.image.changed >= facts.boot_time) {
+    return everything("the image was changed since the machine started again");
+  }
+  // Nobody knows whether clients were connected: the careful answer.
+  return {ChangedSource::kRegionMarks, "", true};
+}
+
+}  // namespace
+
+StartDecision decide_start(const StartFacts& facts) {
+  if (!facts.image.same_file(facts.record.image)) {
+    return everything("the image is not the file that it was");
+  }
+  if (!facts.self.same_file(facts.record.self)) {
+    return everything("the state directory is not the one that it was");
+  }
+  if (facts.record.everything) {
+    return everything("everything was recorded as changed");
+  }
+  if (!facts.regions_intact) {
+    return everything("the region marks are missing or damaged");
+  }
+  if (facts.record.clean) {
+    return decide_clean(facts);
+  }
+  return facts.record.boot_id == facts.boot_id ? decide_killed(facts) : decide_after_boot(facts);
+}
+
+}  // namespace ckpt

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/verifier.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "plugin/shipper.h"
+
+namespace ckpt {
+namespace {
+
+constexpr uint64_t kChunkBlocks = kLockedBytesMax / kBlockBytes;
+// A block that differs is looked at again while checkpoints come in between; so often, then it
+// counts.
+constexpr int kLooks = 50;
+
+}  // namespace
+
+Result<VerifyOutcome> Verifier::verify(const Progress& progress) {
+  const uint64_t size_bytes = disk_.geometry.size_bytes;
+  VerifyOutcome outcome;
+  uint64_t offset = 0;
+  while (offset < size_bytes) {
+    CKPT_ASSIGN(const uint64_t data, skip_holes(offset));
+    count_holes({offset, data - offset}, outcome);
+    const uint64_t first = data / kBlockBytes;
+    const BlockRange chunk{first, std::min(first + kChunkBlocks, disk_.geometry.blocks())};
+    if (data < size_bytes) {
+      CKPT_TRY(verify_chunk(chunk, outcome));
+    }
+    offset = data < size_bytes ? bytes_of(chunk, size_bytes).end() : size_bytes;
+    if (!progress(offset, size_bytes)) {
+      return fail(ErrorKind::kVoid, "verify was stopped");
+    }
+  }
+  return outcome;
+}
+
+// Where either side has data next, down to a block.
+Result<uint64_t> Verifier::skip_holes(uint64_t offset) {
+  CKPT_ASSIGN(const auto ours, disk_.image.next_data(offset));
+  CKPT_ASSIGN(const auto theirs, store_.next_confirmed_data(offset));
+  uint64_t next = disk_.geometry.size_bytes;
+  next = ours ? std::min(next, ours->offset) : next;
+  next = theirs ? std::min(next, theirs->offset) : next;
+  return next == disk_.geometry.size_bytes ? next
+                                           : std::max(offset, next / kBlockBytes * kBlockBytes);
+}
+
+void Verifier::count_holes(ByteRange range, VerifyOutcome& outcome) const {
+  if (range.length == 0) {
+    return;
+  }
+  uint64_t changed = 0;
+  BlockRange rest = blocks_of(range);
+  const ChangeMap& written = disk_.epochs.current().written;
+  for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
+    changed += bytes_of(*run, disk_.geometry.size_bytes).length;
+    rest.first = run->end;
+  }
+  changed = std::min(changed, range.length);
+  outcome.skipped_bytes += changed;
+  outcome.checked_bytes += range.length - changed;
+}
+
+Result<> Verifier::verify_chunk(BlockRange chunk, VerifyOutcome& outcome) {
+  bool changed = false;
+  CKPT_ASSIGN(const bool equal, is_equal(chunk, changed));
+  if (equal && !changed) {
+    outcome.checked_bytes += bytes_of(chunk, disk_.geometry.size_bytes).length;
+    return {};
+  }
+  for (uint64_t block = chunk.first; block < chunk.end; ++block) {
+    CKPT_TRY(verify_block({block, block + 1}, outcome));
+  }
+  return {};
+}
+
+Result<> Verifier::verify_block(BlockRange block, VerifyOutcome& outcome) {
+  const uint64_t bytes = bytes_of(block, disk_.geometry.size_bytes).length;
+  for (int look = 0; look < kLooks; ++look) {
+    const auto before = store_.status().confirmed;
+    bool changed = false;
+    CKPT_ASSIGN(const bool equal, is_equal(block, changed));
+    if (changed) {
+      outcome.skipped_bytes += bytes;
+      return {};
+    }
+    const auto after = store_.status().confirmed;
+    const bool same =
+        before.has_value() == after.has_value() && (!before || before->id == after->id);
+    if (equal || same) {
+      outcome.checked_bytes += bytes;
+      if (!equal) {
+        add_mismatch(block, outcome);
+      }
+      return {};
+    }
+  }
+  outcome.skipped_bytes += bytes;
+  return {};
+}
+
+// changed: some of it is, before or after it was read; then the answer means nothing.
+Result<bool> Verifier::is_equal(BlockRange blocks, bool& changed) {
+  const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
+  std::vector<std::byte> ours(range.length);
+  std::vector<std::byte> theirs(range.length);
+  {
+    const BlockLocks::Hold lock(disk_.locks, blocks);
+    changed = disk_.is_changed(blocks);
+    CKPT_TRY(disk_.image.read(range.offset, ours));
+  }
+  if (changed) {
+    return false;
+  }
+  CKPT_TRY(store_.read_confirmed(range.offset, theirs));
+  changed = disk_.is_changed(blocks);
+  return std::memcmp(ours.data(), theirs.data(), ours.size()) == 0;
+}
+
+void Verifier::add_mismatch(BlockRange block, VerifyOutcome& outcome) const {
+  const ByteRange range = bytes_of(block, disk_.geometry.size_bytes);
+  outcome.mismatched_bytes += range.length;
+  if (!outcome.mismatches.empty() && outcome.mismatches.back().end() == range.offset) {
+    outcome.mismatches.back().length += range.length;
+  } else if (outcome.mismatches.size() < kMismatchesMax) {
+    outcome.mismatches.push_back(range);
+  }
+}
+
+}  // namespace ckpt

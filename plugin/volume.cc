@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/volume.h"
+
+#include <algorithm>
+
+#include "plugin/phase.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::seconds kRetry{1};  // after the store failed
+constexpr std::chrono::seconds kUnmarkEvery{5};
+constexpr std::chrono::seconds kPatience{2};   // with clients that are closing
+constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a sync or a writer
+
+std::optional<uint64_t> parse_number(const std::string& id) {
+  const bool digits =
+      !id.empty() && id.size() < 20 &&
+      std::all_of(id.begin(), id.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits ? std::optional(std::stoull(id)) : std::nullopt;
+}
+
+uint64_t incarnation_of(Random& random) {
+  // 0 says "none".
+  return random.next() | 1U;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Volume>> Volume::open(const Surroundings& surroundings,
+                                             const VolumeOptions& options,
+                                             const OpenStore& open_store,
+                                             const FreeReserve& free_reserve) {
+  CKPT_ASSIGN(StartedVolume started, start_volume(surroundings, options.start));
+  CKPT_ASSIGN(StoreLink* const store, open_store(started.record->get()));
+  auto volume = std::unique_ptr<Volume>(
+      new Volume(surroundings, options, std::move(started), *store, free_reserve));
+  CKPT_TRY(volume->begin());
+  return volume;
+}
+
+Volume::Volume(const Surroundings& surroundings, const VolumeOptions& options,
+               StartedVolume started, StoreLink& store, const FreeReserve& free_reserve)
+    : surroundings_(surroundings),
+      options_(options),
+      started_(std::move(started)),
+      store_(store),
+      free_reserve_(free_reserve),
+      gate_(options.clients),
+      write_path_(disk(), [this] { return on_primary_full(); }),
+      shipper_(disk(), store, options.ship),
+      session_(disk(), store, *started_.record, shipper_, incarnation_of(surroundings.random)),
+      maker_(disk(), store, *started_.record, shipper_, session_),
+      narrower_(disk(), store),
+      rollback_(disk(), store, *started_.record, surroundings.random) {
+  disk().batch_blocks = std::max<uint64_t>(1, options.ship.batch_bytes / kBlockBytes);
+  const ChangedSource source = started_.decision.source;
+  session_.set_inexact(source == ChangedSource::kRegionMarks ||
+                       source == ChangedSource::kEverything);
+  gate_.set_listener([this](uint32_t count) { started_.maps->set_connections(count); });
+}
+
+Result<> Volume::begin() {
+  const MutexLock work(work_mutex_);
+  const VolumeRecord record = started_.record->get();
+  if (record.fenced) {
+    gate_.open(true);
+  }
+  if (auto opened = open_session(); !opened) {
+    const bool needed = record.rollback || opened.error().kind == ErrorKind::kFenced;
+    return needed ? opened : Result<>();
+  }
+  if (record.rollback) {
+    rolling_back_.store(true);
+    CKPT_TRY(rollback_.run([](uint64_t, uint64_t) { return true; }));
+    rolling_back_.store(false);
+    if (record.rollback->fence) {
+      gate_.open(true);
+    }
+    return open_session();
+  }
+  return {};
+}
+
+Result<> Volume::open_session() {
+  auto opened = connect_store();
+  if (!opened) {
+    session_.lose(opened.error());
+    next_try_ = surroundings_.clock.steady() + kRetry;
+    maker_.doubt(opened.error());
+    if (opened.error().kind != ErrorKind::kUnreachable) {
+      maker_.cancel("the store failed: " + opened.error().message());
+    }
+  }
+  return opened;
+}
+
+Result<> Volume::connect_store() {
+  while (disk().epochs.closed() != nullptr && !disk().epochs.is_frozen()) {
+    disk().epochs.wait_frozen(kPoll);
+  }
+  CKPT_ASSIGN(const HandshakeRow row, session_.open());
+  maker_.settle(row);
+  if (session_.is_inexact() && disk().epochs.closed() == nullptr &&
+      started_.record->get().last.has_value()) {
+    narrower_.start();
+  }
+  if (row == HandshakeRow::kFirstCopy && !options_.start.offline) {
+    maker_.ask({.name = "", .message = "first copy", .timeout = std::chrono::hours(24 * 365)});
+  }
+  return {};
+}
+
+Result<> Volume::close() {
+  const MutexLock work(work_mutex_);
+  maker_.cancel("the server stops");
+  maker_.fold();
+  return stop_volume(surroundings_, started_);
+}
+
+Result<> Volume::read(Client& client, uint64_t offset, ByteSpan buffer) {
+  CKPT_TRY(gate_.enter(client, false));
+  auto outcome = write_path_.read(offset, buffer);
+  gate_.leave(client);
+  return outcome;
+}
+
+Result<> Volume::write(Client& client, uint64_t offset, ConstByteSpan buffer, bool fua) {
+  CKPT_TRY(gate_.enter(client, true));
+  auto outcome = write_path_.write(offset, buffer, fua);
+  gate_.leave(client);
+  return outcome;
+}
+
+Result<> Volume::zero(Client& client, ByteRange range, bool punch, bool fua) {
+  CKPT_TRY(gate_.enter(client, true));
+  auto outcome = write_path_.zero(range, punch, fua);
+  gate_.leave(client);
+  return outcome;
+}
+
+Result<> Volume::flush(Client& client) {
+  CKPT_TRY(gate_.enter(client, false));
+  auto outcome = write_path_.flush();
+  gate_.leave(client);
+  return outcome;
+}
+
+bool Volume::on_primary_full() {
+  const bool freed = free_reserve_ && free_reserve_();
+  if (freed) {
+    // The store has dropped what was pending: only a new session makes it whole.
+    reserve_freed_.store(true);
+  }
+  return freed;
+}
+
+bool Volume::ship_step() {
+  if (work_wanted_.load() > 0) {
+    return false;
+  }
+  const MutexLock work(work_mutex_);
+  if (rolling_back_.load()) {
+    return false;
+  }
+  if (reserve_freed_.exchange(false)) {
+    session_.lose({ErrorKind::kNoSpace, 0, "the file system of the image is full"});
+    next_try_ = surroundings_.clock.steady() + kRetry;
+  }
+  if (!session_.is_open() && !(may_try_session() && open_session())) {
+    return false;
+  }
+  if (maker_.is_asked()) {
+    narrower_.stop();
+  }
+  return maker_.step() || ship_or_narrow();
+}
+
+bool Volume::may_try_session() {
+  return !session_.is_diverged() &&
+         (surroundings_.clock.steady() >= next_try_ || maker_.is_asked());
+}
+
+bool Volume::ship_or_narrow() {
+  if (narrower_.is_active()) {
+    if (auto narrowed = narrower_.narrow_some(); !narrowed) {
+      narrower_.stop();
+    }
+    session_.set_inexact(narrower_.is_active());
+    return true;
+  }
+  if (disk().suspect.load() || !session_.is_open() || !shipper_.is_due()) {
+    return false;
+  }
+  const PhaseScope phase(Phase::kShipping);
+  auto shipped = shipper_.ship_ahead();
+  if (!shipped) {
+    session_.lose(shipped.error());
+    next_try_ = surroundings_.clock.steady() + kRetry;
+    return false;
+  }
+  return *shipped;
+}
+
+void Volume::wait_for_work() {
+  const bool waiting = disk().epochs.closed() != nullptr;
+  disk().shipper.wait(waiting ? std::chrono::nanoseconds(kPoll)
+                              : std::chrono::nanoseconds(options_.ship.batch_delay));
+}
+
+bool Volume::keep_step() {
+  if (const Epoch wanted = maker_.wants_sync(); wanted.value != 0 && !disk().suspect.load()) {
+    if (disk().sync_image()) {
+      maker_.synced(wanted);
+    }
+    disk().shipper.wake();
+    return true;
+  }
+  const SteadyTime now = surroundings_.clock.steady();
+  if (now < next_unmark_) {
+    return false;
+  }
+  next_unmark_ = now + kUnmarkEvery;
+  if (disk().suspect.load() && !started_.record->get().suspect) {
+    (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
+  }
+  // A failure leaves marks as they are, or makes writers record that everything is changed.
+  return static_cast<bool>(started_.regions->unmark_some());
+}
+
+VolumeStatus Volume::status() {
+  const VolumeRecord record = started_.record->get();
+  VolumeStatus status;
+  status.state = rolling_back_.load()     ? "rolling-back"
+                 : session_.is_diverged() ? "diverged"
+                 : gate_.is_refusing()    ? "fenced"
+                 : options_.start.offline ? "stopped"
+                                          : "running";
+  status.role = "primary";
+  status.image = options_.image_path;
+  status.volume = record.volume;
+  status.timeline = record.timeline;
+  status.size_bytes = record.size_bytes;
+  status.io = options_.io;
+  status.epoch = disk().epochs.number();
+  status.last_checkpoint = record.last;
+  const uint64_t size_bytes = record.size_bytes;
+  status.changed_bytes = std::min(disk().changed_blocks() * kBlockBytes, size_bytes);
+  const EpochObject* const closed = disk().epochs.closed();
+  const uint64_t unshipped = disk().epochs.current().unshipped.count() +
+                             (closed != nullptr ? closed->unshipped.count() : 0);
+  status.unshipped_bytes = std::min(unshipped * kBlockBytes, size_bytes);
+  status.preserved_blocks = disk().preserved.blocks_total();
+  status.stall_max = std::chrono::nanoseconds(disk().stall_max_ns.load());
+  status.connections = gate_.count();
+  status.store = store_.status();
+  status.problem = session_.problem();
+  if (disk().suspect.load()) {
+    status.problem = "a sync of the image failed: restart the server and roll back";
+  }
+  if (status.problem.empty() && !started_.decision.reason.empty()) {
+    status.problem = narrower_.is_active() ? started_.decision.reason : "";
+  }
+  if (!session_.is_open() && status.store->state != "failed") {
+    status.store->state = session_.is_diverged() ? "detached" : "failed";
+  } else if (session_.is_open() && (!record.last || narrower_.is_active())) {
+    status.store->state = "syncing";
+  }
+  if (status.store->error.empty()) {
+    status.store->error = session_.problem();
+  }
+  status.protection = session_.is_open() && record.last.has_value() && status.problem.empty();
+  return status;
+}
+
+Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
+  if (parse_number(request.name) || request.name == "last") {
+    return fail(ErrorKind::kInvalid,
+                "a checkpoint's name cannot look like a number or be \"last\": " + request.name);
+  }
+  if (request.name.size() > 255 || request.message.size() > 4096) {
+    return fail(ErrorKind::kInvalid, "the name (255 bytes) or message (4096 bytes) is too long");
+  }
+  if (rolling_back_.load()) {
+    return fail(ErrorKind::kBusy, "a rollback is under way");
+  }
+  if (session_.is_diverged()) {
+    return fail(ErrorKind::kFenced, session_.problem());
+  }
+  return maker_.take(request);
+}
+
+Result<CheckpointInfo> Volume::find_checkpoint(const std::string& id) {
+  CKPT_ASSIGN(const auto kept, store_.checkpoints());
+  if (kept.empty()) {
+    return fail(ErrorKind::kNotFound, "there is no checkpoint yet");
+  }
+  const auto number = parse_number(id);
+  for (const CheckpointInfo& checkpoint : kept) {
+    const bool named = number ? checkpoint.id.number.value == *number : checkpoint.name == id;
+    if (named) {
+      return checkpoint;
+    }
+  }
+  if (id == "last") {
+    return kept.back();
+  }
+  return fail(ErrorKind::kNotFound, "there is no checkpoint " + id +
+                                        ", or it is no longer kept; kept: " +
+                                        std::to_string(kept.back().id.number.value));
+}
+
+RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
+  RollbackOutcome outcome;
+  outcome.checkpoint = target;
+  outcome.restored_bytes =
+      std::min(disk().changed_blocks() * kBlockBytes, disk().geometry.size_bytes);
+  return outcome;
+}
+
+Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
+                                          const Progress& progress) {
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(request.checkpoint));
+  if (request.dry_run) {
+    return preview(target);
+  }
+  if (rolling_back_.exchange(true)) {
+    return fail(ErrorKind::kBusy, "a rollback is under way");
+  }
+  ++work_wanted_;
+  const MutexLock work(work_mutex_);
+  --work_wanted_;
+  if (auto closed = gate_.close(request.clients, kPatience); !closed) {
+    rolling_back_.store(false);
+    return Unexpected(closed.error());
+  }
+  auto outcome = do_roll_back(target, request, progress);
+  // Half-way the volume stays shut: what it holds is neither the one nor the other.
+  if (outcome || !started_.record->get().rollback) {
+    rolling_back_.store(false);
+    gate_.open(started_.record->get().fenced);
+  }
+  return outcome;
+}
+
+// Nothing is in flight. Settles the checkpoint in progress and has a session with the store.
+Result<> Volume::quiesce() {
+  maker_.cancel("a rollback was asked for");
+  maker_.fold();
+  if (!session_.is_open()) {
+    CKPT_TRY(open_session());
+  }
+  maker_.fold();
+  return {};
+}
+
+Result<RollbackOutcome> Volume::do_roll_back(const CheckpointInfo& target,
+                                             const RollbackRequest& request,
+                                             const Progress& progress) {
+  CKPT_TRY(quiesce());
+  const VolumeRecord record = started_.record->get();
+  CKPT_ASSIGN(const CheckpointInfo now, find_checkpoint(request.checkpoint));
+  if (!record.last || record.last->id != now.id) {
+    return fail(ErrorKind::kNotFound,
+                "the store was behind this image and has not caught up: take a checkpoint first");
+  }
+  if (now.id != target.id) {
+    return fail(ErrorKind::kBusy, "a checkpoint came to exist meanwhile: ask again");
+  }
+  const bool died = options_.start.offline && started_.decision.had_clients;
+  const bool fence = request.clients == ClientPolicy::kFence || died;
+  return run_roll_back(target, fence, progress);
+}
+
+Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool fence,
+                                              const Progress& progress) {
+  const SteadyTime began = surroundings_.clock.steady();
+  narrower_.stop();
+  CKPT_TRY(rollback_.begin(target.id, fence));
+  auto restored = rollback_.run(progress);
+  if (!restored) {
+    return fail(ErrorKind::kHalfway,
+                "the rollback stopped half-way and goes on at the next start of the server or of "
+                "`ckpt-tool rollback`: " +
+                    restored.error().message());
+  }
+  RollbackOutcome outcome;
+  outcome.checkpoint = target;
+  outcome.checkpoint.id = started_.record->get().last->id;
+  outcome.restored_bytes = *restored;
+  outcome.elapsed = surroundings_.clock.steady() - began;
+  outcome.fenced = started_.record->get().fenced;
+  // A new timeline: batches must name it.
+  CKPT_TRY(open_session());
+  return outcome;
+}
+
+Result<VerifyOutcome> Volume::verify(const Progress& progress) {
+  CKPT_ASSIGN(const CheckpointInfo last, find_checkpoint("last"));
+  Verifier verifier(disk(), store_);
+  CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify(progress));
+  outcome.checkpoint = last;
+  return outcome;
+}
+
+Result<> Volume::accept() {
+  CKPT_TRY(started_.record->change([](VolumeRecord& record) {
+    record.fenced = false;
+    record.had_clients = false;
+  }));
+  started_.decision.had_clients = false;
+  gate_.accept();
+  return {};
+}
+
+}  // namespace ckpt

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// One protected disk: the write path, the pumps' steps, and what people ask of it.
+#pragma once
+
+#include "plugin/checkpoint.h"
+#include "plugin/client_gate.h"
+#include "plugin/narrower.h"
+#include "plugin/rollback.h"
+#include "plugin/start.h"
+#include "plugin/verifier.h"
+#include "plugin/write_path.h"
+
+namespace ckpt {
+
+struct VolumeOptions {
+  StartOptions start;
+  ShipOptions ship;
+  ClientGate::Options clients;
+  std::string image_path;  // for status
+  std::string io;          // for status: what is used and why
+};
+
+// Makes or opens the store of a volume with this UUID and size; it outlives the volume.
+using OpenStore = std::function<Result<StoreLink*>(const VolumeRecord& record)>;
+// The primary's file system is full: frees the store's reserve; whether there was one.
+using FreeReserve = std::function<bool()>;
+
+// Threads:    requests from any number; ship_step() by one pump, keep_step() by another; what
+// VolumeApi
+//             has, from any. Started and joined by whoever owns it: there is no thread in here.
+// Lifetime:   surroundings and store outlive it. close() ends it cleanly; the destructor abandons
+// it, as
+//             a kill would.
+// Durability: see the parts; the rules are design 3 and 5.
+class Volume : public VolumeApi {
+ public:
+  // Opens or creates the volume, greets its store, and finishes a rollback that was under way,
+  // before anything is served. kFenced: store and image have diverged.
+  static Result<std::unique_ptr<Volume>> open(const Surroundings& surroundings,
+                                              const VolumeOptions& options,
+                                              const OpenStore& open_store,
+                                              const FreeReserve& free_reserve);
+  // No request, step or command may be under way or come later.
+  Result<> close();
+
+  // Requests, of a client that the gate knows.
+  ClientGate& gate() { return gate_; }
+  Result<> read(Client& client, uint64_t offset, ByteSpan buffer);
+  Result<> write(Client& client, uint64_t offset, ConstByteSpan buffer, bool fua);
+  Result<> zero(Client& client, ByteRange range, bool punch, bool fua);
+  Result<> flush(Client& client);
+  [[nodiscard]] uint64_t size_bytes() const { return disk().geometry.size_bytes; }
+
+  // Makes checkpoints and ships. True: there is more to do at once; else wait_for_work() says when.
+  bool ship_step();
+  void wait_for_work();
+  // Ends wait_for_work().
+  void wake() { disk().shipper.wake(); }
+  // Asks for a checkpoint without waiting for it.
+  void ask_checkpoint() { maker_.ask({}); }
+  // Syncs the image for checkpoints, unmarks regions. True: did something.
+  bool keep_step();
+
+  VolumeStatus status() override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override { return store_.checkpoints(); }
+  Result<CheckpointOutcome> checkpoint(const CheckpointRequest& request) override;
+  Result<RollbackOutcome> roll_back(const RollbackRequest& request,
+                                    const Progress& progress) override;
+  Result<VerifyOutcome> verify(const Progress& progress) override;
+  Result<> accept() override;
+
+ private:
+  Volume(const Surroundings& surroundings, const VolumeOptions& options, StartedVolume started,
+         StoreLink& store, const FreeReserve& free_reserve);
+  Result<> begin();
+  [[nodiscard]] Disk& disk() const { return *started_.disk; }
+  Result<> open_session() CKPT_REQUIRES(work_mutex_);
+  Result<> connect_store() CKPT_REQUIRES(work_mutex_);
+  bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);
+  [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
+  bool on_primary_full();
+
+  Result<CheckpointInfo> find_checkpoint(const std::string& id);
+  Result<> quiesce() CKPT_REQUIRES(work_mutex_);
+  Result<RollbackOutcome> do_roll_back(const CheckpointInfo& target, const RollbackRequest& request,
+                                       const Progress& progress) CKPT_REQUIRES(work_mutex_);
+  Result<RollbackOutcome> run_roll_back(const CheckpointInfo& target, bool fence,
+                                        const Progress& progress) CKPT_REQUIRES(work_mutex_);
+  [[nodiscard]] RollbackOutcome preview(const CheckpointInfo& target) const;
+
+  Surroundings surroundings_;
+  const VolumeOptions options_;
+  StartedVolume started_;
+  StoreLink& store_;
+  const FreeReserve free_reserve_;
+  ClientGate gate_;
+  WritePath write_path_;
+  Shipper shipper_;
+  Session session_;
+  CheckpointMaker maker_;
+  Narrower narrower_;
+  Rollback rollback_;
+  std::atomic<bool> rolling_back_{false};
+  std::atomic<bool> reserve_freed_{false};
+
+  // Held by a step of ship_step() and by a whole rollback: nothing ships during a rollback.
+  Mutex work_mutex_;
+  std::atomic<uint32_t> work_wanted_{0};  // who wait for it: ship_step() lets them in first
+  SteadyTime next_try_ CKPT_GUARDED_BY(work_mutex_){};
+  SteadyTime next_unmark_{};  // the keeper's own
+};
+
+}  // namespace ckpt

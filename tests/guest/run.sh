@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs the guest tests: boots QEMU guests on Debian's kernel with the product of a build folder.
+#
+# Usage: run.sh BUILD_DIR. CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
+# Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
+# shellcheck disable=SC2317 # the tests are called by name
+set -euo pipefail
+
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+(($# == 1)) || { echo "usage: run.sh BUILD_DIR" >&2; exit 2; }
+build=$(realpath -e "$1")
+seed=${CKPT_GUEST_SEED:-$RANDOM}
+failed=0
+
+for product in plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool; do
+    [[ -e $build/$product ]] || { echo "run.sh: no $build/$product; build it first" >&2; exit 2; }
+done
+"$here/prepare.sh"
+logs=$(mktemp -d "${TMPDIR:-/tmp}/ckpt-guest.XXXXXX")
+
+new_drive() { # FILE: sparse, so it costs what is written to it
+    truncate -s 1G "$1"
+}
+
+guest() { # the arguments of run-in-guest.sh
+    "$here/run-in-guest.sh" --timeout 300 "$@"
+}
+
+nbd_rollback() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build"
+}
+
+# 6 checkpoints, quiet ones and ones under load in turn, then the console asks for the cut.
+power_cut() { # FOLDER MODE
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --kill-on '^cut the power now' \
+        "$here/power_cut_write.sh" "$1" "$build" "$2" 6 "$seed" || return
+    mv "$1/console.log" "$1/console-before-cut.log"
+    guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2"
+}
+
+show_failure() { # FOLDER
+    grep -h -B 12 '^not ok' "$1"/console*.log || tail -n 20 "$1/console.log"
+    echo "logs: $1"
+}
+
+run_test() { # NAME COMMAND...
+    local name=$1 folder=$logs/$1 began=$SECONDS
+    shift
+    mkdir "$folder"
+    if "$1" "$folder" "${@:2}"; then
+        echo "PASS $name ($((SECONDS - began)) s)"
+        rm -r "$folder"
+    else
+        failed=1
+        echo "FAIL $name ($((SECONDS - began)) s), seed $seed"
+        show_failure "$folder"
+    fi
+}
+
+run_test nbd_rollback nbd_rollback
+run_test power_cut_while_writing power_cut writing
+run_test power_cut_during_checkpoint power_cut checkpoint
+((failed == 1)) || rmdir "$logs"
+exit "$failed"

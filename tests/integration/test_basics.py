@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The export is a right NBD disk: to nbdinfo, nbdcopy, QEMU, fio and to requests of every shape."""
+
+import json
+import os
+import random
+import subprocess
+import unittest
+
+from harness import BLOCK, MIB, Case, plugin, run
+from nbd_client import FUA, NO_HOLE, NbdClient
+
+
+class Basics(Case):
+    io = "auto"
+
+    def pattern(self, size, seed=1):
+        path = self.folder / f"pattern-{seed}"
+        path.write_bytes(random.Random(seed).randbytes(size // 2) + bytes(size - size // 2))
+        return path
+
+    def test_creates_an_image_of_the_size_asked_for(self):
+        server = self.serve(self.folder / "new.img", "size=10M")
+        self.assertEqual(os.path.getsize(server.image), 10 * MIB)
+        self.assertEqual(self.status(server)["size_bytes"], 10 * MIB)
+        with NbdClient(str(server.socket)) as client:
+            self.assertEqual(client.size, 10 * MIB)
+            self.assertEqual(client.read(0, MIB), bytes(MIB))
+
+    def test_nbdinfo_shows_size_and_abilities(self):
+        server = self.serve(self.image())
+        export = json.loads(run("nbdinfo", "--json", server.uri))["exports"][0]
+        self.assertEqual(export["export-size"], 64 * MIB)
+        self.assertFalse(export["is_read_only"])
+        for ability in ("can_flush", "can_fua", "can_trim", "can_zero"):
+            self.assertTrue(export[ability], ability)
+
+    def test_multi_conn_is_announced_only_when_on(self):
+        for value in ("off", "on"):
+            server = self.serve(self.image(f"{value}.img"), f"multi-conn={value}")
+            export = json.loads(run("nbdinfo", "--json", server.uri))["exports"][0]
+            self.assertEqual(export["can_multi_conn"], value == "on")
+
+    def test_nbdcopy_in_and_out_is_equal(self):
+        pattern = self.pattern(64 * MIB)
+        server = self.serve(self.image(), "multi-conn=on")
+        run("nbdcopy", "--flush", pattern, server.uri)
+        out = self.folder / "out"
+        run("nbdcopy", server.uri, out)
+        run("cmp", pattern, out)
+        server.stop()
+        run("cmp", pattern, server.image)
+
+    def test_qemu_img_compares_equal(self):
+        pattern = self.pattern(64 * MIB)
+        server = self.serve(self.image())
+        run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", pattern, server.uri)
+        self.assertIn("identical",
+                      run("qemu-img", "compare", "-f", "raw", "-F", "raw", pattern, server.uri))
+
+    def test_qemu_io_patterns_read_back(self):
+        server = self.serve(self.image())
+        commands = ["write -P 0xa5 1000448 300032", "write -P 0x5a 1M 64k", "write -z 1060864 4k",
+                    "flush", "read -P 0xa5 1000448 48128", "read -P 0x5a 1M 12288",
+                    "read -P 0 1060864 4096", "discard 1M 8k", "read -P 0 1M 8k"]
+        words = [word for command in commands for word in ("-c", command)]
+        out = run("qemu-io", "-f", "raw", *words, server.uri)
+        self.assertNotIn("Pattern verification failed", out)
+
+    def test_fio_verifies_what_it_wrote(self):
+        server = self.serve(self.image())
+        job = ["--name=v", "--ioengine=nbd", f"--uri={server.uri}", "--rw=randwrite",
+               "--bsrange=512-128k", "--blockalign=512", "--size=64M", "--io_size=96M",
+               "--iodepth=8", "--verify=crc32c",
+               "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fsync=64"]
+        run("fio", *job, cwd=self.folder)
+
+    def test_single_bytes_at_odd_places(self):
+        server = self.serve(self.image(size=4 * MIB))
+        expected = bytearray(4 * MIB)
+        draw = random.Random(3)
+        edges = [0, 1, 4095, 4096, 4097, 2 * MIB - 1, 4 * MIB - 1]
+        with NbdClient(str(server.socket)) as client:
+            for offset in edges + [draw.randrange(4 * MIB) for _ in range(300)]:
+                expected[offset] = draw.randrange(1, 256)
+                client.write(offset, expected[offset:offset + 1])
+            self.assertEqual(client.read(0, 4 * MIB), bytes(expected))
+
+    def test_a_size_that_is_no_multiple_of_the_block(self):
+        size = 3 * MIB + 1234
+        server = self.serve(self.image(size=size))
+        with NbdClient(str(server.socket)) as client:
+            self.assertEqual(client.size, size)
+            client.write(size - 2000, b"x" * 2000)
+            client.zero(size - 1000, 1000)
+            self.assertEqual(client.read(size - 2000, 2000), b"x" * 1000 + bytes(1000))
+        server.stop()
+        self.assertEqual(os.path.getsize(server.image), size)
+
+    def test_zeroes_and_trims_read_as_zeroes(self):
+        server = self.serve(self.image(size=4 * MIB))
+        with NbdClient(str(server.socket)) as client:
+            for offset, length in ((0, BLOCK), (1, 5), (4095, 2), (10000, 300000), (MIB, 2 * MIB)):
+                for clear in (client.trim, client.zero, lambda o,
+                              n: client.zero(o, n, NO_HOLE | FUA)):
+                    client.write(0, b"\xff" * (4 * MIB))
+                    clear(offset, length)
+                    disk = client.read(0, 4 * MIB)
+                    self.assertEqual(disk[offset:offset + length], bytes(length))
+                    self.assertEqual(disk.count(0), length)
+
+    def test_no_hole_allocates_and_trim_frees(self):
+        server = self.serve(self.image(size=8 * MIB))
+        with NbdClient(str(server.socket)) as client:
+            client.zero(0, 4 * MIB, NO_HOLE)
+            client.flush()
+            self.assertGreaterEqual(os.stat(server.image).st_blocks * 512, 4 * MIB)
+            client.trim(0, 4 * MIB, FUA)
+            self.assertLess(os.stat(server.image).st_blocks * 512, MIB)
+
+    def test_fua_and_flush_are_answered(self):
+        server = self.serve(self.image())
+        with NbdClient(str(server.socket)) as client:
+            client.write(4096, b"f" * 4096, FUA)
+            client.trim(8192, 4096, FUA)
+            client.flush()
+            self.assertEqual(client.read(4096, 4096), b"f" * 4096)
+
+    def test_a_fua_write_survives_kill_9(self):
+        server = self.serve(self.image())
+        with NbdClient(str(server.socket)) as client:
+            client.write(12345, b"kept", FUA)
+            server.kill9()
+        server.start()
+        with NbdClient(str(server.socket)) as client:
+            self.assertEqual(client.read(12345, 4), b"kept")
+
+    def test_random_load_leaves_the_disk_as_the_model_says(self):
+        for threads, mode in ((8, "multi"), (1, "single")):
+            server = self.serve(self.image(f"{mode}.img"),
+                                "multi-conn=" + ("on" if mode == "multi" else "off"))
+            hammer = self.hammer(server, threads, mode)
+            hammer.must("ops", 1200 // threads, 5)
+            hammer.must("check", "now")
+            hammer.must("disconnect")
+            server.stop()
+            hammer.must("check-file", server.image, "now")
+
+    def test_without_a_backup_it_serves_too(self):
+        server = self.serve(self.image(), "backup=none")
+        hammer = self.hammer(server, 2, "single")
+        hammer.must("ops", 200, 1)
+        hammer.must("check", "now")
+        self.assertFalse(self.status(server)["protected"])
+
+    def test_dump_plugin_and_help(self):
+        for option in ("--dump-plugin", "--help"):
+            out = subprocess.run(["nbdkit", str(plugin()), option], capture_output=True, text=True,
+                                 check=True)
+            self.assertIn("ckpt", out.stdout)
+
+
+class BasicsUring(Basics):
+    io = "uring"
+
+
+class BasicsSync(Basics):
+    io = "sync"
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,454 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input and faults: a start is refused with a message that names the object, or it serves and
+every later rollback is exact. CKPT_FLIPS is how many single bits of `volume` are flipped (24)."""
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+
+from harness import FAILED, MIB, OK, Case, ServerFailed, Tmpfs, run, tool
+from nbd_client import NbdClient, NbdError
+
+
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def scribble(server, seed, count=40):
+    """Overwrites random places of the disk."""
+    draw = random.Random(seed)
+    with NbdClient(str(server.socket)) as client:
+        for _ in range(count):
+            length = draw.choice((1, 700, 4096, 70000))
+            client.write(draw.randrange(client.size - length), draw.randbytes(length))
+        client.flush()
+
+
+class BadInput(Case):
+    """Starts that must be refused."""
+
+    def refusal(self, image, *parameters, names=""):
+        message = self.serve(image, *parameters, start=False).refusal()
+        self.assertIn(str(names or Path(image).name), message)
+        return message
+
+    def test_a_missing_image(self):
+        missing = self.folder / "missing.img"
+        self.assertIn("size=", self.refusal(missing))
+        self.assertFalse(missing.exists())
+        self.assertFalse(Path(f"{missing}.ckpt").exists())
+
+    def test_a_folder(self):
+        folder = self.folder / "folder"
+        folder.mkdir()
+        self.refusal(folder)
+
+    def test_an_image_in_use(self):
+        first = self.serve(self.image(size=8 * MIB))
+        scribble(first, 1)
+        self.assertIn("use", self.refusal(first.image))
+        scribble(first, 2)
+        tool("checkpoint", first.image)
+
+    def test_an_image_in_use_under_another_state_folder(self):
+        first = self.serve(self.image(size=8 * MIB))
+        self.refusal(first.image, f"state={self.folder / 'other'}")
+
+    def test_images_of_other_formats(self):
+        for kind, needed in (("qcow2", "format=raw"), ("vmdk", "format=raw"),
+                             ("vhdx", "format=raw")):
+            image = self.folder / f"disk.{kind}"
+            run("qemu-img", "create", "-q", "-f", kind, image, "16M")
+            self.assertIn(needed, self.refusal(image))
+            server = self.serve(image, "format=raw")
+            server.stop()
+
+    def test_a_read_only_state_folder(self):
+        small = Tmpfs(self, "8m", self.folder)
+        run("mount", "-o", "remount,ro", small.path)
+        self.refusal(self.image(size=8 * MIB), f"state={small.path / 'state'}",
+                     names=small.path.name)
+
+    def test_a_full_file_system_for_the_state_folder(self):
+        small = Tmpfs(self, "1m", self.folder)
+        with open(small.path / "ballast", "wb") as ballast:
+            try:
+                while ballast.write(bytes(65536)):
+                    ballast.flush()
+            except OSError as full:
+                self.assertEqual(full.errno, errno.ENOSPC)
+        message = self.refusal(self.image(size=8 * MIB), f"state={small.path / 'state'}",
+                               names=small.path.name)
+        self.assertRegex(message.lower(), "space")
+
+    def test_unknown_parameters_and_bad_values(self):
+        image = self.image(size=8 * MIB)
+        for wrong in (
+            "colour=red", "batch-bytes=x", "batch-bytes=-1", "batch-delay=soon", "batch-delay=-5",
+            "checkpoint-interval=x", "io=fast", "direct=perhaps", "multi-conn=2x", "takeover=both",
+            "compress=zip", "compress=zstd:x", "compress=zstd:999", "format=qcow2",
+            "backup=nowhere", "backup=host:99999", "backup=unix:", "tls=maybe"):
+            with self.subTest(wrong):
+                self.refusal(image, wrong, names=wrong.split("=", maxsplit=1)[0])
+        for wrong in ("size=big", "size=-1", "size=0"):
+            with self.subTest(wrong):
+                self.refusal(self.folder / "new.img", wrong, names="size")
+                self.assertFalse((self.folder / "new.img").exists())
+
+    def test_no_image_at_all(self):
+        server = self.serve(self.folder / "x", start=False)
+        command = [word for word in server.command if word != str(server.image)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30,
+                              stdin=subprocess.DEVNULL)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertNotEqual(done.stderr.strip(), "")
+
+
+class BehindOurBack(Case):
+    """The image or the state is changed while no server runs. The live maps are on a tmpfs of
+    ours."""
+
+    def setUp(self):
+        super().setUp()
+        runtime = Tmpfs(self, "64m", self.folder, "run")
+        self.runtime = runtime.path
+        previous = os.environ.get("XDG_RUNTIME_DIR")
+        self.addCleanup(self.set_runtime, previous)
+        self.set_runtime(str(self.runtime))
+
+    @staticmethod
+    def set_runtime(path):
+        if path is None:
+            os.environ.pop("XDG_RUNTIME_DIR", None)
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = path
+
+    def prepared(self, name="disk.img", size=24 * MIB, seed=1):
+        """A server with a checkpoint and changes since; `good` is the checkpoint's digest."""
+        server = self.serve(self.image(name, size))
+        scribble(server, seed)
+        server.number = tool("checkpoint", server.image, "--name", f"c{seed}")["checkpoint"]
+        server.good = digest(server.image)
+        scribble(server, seed + 1)
+        return server
+
+    def end(self, server, how):
+        server.stop() if how == "stop" else server.kill9()
+
+    def start_or_message(self, server):
+        """True when it serves; otherwise its refusal says something about the volume."""
+        try:
+            server.start()
+        except ServerFailed as failed:
+            self.assertGreaterEqual(failed.code, 0, f"a crash: {failed}")
+            self.assertRegex(failed.message, "disk|volume|regions|map|state|store")
+            return False
+        return True
+
+    def expect_exact_rollback(self, server):
+        """Online; afterwards the disk is the checkpoint, and protection goes on."""
+        if self.status(server)["state"] == "fenced":
+            tool("accept", server.image)
+        self.assertEqual(self.status(server)["last_checkpoint"]["checkpoint"], server.number)
+        tool("rollback", server.image, "--yes")
+        self.assertEqual(digest(server.image), server.good)
+        self.expect_complete_checkpoint(server)
+
+    def expect_complete_checkpoint(self, server):
+        if self.status(server)["state"] == "fenced":
+            tool("accept", server.image)
+        scribble(server, 77)
+        tool("checkpoint", server.image)
+        verified = tool("verify", server.image)
+        self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
+
+    def each(self, change, after=("rollback", "checkpoint")):
+        """After a clean stop and after a kill: the change, then a rollback, or a checkpoint."""
+        for how in ("stop", "kill"):
+            for then in after:
+                with self.subTest(how=how, then=then):
+                    server = self.prepared(f"disk-{how}-{then}.img")
+                    self.end(server, how)
+                    change(server)
+                    self.assertTrue(self.start_or_message(server), server.said())
+                    getattr(self, {"rollback": "expect_exact_rollback",
+                                   "checkpoint": "expect_complete_checkpoint"}[then])(server)
+                    server.stop()
+
+    def test_nothing_was_changed(self):
+        self.each(lambda server: None)
+
+    def test_the_image_was_copied_over(self):
+        def change(server):
+            other = self.folder / "other"
+            other.write_bytes(random.Random(9).randbytes(24 * MIB))
+            run("cp", other, server.image)
+        self.each(change)
+
+    def test_the_image_was_replaced_by_another_file(self):
+        def change(server):
+            other = self.folder / "other"
+            other.write_bytes(random.Random(9).randbytes(24 * MIB))
+            os.replace(other, server.image)
+        self.each(change)
+
+    def test_the_image_was_restored_from_an_older_copy_with_its_times(self):
+        def change(server):
+            old = self.folder / "old"
+            run("cp", "-a", server.image, old)
+            with open(server.image, "r+b") as file:
+                file.write(b"something newer" * 1000)
+            run("cp", "-a", old, server.image)
+        self.each(change)
+
+    def test_single_bytes_were_written_and_the_time_set_back(self):
+        def change(server):
+            before = os.stat(server.image)
+            with open(server.image, "r+b") as file:
+                file.seek(20 * MIB)
+                file.write(b"!")
+            os.utime(server.image, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.each(change)
+
+    def test_the_image_was_mounted_and_changed(self):
+        def change(server):
+            point = self.folder / "mnt"
+            point.mkdir(exist_ok=True)
+            run("mount", "-o", "loop", server.image, point)
+            try:
+                (point / "file").write_bytes(os.urandom(3 * MIB))
+            finally:
+                run("umount", point)
+
+        for how in ("stop", "kill"):
+            with self.subTest(how=how):
+                image = self.image(f"disk-{how}.img", 24 * MIB)
+                run("mkfs.ext4", "-q", "-F", image)
+                server = self.serve(image)
+                server.number = tool("checkpoint", image)["checkpoint"]
+                server.good = digest(image)
+                self.end(server, how)
+                change(server)
+                self.assertNotEqual(digest(image), server.good)
+                self.assertTrue(self.start_or_message(server))
+                self.expect_exact_rollback(server)
+                server.stop()
+
+    def resized(self, size):
+        server = self.prepared()
+        self.end(server, "stop")
+        os.truncate(server.image, size)
+        if self.start_or_message(server):
+            self.expect_complete_checkpoint(server)
+            server.stop()
+        else:
+            self.assertRegex(server.said(), "size|bytes|grown|shrunk|shorter|longer")
+            os.truncate(server.image, 24 * MIB)
+            self.assertTrue(self.start_or_message(server))
+            self.expect_exact_rollback(server)
+
+    def test_the_image_has_grown(self):
+        self.resized(25 * MIB)
+
+    def test_the_image_has_shrunk(self):
+        self.resized(20 * MIB)
+
+    def damage_each_file(self, how, damage):
+        """Damages one file of the state at a time: saved maps and regions after a clean stop, the
+        live maps on the tmpfs after a kill."""
+        server = self.prepared()
+        other = self.prepared("other.img", seed=5)
+        self.end(other, how)
+        self.end(server, how)
+        names = self.files_of(server)
+        self.assertTrue(names, "no map and no regions file in the state folder")
+        for index in range(len(names)):
+            files = self.files_of(server)
+            if index >= len(files):
+                break
+            with self.subTest(how=how, file=files[index].name):
+                damage(files[index], other)
+                if not self.start_or_message(server):
+                    self.fail(f"a damaged map only costs time: {server.said()}")
+                self.expect_exact_rollback(server)
+                tool("checkpoint", server.image)
+                server.number = tool("list", server.image)["checkpoints"][-1]["checkpoint"]
+                server.good = digest(server.image)
+                scribble(server, 100 + index)
+                self.end(server, how)
+
+    def files_of(self, server):
+        """Maps and regions, in a fixed order. A file of the runtime folder belongs to the server if
+        `volume` of it names it; with two volumes that cannot be told, so all are taken."""
+        state = [p for p in server.state.iterdir() if p.is_file() and p.name not in ("volume",
+                                                                                     "lock")]
+        live = [p for p in self.runtime.rglob("*") if p.is_file()]
+        return sorted(state) + sorted(live)
+
+    @staticmethod
+    def cut_short(path, _):
+        os.truncate(path, path.stat().st_size // 2)
+
+    @staticmethod
+    def emptied(path, _):
+        os.truncate(path, 0)
+
+    @staticmethod
+    def removed(path, _):
+        path.unlink()
+
+    @staticmethod
+    def foreign(path, other):
+        twin = other.state / path.name
+        if twin.exists() and twin != path:
+            shutil.copyfile(twin, path)
+        else:
+            path.write_bytes(os.urandom(path.stat().st_size))
+
+    def test_maps_cut_short(self):
+        for how in ("stop", "kill"):
+            self.damage_each_file(how, self.cut_short)
+
+    def test_maps_emptied(self):
+        for how in ("stop", "kill"):
+            self.damage_each_file(how, self.emptied)
+
+    def test_maps_gone(self):
+        for how in ("stop", "kill"):
+            self.damage_each_file(how, self.removed)
+
+    def test_maps_of_another_volume(self):
+        for how in ("stop", "kill"):
+            self.damage_each_file(how, self.foreign)
+
+    def test_all_live_maps_gone(self):
+        """What a reboot leaves."""
+        server = self.prepared()
+        self.end(server, "kill")
+        for path in [p for p in self.runtime.rglob("*") if p.is_file()]:
+            path.unlink()
+        self.assertTrue(self.start_or_message(server))
+        self.expect_exact_rollback(server)
+
+    def test_flipped_bits_of_volume(self):
+        server = self.prepared()
+        volume = server.state / "volume"
+        draw = random.Random(4)
+        served = 0
+        flips = int(os.environ.get("CKPT_FLIPS", "24"))
+        for index in range(flips):
+            self.end(server, ("stop", "kill")[index % 2])
+            content = volume.read_bytes()
+            inhabited = [at for at, byte in enumerate(content) if byte]
+            at = draw.choice(inhabited) if index % 4 else draw.randrange(len(content))
+            bit = 1 << draw.randrange(8)
+            with self.subTest(offset=at, bit=bit):
+                self.overwrite(volume, at, content[at] ^ bit)
+                if self.start_or_message(server):
+                    served += 1
+                else:
+                    self.overwrite(volume, at, content[at])
+                    self.assertTrue(self.start_or_message(server), "refuses even after the repair")
+                self.expect_exact_rollback(server)
+            server.number = tool("checkpoint", server.image)["checkpoint"]
+            server.good = digest(server.image)
+            scribble(server, 200 + index, 10)
+        self.assertGreater(served, flips // 2,
+                           "one flipped bit must not stop a volume with two copies")
+
+    @staticmethod
+    def overwrite(path, at, byte):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(bytes([byte]))
+
+    def test_every_copy_of_volume_is_damaged(self):
+        server = self.prepared()
+        server.stop()
+        volume = server.state / "volume"
+        volume.write_bytes(os.urandom(volume.stat().st_size))
+        self.assertFalse(self.start_or_message(server), "served with no valid record of its state")
+
+    def test_volume_is_gone_but_the_store_is_not(self):
+        """Whatever it does, it must not pass off the old store as the back-up of a new volume."""
+        server = self.prepared()
+        server.stop()
+        (server.state / "volume").unlink()
+        if self.start_or_message(server):
+            self.expect_complete_checkpoint(server)
+
+
+class FullDisks(Case):
+    def test_a_full_store_fails_no_write_and_recovers(self):
+        small = Tmpfs(self, "48m", self.folder)
+        server = self.serve(self.image(size=128 * MIB), f"backup=embedded:{small.path}",
+                            "compress=none")
+        with NbdClient(str(server.socket)) as client:
+            for offset in range(0, 4 * MIB, MIB):
+                client.write(offset, random.Random(offset).randbytes(MIB))
+        first = tool("checkpoint", server.image, "--name", "first")["checkpoint"]
+        good = digest(server.image)
+        with NbdClient(str(server.socket)) as client:
+            for offset in range(0, 100 * MIB, MIB):
+                client.write(offset, random.Random(offset + 1).randbytes(MIB))
+            failed = tool("checkpoint", server.image, "--name", "second", expect=FAILED)
+            self.assertRegex(failed.message.lower(), "space")
+            status = self.status(server)
+            self.assertEqual(status["backup"]["state"], "failed")
+            self.assertRegex(status["backup"]["error"].lower(), "space")
+            self.assertEqual(status["last_checkpoint"]["checkpoint"], first)
+            for offset in range(0, 100 * MIB, MIB):
+                client.write(offset, random.Random(offset + 2).randbytes(MIB))
+        tool("checkpoint", server.image, "--name", "third", expect=FAILED)
+        run("mount", "-o", "remount,size=512m", small.path)
+        again = tool("checkpoint", server.image, "--name", "fourth")["checkpoint"]
+        self.assertGreater(again, first)
+        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+        fourth = digest(server.image)
+        self.assertNotEqual(fourth, good)
+        scribble(server, 5)
+        tool("rollback", server.image, "--yes")
+        self.assertEqual(digest(server.image), fourth)
+
+    def test_a_rollback_while_the_store_is_full(self):
+        small = Tmpfs(self, "48m", self.folder)
+        server = self.serve(self.image(size=128 * MIB), f"backup=embedded:{small.path}",
+                            "compress=none")
+        scribble(server, 1)
+        tool("checkpoint", server.image, "--name", "first")
+        good = digest(server.image)
+        with NbdClient(str(server.socket)) as client:
+            for offset in range(0, 100 * MIB, MIB):
+                client.write(offset, random.Random(offset).randbytes(MIB))
+        tool("checkpoint", server.image, expect=FAILED)
+        tool("rollback", server.image, "first", "--yes")
+        self.assertEqual(digest(server.image), good)
+
+    def test_a_full_primary_tells_the_client_and_nothing_else_breaks(self):
+        small = Tmpfs(self, "32m", self.folder)
+        server = self.serve(self.image(size=64 * MIB, folder=small.path),
+                            f"state={self.folder / 'state'}")
+        scribble(server, 1)
+        tool("checkpoint", server.state)
+        good = digest(server.image)
+        with NbdClient(str(server.socket)) as client:
+            with self.assertRaises(NbdError) as full:
+                for offset in range(0, 64 * MIB, MIB):
+                    client.write(offset, random.Random(offset).randbytes(MIB))
+            self.assertEqual(full.exception.errno, errno.ENOSPC)
+            client.trim(0, 16 * MIB)
+            client.write(0, b"there is room again")
+        self.assertEqual(tool("checkpoint", server.state).code, OK)
+        self.assertEqual(tool("verify", server.state)["mismatched_bytes"], 0)
+        self.assertNotEqual(digest(server.image), good)
+
+
+if __name__ == "__main__":
+    unittest.main()

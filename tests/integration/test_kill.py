@@ -1,0 +1,204 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 under load, at random instants and in the middle of each phase. No answered write is
+lost, an answered checkpoint exists, a rollback is exact, one that was killed is completed first.
+CKPT_KILLS is the number of kills (100), CKPT_SEED repeats a run's choices."""
+
+import collections
+import os
+import random
+import threading
+import time
+import unittest
+
+from harness import OK, Case, eventually, tool
+from phases import PHASES, PhasePage
+
+LEAST_SHARE = 15  # per cent of the kills that must fall into each phase
+AFTER_ANSWER = "just after an answer"  # what was told must be durable by then
+
+
+class Checkpointer(threading.Thread):
+    """Takes checkpoints every 50 to 500 ms, until told to stop or until one fails."""
+
+    def __init__(self, server, hammer, prefix, seed):
+        super().__init__(daemon=True)
+        self.answered = []    # (name, number)
+        self.unanswered = []  # may exist or not
+        self.problem = None
+        self._server, self._hammer, self._prefix = server, hammer, prefix
+        self._random = random.Random(seed)
+        self._stop_asked = threading.Event()
+        self.got_answer = threading.Event()
+
+    def run(self):
+        try:
+            while not self._stop_asked.wait(self._random.uniform(0.05, 0.5)) and self._one():
+                pass
+        except Exception as problem:  # shown by finish(), in the test's own thread
+            self.problem = problem
+
+    def _one(self):
+        name = f"{self._prefix}-{len(self.answered)}"
+        self._hammer.must("mark", name, "begin")
+        answer = tool("checkpoint", self._server.image, "--name", name, expect=None, timeout=90)
+        if answer.code != OK:
+            self.unanswered.append((name, answer))
+            return False
+        self.got_answer.set()
+        self._hammer.must("mark", name, "end")
+        self.answered.append((name, answer["checkpoint"]))
+        return True
+
+    def stop(self):
+        self._stop_asked.set()
+        self.join(120)
+
+    def finish(self):
+        self.stop()
+        if self.problem:
+            raise self.problem
+
+
+class Kill(Case):
+    def setUp(self):
+        super().setUp()
+        self.kills = int(os.environ.get("CKPT_KILLS", "100"))
+        self.seed = int(os.environ.get("CKPT_SEED", random.randrange(1 << 31)))
+        self.random = random.Random(self.seed)
+        self.page = PhasePage(self.folder / "phases")
+        self.counts = collections.Counter({phase: 0 for phase in PHASES})
+        self.server = self.serve(self.image(), "multi-conn=on", environment=self.page.environment)
+        self.hammer_ = self.hammer(self.server, 4)
+        self.last = ("first", self.hammer_.checkpoint(self.server, "first")["checkpoint"])
+
+    def load(self):
+        shape = self.random.choice((["pause=300"], ["max=65536"],
+                                    ["min=4096", "max=1048576", "pause=1000"]))
+        self.hammer_.must("start", self.random.randrange(1 << 30), *shape)
+
+    def wanted_phase(self):
+        """The phase that was hit least; now and then none, or the instant after an answer."""
+        dice = self.random.random()
+        if dice < 0.25:
+            return None if dice < 0.1 else AFTER_ANSWER
+        return min(PHASES, key=lambda phase: (self.counts[phase], self.random.random()))
+
+    def die(self):
+        self.server.kill9()
+        found = self.page.current()
+        self.counts.update(found or {"none"})
+        return found
+
+    def kill_under_load(self, phase, checkpointer):
+        time.sleep(self.random.uniform(0.05, 0.6))
+        if phase is None:
+            time.sleep(self.random.uniform(0, 1))
+        elif phase == AFTER_ANSWER:
+            checkpointer.got_answer.clear()
+            checkpointer.got_answer.wait(5)
+        else:
+            self.page.wait_for(phase, 5)
+            time.sleep(self.random.choice((0, 0, 0.001)))
+        self.die()
+        checkpointer.finish()
+
+    def kill_in_rollback(self, checkpointer):
+        """The load has stopped and left, or is fenced."""
+        eventually(lambda: checkpointer.answered or not checkpointer.is_alive(), "a checkpoint")
+        time.sleep(self.random.uniform(0.1, 0.5))
+        checkpointer.finish()
+        clients = self.random.choice(("refuse", "fence"))
+        if clients == "refuse":
+            self.hammer_.must("stop")
+            self.hammer_.must("disconnect")
+        arguments = ("rollback", self.server.image, "--yes", f"--clients={clients}")
+        rollback = threading.Thread(target=tool, args=arguments, kwargs={"expect": None})
+        rollback.start()
+        self.page.wait_for("rolling back", 30)
+        time.sleep(self.random.choice((0, 0, 0.002, 0.01)))
+        self.die()
+        rollback.join()
+
+    def restart(self):
+        """Starts it again; one time in five only after killing it a few times while it starts."""
+        self.page.clear()
+        choices = (("batch-bytes=64K", "batch-bytes=4M"), ("compress=zstd", "compress=none"),
+                   ("io=uring", "io=sync"))
+        self.server.parameters = ("multi-conn=on", *map(self.random.choice, choices))
+        if self.random.random() < 0.2:
+            for _ in range(self.random.randint(1, 3)):
+                self.server.start_and_kill(self.random.uniform(0, 0.1))
+        self.server.start()
+        if self.status(self.server)["state"] == "fenced":
+            tool("accept", self.server.image)
+
+    def existing(self, checkpointer):
+        """The name of the last checkpoint: the last that was answered, or one that was not."""
+        kept = tool("list", self.server.image)["checkpoints"]
+        newest = max(kept, key=lambda one: one["checkpoint"])
+        last = (checkpointer.answered or [self.last])[-1]
+        if newest["name"] != last[0]:
+            possible = [name for name, _ in checkpointer.unanswered]
+            self.assertIn(newest["name"], possible, f"answered was {last}")
+            self.assertGreater(newest["checkpoint"], last[1])
+        self.last = (newest["name"], newest["checkpoint"])
+        return newest["name"]
+
+    def one_round(self, number):
+        phase = self.wanted_phase()
+        timeline = self.status(self.server)["timeline"]
+        self.load()
+        checkpointer = Checkpointer(self.server, self.hammer_, f"r{number}", self.random.random())
+        checkpointer.start()
+        if phase == "rolling back":
+            self.kill_in_rollback(checkpointer)
+        else:
+            self.kill_under_load(phase, checkpointer)
+        self.hammer_.must("lost")
+        how = number % 3
+        if how == 0 and phase != "rolling back":
+            tool("rollback", self.server.image, "--yes")
+        self.restart()
+        self.hammer_.must("reconnect", self.server.uri)
+        name = self.existing(checkpointer)
+        if self.status(self.server)["timeline"] != timeline:
+            self.hammer_.must("adopt", name)
+        else:
+            self.assertTrue(how != 0 or phase == "rolling back",
+                            "the offline rollback left no new timeline")
+            self.hammer_.must("check", "now")
+            self.roll_back_online(name) if how == 1 else self.go_on(number)
+
+    def roll_back_online(self, name):
+        self.hammer_.must("disconnect")
+        tool("rollback", self.server.image, "--yes")
+        self.hammer_.must("reconnect", self.server.uri)
+        self.hammer_.must("adopt", name)
+
+    def go_on(self, number):
+        """Without a rollback the next checkpoint is complete."""
+        name = f"v{number}"
+        made = self.hammer_.checkpoint(self.server, name)["checkpoint"]
+        self.assertGreater(made, self.last[1])
+        self.assertEqual(tool("verify", self.server.image)["mismatched_bytes"], 0)
+        self.hammer_.must("adopt", "now")
+        self.last = (name, made)
+
+    def test_random_kills(self):
+        try:
+            for number in range(self.kills):
+                self.one_round(number)
+                rate = self.kills // 10 or 1
+                if number % rate == rate - 1:
+                    print(f"{number + 1} kills, seed {self.seed}: {dict(self.counts)}", flush=True)
+        except Exception as problem:
+            where = f"seed {self.seed}, round {number}, {dict(self.counts)}"
+            raise AssertionError(f"{where}: {problem}") from problem
+        least = self.kills * LEAST_SHARE // 100
+        for phase in PHASES:
+            self.assertGreaterEqual(self.counts[phase], least, f"{phase}: {self.counts}")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""verify finds a single wrong byte on either side, says where, and reports nothing else.
+CKPT_VERIFY_SECONDS is how long it is repeated under load (20)."""
+
+import os
+import random
+import time
+import unittest
+
+from harness import BLOCK, MIB, MISMATCH, Case, eventually, tool
+from nbd_client import NbdClient
+
+
+def flip(path, offset):
+    """Inverts one bit in a file."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+class Verify(Case):
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve(self.image(size=32 * MIB), "multi-conn=on")
+        self.content = random.Random(1).randbytes(16 * MIB)
+
+    def fill_and_checkpoint(self):
+        """16 MiB of data, a hole, all of it applied; afterwards 1 MiB is changed."""
+        with NbdClient(str(self.server.socket)) as client:
+            for offset in range(0, len(self.content), MIB):
+                client.write(offset, self.content[offset:offset + MIB])
+            self.number = tool("checkpoint", self.server.image, "--name", "c")["checkpoint"]
+            eventually(self.applied, "the checkpoint is applied")
+            client.write(0, b"changed since" * 80659)
+
+    def applied(self):
+        backup = self.status(self.server)["backup"]
+        return backup["applied"] == backup["confirmed"]
+
+    def verify(self, **options):
+        return tool("verify", self.server.image, **options)
+
+    def expect_clean(self):
+        clean = self.verify()
+        self.assertEqual(clean["mismatched_bytes"], 0)
+        self.assertEqual(clean["mismatches"], [])
+        self.assertEqual(clean["checkpoint"], self.number)
+        self.assertGreaterEqual(clean["skipped_bytes"], MIB)
+        self.assertEqual(clean["checked_bytes"] + clean["skipped_bytes"], 32 * MIB)
+
+    def expect_found(self, offset):
+        found = self.verify(expect=MISMATCH)
+        self.assertEqual(len(found["mismatches"]), 1)
+        first, length = (found["mismatches"][0][field] for field in ("offset", "length"))
+        self.assertTrue(first <= offset < first + length, f"{offset} is not in {first}+{length}")
+        self.assertLessEqual(found["mismatched_bytes"], 4 * MIB)
+
+    def flip_and_expect(self, path):
+        self.fill_and_checkpoint()
+        self.expect_clean()
+        for offset in (8 * MIB + 12345, 16 * MIB - 1, 5 * MIB, 20 * MIB + BLOCK - 1):
+            flip(path, offset)
+            self.expect_found(offset)
+            flip(path, offset)
+            self.expect_clean()
+
+    def test_finds_one_wrong_byte_in_the_primary(self):
+        self.flip_and_expect(self.server.image)
+
+    def test_finds_one_wrong_byte_in_the_backup(self):
+        self.fill_and_checkpoint()
+        images = list(self.server.state.glob("store/**/backup.img"))
+        self.assertEqual(len(images), 1)
+        self.flip_and_expect(images[0])
+
+    def test_finds_several(self):
+        self.fill_and_checkpoint()
+        offsets = [2 * MIB + 1, 9 * MIB, 15 * MIB + 77]
+        for offset in offsets:
+            flip(self.server.image, offset)
+        found = self.verify(expect=MISMATCH)["mismatches"]
+        for offset in offsets:
+            hits = [m for m in found if 0 <= offset - m["offset"] < m["length"]]
+            self.assertEqual(len(hits), 1, f"{offset} in {found}")
+
+    def test_a_changed_block_is_skipped_and_no_mismatch(self):
+        self.fill_and_checkpoint()
+        flip(self.server.image, 100)
+        self.expect_clean()
+
+    def test_reports_nothing_false_under_load(self):
+        hammer = self.hammer(self.server, 4)
+        hammer.must("ops", 50, 1)
+        hammer.checkpoint(self.server, "c0")
+        hammer.must("start", 2, "pause=500")
+        deadline = time.monotonic() + float(os.environ.get("CKPT_VERIFY_SECONDS", "20"))
+        rounds = 0
+        while time.monotonic() < deadline:
+            answer = self.verify()
+            self.assertEqual(answer["mismatched_bytes"], 0)
+            rounds += 1
+            if rounds % 3 == 0:
+                hammer.checkpoint(self.server, f"c{rounds}")
+        self.assertGreater(rounds, 2)
+        hammer.must("stop")
+        hammer.must("check", "now")
+        hammer.checkpoint(self.server, "last")
+        still = self.verify()
+        self.assertEqual((still["mismatched_bytes"], still["skipped_bytes"]), (0, 0))
+
+
+if __name__ == "__main__":
+    unittest.main()

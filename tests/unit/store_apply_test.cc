@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Long random histories: whatever is confirmed, dropped, applied, reopened or rolled back, the
+// store holds the last checkpoint, and order of I/O is as the format page says.
+#include <random>
+
+#include "tests/unit/store_peer.h"
+
+namespace ckpt::test {
+namespace {
+
+std::vector<Extent> random_extents(std::mt19937_64& random) {
+  std::vector<Extent> extents;
+  for (uint64_t block = random() % 4; block < 16; block += 1 + random() % 4) {
+    const uint64_t count = std::min<uint64_t>(16 - block, 1 + random() % 5);
+    extents.push_back(random() % 3 == 0 ? zeroes(block, count) : data(block, count));
+    block += count;
+  }
+  if (extents.empty()) {
+    extents.push_back(data(15, 1));
+  }
+  return extents;
+}
+
+// One step of a history; next is the number of the epoch that is open.
+void random_step(std::mt19937_64& random, StorePeer& peer, uint64_t& next) {
+  switch (random() % 12) {
+    case 0: ASSERT_DONE(peer.begin()); break;
+    case 1:
+      ASSERT_DONE(peer.open());
+      peer.expect_exact();
+      ASSERT_DONE(peer.begin());
+      break;
+    case 2: ++next; break;  // a void epoch
+    case 3:
+    case 4:
+      ASSERT_DONE(peer.checkpoint(next));
+      ++next;
+      break;
+    case 5: peer.expect_exact(); break;
+    case 6:
+      if (peer.last && random() % 4 == 0) {
+        const auto timeline = static_cast<uint8_t>(peer.timeline.bytes[0] + 1);
+        ASSERT_DONE(peer.roll_back(test_uuid(timeline)));
+      }
+      break;
+    case 7:
+    case 8: ASSERT_DONE(peer.store().apply_some()); break;
+    default:
+      peer.compression.codec = random() % 2 == 0 ? Codec::kNone : Codec::kZstd;
+      // Now and then a block of the epoch after this one comes early.
+      ASSERT_DONE(peer.ship(next + (random() % 4 == 0 ? 1 : 0), random_extents(random)));
+  }
+}
+
+TEST(StoreApply, RandomHistoriesAreExact) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    ASSERT_DONE(peer.open());
+    ASSERT_DONE(peer.begin());
+    uint64_t next = 1;
+    for (int step = 0; step < 120; ++step) {
+      ASSERT_NO_FATAL_FAILURE(random_step(random, peer, next)) << "step " << step;
+    }
+    peer.expect_exact();
+  }
+}
+
+TEST(StoreApply, HolesStayHoles) {
+  MemoryDisk disk;
+  StorePeer peer(disk);
+  ASSERT_DONE(peer.open());
+  ASSERT_DONE(peer.begin());
+  ASSERT_DONE(peer.ship(1, {data(0, 16)}));
+  ASSERT_DONE(peer.checkpoint(1));
+  ASSERT_DONE(peer.ship(2, {zeroes(2, 4), zeroes(12, 4)}));
+  ASSERT_DONE(peer.checkpoint(2));
+  peer.expect_exact();
+  EXPECT_EQ(*peer.store().next_confirmed_data(0), (ByteRange{0, 2 * kBlockBytes}));
+  EXPECT_EQ(*peer.store().next_confirmed_data(2 * kBlockBytes),
+            (ByteRange{6 * kBlockBytes, 6 * kBlockBytes}));
+  // The short last block too.
+  EXPECT_EQ(*peer.store().next_confirmed_data(12 * kBlockBytes), std::nullopt);
+}
+
+TEST(StoreApply, ReadsStayInsideTheDisk) {
+  MemoryDisk disk;
+  StorePeer peer(disk);
+  ASSERT_DONE(peer.open());
+  ASSERT_DONE(peer.begin());
+  ASSERT_DONE(peer.checkpoint(1));
+  Content buffer(512);
+  ASSERT_DONE(peer.store().read_confirmed(kPeerDiskBytes - 512, buffer));
+  EXPECT_KIND(kInvalid, peer.store().read_confirmed(kPeerDiskBytes - 511, buffer));
+  EXPECT_KIND(kInvalid, peer.store().read_confirmed(UINT64_MAX, buffer));
+}
+
+// The acts of a checkpoint and its application, without reads and allocations.
+std::vector<std::string> acts_of_a_checkpoint() {
+  MemoryDisk disk;
+  StorePeer peer(disk);
+  std::vector<std::string> acts;
+  EXPECT_TRUE(peer.open());
+  EXPECT_TRUE(peer.open());  // again: now `volume` has its name from the start
+  EXPECT_TRUE(peer.begin());
+  EXPECT_TRUE(peer.ship(1, {data(0, 1)}));
+  disk.set_watcher([&acts](const MemoryOperation& operation) {
+    if (operation.act != "allocate") {
+      acts.push_back(operation.act + " " + operation.path);
+    }
+  });
+  EXPECT_TRUE(peer.checkpoint(1));
+  EXPECT_TRUE(peer.store().finish_applying());
+  return acts;
+}
+
+TEST(StoreApply, OrderOfWritesAndSyncs) {
+  const std::vector<std::string> expected{
+      "write journal/00000000000000000001",  // the confirm record
+      "sync journal/00000000000000000001", "sync directory journal", "write volume", "sync volume",
+      "write volume", "sync volume",
+      // Here it is answered.
+      "write backup.img", "sync backup.img", "write volume", "sync volume", "write volume",
+      "sync volume", "remove journal/00000000000000000001", "sync directory journal"};
+  EXPECT_EQ(acts_of_a_checkpoint(), expected);
+}
+
+}  // namespace
+}  // namespace ckpt::test

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations that fail, and space that runs out: no success that is not durable, and a way back
+// where there is one.
+#include <cerrno>
+
+#include "tests/unit/store_peer.h"
+
+namespace ckpt::test {
+namespace {
+
+// Ends at the first error.
+Result<> history(StorePeer& peer) {
+  CKPT_TRY(peer.begin());
+  CKPT_TRY(peer.ship(1, {data(0, 6)}));
+  CKPT_TRY(peer.checkpoint(1));
+  CKPT_TRY(peer.ship(2, {zeroes(0, 2), data(7, 2)}));
+  CKPT_TRY(peer.ship(3, {data(1, 1)}));
+  CKPT_TRY(peer.checkpoint(2));
+  CKPT_TRY(peer.checkpoint(3));
+  CKPT_TRY(peer.store().finish_applying());
+  CKPT_TRY(peer.ship(4, {data(1, 3)}));
+  CKPT_TRY(peer.roll_back(test_uuid(0x33)));
+  CKPT_TRY(peer.ship(5, {data(15, 1)}));
+  CKPT_TRY(peer.checkpoint(5));
+  return peer.store().finish_applying();
+}
+
+TEST(StoreFault, NothingIsAnsweredAfterAnErrorUntilOpenedAgain) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("operation " + std::to_string(nth));
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    ASSERT_DONE(peer.open());
+    disk.fail_operation(nth, EIO);
+    const auto ended = history(peer);
+    if (ended) {
+      EXPECT_GT(nth, 50U);
+      break;
+    }
+    EXPECT_EQ(peer.store().status().state, "failed");
+    EXPECT_FALSE(peer.store().status().error.empty());
+    EXPECT_FALSE(peer.store().begin_session());
+    EXPECT_FALSE(peer.store().apply_some());
+    EXPECT_FALSE(peer.ship(9, {data(0, 1)}));
+    // A machine that loses power now must still have what was answered.
+    peer.close();
+    disk.lose_power(nth % 3);
+    ASSERT_DONE(peer.open());
+    ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+  }
+}
+
+TEST(StoreFault, ErrorsWhileOpeningAreReportedAndHarmless) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("operation " + std::to_string(nth));
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    ASSERT_DONE(peer.open());
+    ASSERT_DONE(peer.begin());
+    ASSERT_DONE(peer.ship(1, {data(0, 6)}));
+    ASSERT_DONE(peer.checkpoint(1));
+    ASSERT_DONE(peer.ship(2, {data(0, 6)}));
+    disk.fail_operation(nth, EIO);
+    const bool opened = peer.open().has_value();
+    disk.lose_power(nth % 3);
+    ASSERT_DONE(peer.open());
+    ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+    if (opened) {
+      break;
+    }
+  }
+}
+
+TEST(StoreFault, WantOfSpaceAtAnyOperationIsRecoverableOrFinal) {
+  uint64_t recovered = 0;
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("operation " + std::to_string(nth));
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    ASSERT_DONE(peer.open());
+    disk.fail_operation(nth, ENOSPC);
+    const auto ended = history(peer);
+    if (ended && disk.operations() < nth) {
+      break;
+    }
+    if (ended) {
+      continue;  // there was another way
+    }
+    EXPECT_EQ(peer.store().status().state, "failed");
+    disk.count_from_here();
+    if (ended.error().kind == ErrorKind::kNoSpace && peer.begin()) {
+      // The same process goes on where it can.
+      ++recovered;
+      ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+      ASSERT_DONE(peer.begin());
+      ASSERT_DONE(peer.ship(20, {data(0, 3)}));
+      ASSERT_DONE(peer.checkpoint(20));
+      EXPECT_EQ(peer.store().status().state, "connected");
+      ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+    }
+    peer.close();
+    disk.lose_power(nth % 3);
+    ASSERT_DONE(peer.open());
+    ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+  }
+  EXPECT_GT(recovered, 10U);
+}
+
+class StoreSpace : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kDiskBytes = uint64_t{4} << 20U;
+  Extent blocks(uint64_t first, uint64_t count) { return data(first, count, kDiskBytes); }
+  Extent holes(uint64_t first, uint64_t count) { return zeroes(first, count, kDiskBytes); }
+  void SetUp() override {
+    ASSERT_DONE(peer_.open());
+    ASSERT_DONE(peer_.begin());
+  }
+  MemoryDisk disk_;
+  StorePeer peer_{disk_, kDiskBytes};
+};
+
+TEST_F(StoreSpace, FullDiskDropsPendingAndComesBack) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 16)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.store().finish_applying());
+  disk_.set_capacity(disk_.used_bytes() + 32 * kBlockBytes);
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {blocks(100, 64)}));
+  EXPECT_EQ(peer_.store().status().state, "failed");
+  EXPECT_EQ(peer_.store().status().pending_bytes, 0U);
+  EXPECT_KIND(kNoSpace, peer_.checkpoint(2));  // not as if nothing had been sent
+  peer_.expect_exact();
+  disk_.set_capacity(std::nullopt);
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(2, {blocks(100, 64)}));
+  EXPECT_EQ(peer_.store().status().state, "connected");
+  ASSERT_DONE(peer_.checkpoint(2));
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, SmallBatchFitsWhereAStepDoesNot) {
+  disk_.set_capacity(disk_.used_bytes() + 40 * kBlockBytes);
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, ApplyingNeedsNoSpaceThatWasNotReserved) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 64)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.ship(2, {blocks(10, 20)}));
+  disk_.set_capacity(disk_.used_bytes());
+  // Zeroes come first in the order of application, and must not give back what epoch 2 will need.
+  ASSERT_DONE(peer_.store().finish_applying());
+  ASSERT_DONE(peer_.checkpoint(2));
+  ASSERT_DONE(peer_.store().finish_applying());
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, PunchingKeepsWhatLaterDataHasReserved) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 64)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.store().finish_applying());
+  ASSERT_DONE(peer_.ship(2, {holes(0, 64)}));
+  ASSERT_DONE(peer_.checkpoint(2));
+  ASSERT_DONE(peer_.ship(3, {blocks(8, 16)}));
+  uint64_t punched = 0;
+  disk_.set_watcher([&punched](const MemoryOperation& operation) {
+    punched += operation.act == "punch" ? operation.range.length : 0;
+  });
+  ASSERT_DONE(peer_.store().finish_applying());
+  EXPECT_EQ(punched, 48 * kBlockBytes);
+  disk_.set_capacity(disk_.used_bytes());
+  ASSERT_DONE(peer_.checkpoint(3));
+  ASSERT_DONE(peer_.store().finish_applying());
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, FullyAllocatedImageCostsNoCalls) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 1024)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.open());
+  ASSERT_DONE(peer_.store().finish_applying());
+  ASSERT_DONE(peer_.begin());
+  uint64_t allocations = 0;
+  disk_.set_watcher([&allocations](const MemoryOperation& operation) {
+    allocations += operation.act == "allocate" && operation.path == "backup.img" ? 1 : 0;
+  });
+  ASSERT_DONE(peer_.ship(2, {blocks(0, 1024)}));
+  EXPECT_EQ(allocations, 0U);
+}
+
+TEST_F(StoreSpace, ReserveIsGivenUpAndMadeAgain) {
+  const uint64_t reserved = reserve_bytes(kDiskBytes);
+  EXPECT_GT(reserved, 0U);
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.store().finish_applying());
+  const uint64_t before = disk_.used_bytes();
+  ASSERT_DONE(peer_.ship(2, {blocks(100, 200)}));
+  disk_.set_capacity(disk_.used_bytes());
+  ASSERT_DONE(peer_.store().free_reserve());
+  EXPECT_EQ(disk_.used_bytes(), before - reserved);  // journal and reservations too
+  EXPECT_EQ(peer_.store().status().state, "failed");
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {blocks(0, 1)}));
+  disk_.set_capacity(before - reserved / 2);
+  ASSERT_DONE(peer_.begin());
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {blocks(0, 1)}));
+  peer_.expect_exact();
+  disk_.set_capacity(std::nullopt);
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(2, {blocks(0, 1)}));
+  ASSERT_DONE(peer_.checkpoint(2));
+  EXPECT_EQ(peer_.store().status().state, "connected");
+  EXPECT_TRUE(disk_.snapshot().contains("reserve"));
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, GivingUpTheReserveTouchesNothingThatIsConfirmed) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.open());  // what was reserved in an earlier life is not known to be
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(2, {blocks(4, 8)}));
+  ASSERT_DONE(peer_.store().apply_some());
+  ASSERT_DONE(peer_.store().free_reserve());
+  peer_.expect_exact();
+  ASSERT_DONE(peer_.open());
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, ApplyThatFindsNoSpaceIsDoneAgain) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 32)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  peer_.close();
+  disk_.lose_power(0);  // and the reservation in the image with it, on a real disk
+  ASSERT_DONE(peer_.open());
+  disk_.fail_operation(1, ENOSPC);
+  EXPECT_KIND(kNoSpace, peer_.store().apply_some());
+  EXPECT_EQ(peer_.store().status().state, "failed");
+  EXPECT_TRUE(peer_.store().has_work());
+  ASSERT_DONE(peer_.store().finish_applying());
+  EXPECT_EQ(peer_.store().status().state, "connected");
+  peer_.expect_exact();
+}
+
+}  // namespace
+}  // namespace ckpt::test

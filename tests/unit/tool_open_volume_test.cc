@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a user may call a volume, and what is found for it.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "plugin/control_server.h"
+#include "tests/unit/control_fake_volume.h"
+#include "tools/open_volume.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+class OpenVolumeTest : public testing::Test {
+ protected:
+  OpenVolumeTest() {
+    std::string pattern = testing::TempDir() + "open-XXXXXX";
+    directory_ = fs::canonical(::mkdtemp(pattern.data())).string();
+    image_ = directory_ + "/disk.img";
+    state_ = image_ + ".ckpt";
+  }
+  ~OpenVolumeTest() override { fs::remove_all(directory_); }
+
+  static void make_file(const std::string& path) { std::ofstream(path) << "x"; }
+  static void make_state(const std::string& path) {
+    fs::create_directories(path);
+    make_file(path + "/volume");
+  }
+  static void expect_found(const VolumeName& name, const std::string& image,
+                           const std::string& state) {
+    const auto paths = find_volume(name);
+    ASSERT_TRUE(paths) << paths.error().message();
+    EXPECT_EQ(paths->image, image);
+    EXPECT_EQ(paths->state, state);
+  }
+  static void expect_none(const VolumeName& name) {
+    const auto paths = find_volume(name);
+    ASSERT_FALSE(paths) << paths->state;
+    EXPECT_EQ(paths.error().kind, ErrorKind::kNotFound);
+  }
+
+  std::string directory_;
+  std::string image_;
+  std::string state_;
+};
+
+TEST_F(OpenVolumeTest, ByImage) {
+  make_file(image_);
+  make_state(state_);
+  expect_found({image_}, image_, state_);
+}
+
+TEST_F(OpenVolumeTest, ByStateDirectory) {
+  make_state(state_);
+  expect_found({state_}, image_, state_);
+  expect_found({state_ + "/"}, image_, state_);
+}
+
+TEST_F(OpenVolumeTest, ImageThatIsGone) {
+  make_state(state_);
+  expect_found({image_}, image_, state_);
+}
+
+TEST_F(OpenVolumeTest, StateElsewhere) {
+  make_file(image_);
+  make_state(directory_ + "/elsewhere");
+  expect_none({image_});
+  expect_found({image_, directory_ + "/elsewhere"}, image_, directory_ + "/elsewhere");
+  expect_found({directory_ + "/elsewhere"}, "", directory_ + "/elsewhere");
+}
+
+TEST_F(OpenVolumeTest, BySymbolicLink) {
+  make_file(image_);
+  make_state(state_);
+  fs::create_symlink(image_, directory_ + "/link");
+  expect_found({directory_ + "/link"}, image_, state_);
+  // A server that was given the link keeps its state beside the link.
+  make_state(directory_ + "/link.ckpt");
+  expect_found({directory_ + "/link"}, directory_ + "/link", directory_ + "/link.ckpt");
+}
+
+TEST_F(OpenVolumeTest, RelativePath) {
+  make_state(state_);
+  const fs::path before = fs::current_path();
+  fs::current_path(directory_);
+  expect_found({"disk.img"}, image_, state_);
+  fs::current_path(before);
+}
+
+TEST_F(OpenVolumeTest, NothingThere) {
+  expect_none({image_});
+  expect_none({directory_});
+  make_file(image_);
+  expect_none({image_});
+  fs::create_directories(state_);
+  expect_none({image_});
+  expect_none({image_, directory_ + "/none"});
+}
+
+TEST_F(OpenVolumeTest, ThroughTheServerWhereOneRuns) {
+  make_state(state_);
+  FakeVolume volume;
+  const auto server = ControlServer::start(state_, volume);
+  ASSERT_TRUE(server);
+  const auto opened = open_volume({image_});
+  ASSERT_TRUE(opened);
+  EXPECT_TRUE(opened->served);
+  EXPECT_EQ(opened->volume->status().image, "/srv/disk.img");
+}
+
+TEST_F(OpenVolumeTest, OfflineNeedsToKnowTheImage) {
+  make_state(directory_ + "/elsewhere");
+  const auto opened = open_volume({directory_ + "/elsewhere"});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().kind, ErrorKind::kInvalid);
+  EXPECT_NE(opened.error().message().find("--state"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ckpt

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the subcommands have in common. Each is a file of its own: its options, its help, its act.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "tools/console.h"
+#include "tools/open_volume.h"
+
+namespace ckpt {
+
+// What an act works with. Both outlive it.
+struct Context {
+  Console& console;
+  const VolumeOpener& opener;
+};
+
+// One call of the tool, filled in while the arguments are parsed.
+struct Invocation {
+  Verbosity verbosity;
+  VolumeName volume;
+  // What the chosen subcommand does; the exit code, or why not.
+  std::function<Result<int>(Context&)> act;
+};
+
+// The subcommands; each takes a reference to the invocation, which outlives the app.
+void add_status(CLI::App& app, Invocation& invocation);
+void add_checkpoint(CLI::App& app, Invocation& invocation);
+void add_list(CLI::App& app, Invocation& invocation);
+void add_show(CLI::App& app, Invocation& invocation);
+void add_rollback(CLI::App& app, Invocation& invocation);
+void add_accept(CLI::App& app, Invocation& invocation);
+void add_verify(CLI::App& app, Invocation& invocation);
+
+// What a subcommand is called and what its help says: one line in the list, then what it does.
+struct CommandHelp {
+  const char* name;
+  const char* line;
+  const char* text;
+};
+// A subcommand with VOLUME and the options that all have.
+CLI::App& add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help);
+// Options that all commands have, here for one.
+void add_common_options(CLI::App& app, Invocation& invocation);
+
+// Opens the volume that the user named, and says how when verbose.
+Result<OpenedVolume> open_named(Context& context, const VolumeName& name);
+
+// `"before the upgrade"` after a number, or nothing.
+std::string quoted_name(const CheckpointInfo& checkpoint);
+// One of a list by number, name or "last".
+Result<CheckpointInfo> find_checkpoint(const std::vector<CheckpointInfo>& checkpoints,
+                                       const std::string& id);
+// The fields of a checkpoint that `list` tells.
+Json to_list_entry(const CheckpointInfo& checkpoint);
+
+}  // namespace ckpt

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool list
+#include <fmt/format.h>
+
+#include "tools/command.h"
+#include "tools/format.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{
+    "list", "The checkpoints that are kept, oldest first",
+    "Numbers are never used twice; gaps are legal: a checkpoint that failed took one.\n"
+    "CHANGED is what differs from the parent. With -q: the numbers alone.\n\n"
+    "  ckpt-tool list disk.img"};
+
+std::vector<std::string> row_of(const CheckpointInfo& checkpoint, WallTime now) {
+  return {std::to_string(checkpoint.id.number.value), format_past(checkpoint.time, now),
+          format_bytes(checkpoint.changed_bytes), printable(checkpoint.name)};
+}
+
+void say(Console& console, const std::vector<CheckpointInfo>& checkpoints) {
+  if (console.verbosity().quiet) {
+    for (const CheckpointInfo& checkpoint : checkpoints) {
+      console.print(fmt::format("{}\n", checkpoint.id.number.value));
+    }
+    return;
+  }
+  if (checkpoints.empty()) {
+    console.print("no checkpoint is confirmed yet\n");
+    return;
+  }
+  std::vector<std::vector<std::string>> rows{{"ID", "TIME", "CHANGED", "NAME"}};
+  const WallTime now = system_clock().wall();
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    rows.push_back(row_of(checkpoint, now));
+  }
+  console.print(format_table(rows, {true, false, true, false}));
+}
+
+Result<int> list(Context& context, const VolumeName& name) {
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  CKPT_ASSIGN(const std::vector<CheckpointInfo> checkpoints, opened.volume->checkpoints());
+  Json entries = Json::array();
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    entries.push_back(to_list_entry(checkpoint));
+  }
+  context.console.result({{"checkpoints", entries}});
+  say(context.console, checkpoints);
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_list(CLI::App& app, Invocation& invocation) {
+  CLI::App& command = add_command(app, invocation, kHelp);
+  command.callback([&invocation] {
+    invocation.act = [&invocation](Context& context) { return list(context, invocation.volume); };
+  });
+}
+
+}  // namespace ckpt

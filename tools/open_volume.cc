@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/open_volume.h"
+
+#include <filesystem>
+
+#include "plugin/control_socket.h"
+#include "plugin/offline_volume.h"
+#include "tools/client.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kStateSuffix = ".ckpt";
+
+// Errors of the file system read as "no": what matters is named in the error that follows.
+bool is_directory(const std::string& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+bool is_state_directory(const std::string& path) { return exists(path + "/volume"); }
+
+// Absolute and without a slash at the end; symbolic links and ".." stay what they are.
+std::string absolute(const std::string& path) {
+  std::error_code ignored;
+  std::string whole = fs::absolute(path, ignored).string();
+  while (whole.size() > 1 && whole.back() == '/') {
+    whole.pop_back();
+  }
+  return whole;
+}
+
+// The same file by its real path, if it is another.
+std::string resolved(const std::string& path) {
+  std::error_code failed;
+  const fs::path real = fs::canonical(path, failed);
+  return failed ? path : real.string();
+}
+
+Result<VolumePaths> from_state_directory(const std::string& state) {
+  if (!is_state_directory(state)) {
+    return fail(ErrorKind::kNotFound,
+                state +
+                    " is a directory, but no state directory (it holds no file `volume`): give "
+                    "the primary image, or its state directory IMAGE.ckpt");
+  }
+  VolumePaths paths{"", state};
+  if (state.ends_with(kStateSuffix)) {
+    paths.image = state.substr(0, state.size() - kStateSuffix.size());
+  }
+  return paths;
+}
+
+Result<VolumePaths> from_image(const std::string& image) {
+  // The server may have been given the image by a symbolic link, or by its real path.
+  for (const std::string& candidate : {image, resolved(image)}) {
+    const std::string state = candidate + std::string(kStateSuffix);
+    if (is_state_directory(state)) {
+      return VolumePaths{candidate, state};
+    }
+  }
+  if (!exists(image)) {
+    return fail(ErrorKind::kNotFound, image + ": there is no such image or state directory");
+  }
+  return fail(ErrorKind::kNotFound,
+              image + std::string(kStateSuffix) +
+                  ": there is no such state directory: serve the image first (nbdkit ckpt " +
+                  image + "), or say where its state is (--state DIR)");
+}
+
+Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const std::string& backup) {
+  if (paths.image.empty()) {
+    return fail(ErrorKind::kInvalid, paths.state +
+                                         ": no server runs, and this does not say where the image "
+                                         "is: give the image, and --state " +
+                                         paths.state);
+  }
+  return open_offline(paths.image, paths.state, backup);
+}
+
+}  // namespace
+
+Result<VolumePaths> find_volume(const VolumeName& name) {
+  const std::string path = absolute(name.path);
+  if (!name.state.empty()) {
+    const std::string state = absolute(name.state);
+    CKPT_TRY(from_state_directory(state));
+    return VolumePaths{path, state};
+  }
+  return is_directory(path) ? from_state_directory(path) : from_image(path);
+}
+
+Result<OpenedVolume> open_volume(const VolumeName& name) {
+  CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
+  const auto connection = ControlConnection::connect(paths.state);
+  if (connection) {
+    return OpenedVolume{std::make_unique<RemoteVolume>(paths.state), true, paths};
+  }
+  if (connection.error().kind != ErrorKind::kNotFound) {
+    return Unexpected(connection.error());
+  }
+  CKPT_ASSIGN(std::unique_ptr<VolumeApi> volume, open_here(paths, name.backup));
+  return OpenedVolume{std::move(volume), false, paths};
+}
+
+}  // namespace ckpt

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// From what the user calls a volume to the volume: through its server where one runs, else in this
+// process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "plugin/volume_api.h"
+
+namespace ckpt {
+
+// How the user named a volume.
+struct VolumeName {
+  std::string path{};               // of the primary image or of its state directory
+  std::string state{};              // of a state directory elsewhere; empty: IMAGE.ckpt
+  std::string backup = "embedded";  // as the plugin's parameter; only while no server runs
+};
+
+// What the name stands for. Absolute paths.
+struct VolumePaths {
+  std::string image;  // empty: not known from a state directory called otherwise than IMAGE.ckpt
+  std::string state;
+};
+
+struct OpenedVolume {
+  std::unique_ptr<VolumeApi> volume;
+  bool served = false;  // by a running server
+  VolumePaths paths;
+};
+
+using VolumeOpener = std::function<Result<OpenedVolume>(const VolumeName&)>;
+
+// Nothing is opened, only looked for. kNotFound: there is no such volume.
+Result<VolumePaths> find_volume(const VolumeName& name);
+
+// Blocks as long as a server needs to take a connection, 10 s at most.
+Result<OpenedVolume> open_volume(const VolumeName& name);
+
+}  // namespace ckpt

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool rollback
+#include <fmt/format.h>
+
+#include "tools/command.h"
+#include "tools/format.h"
+#include "tools/progress_bar.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{
+    "rollback", "Puts the disk back to what it was at a checkpoint",
+    "What was written since is lost; says how much, and asks on a terminal. Without a terminal it\n"
+    "needs --yes. ID is a number, a name, or `last` (the default). Works through the running "
+    "server\n"
+    "or, where none runs, by itself. Interrupted by a crash, it completes at the next start.\n\n"
+    "A client's cache knows nothing of it: unmount first. Therefore, with --clients=\n"
+    "  refuse  (the default) nothing is done while a client is connected: exit status 5\n"
+    "  fence   connected clients get errors, and none may connect until `ckpt-tool accept`\n"
+    "  keep    requests are held until it is done; only for a client that caches nothing, such as\n"
+    "          a paused VM whose memory goes back too\n\n"
+    "  ckpt-tool rollback disk.img --dry-run\n"
+    "  ckpt-tool rollback disk.img before-upgrade --yes"};
+
+struct Options {
+  std::string id = "last";
+  std::string clients = "refuse";
+  bool dry_run = false;
+  bool yes = false;
+};
+
+std::string loss_of(const RollbackOutcome& preview) {
+  const CheckpointInfo& target = preview.checkpoint;
+  return fmt::format("what was written since checkpoint {}{}, {}, is lost: {} to restore",
+                     target.id.number.value, quoted_name(target),
+                     format_past(target.time, system_clock().wall()),
+                     format_bytes_exact(preview.restored_bytes));
+}
+
+// The fields that scripts rely on, and what they must not miss.
+Json to_result(const RollbackOutcome& outcome, bool dry_run) {
+  const Json all = to_json(outcome);
+  Json result;
+  for (const char* field : {"checkpoint", "restored_bytes", "elapsed_ms", "fenced"}) {
+    result[field] = all[field];
+  }
+  result["dry_run"] = dry_run;
+  return result;
+}
+
+Result<RollbackOutcome> perform(Console& console, VolumeApi& volume,
+                                const RollbackRequest& request) {
+  ProgressBar bar(console, request.dry_run ? "comparing" : "rolling back", system_clock());
+  return volume.roll_back(request, bar.progress());
+}
+
+void say(Console& console, const VolumeName& name, const RollbackOutcome& outcome) {
+  if (console.verbosity().quiet) {
+    return;
+  }
+  console.print(fmt::format(
+      "{} to checkpoint {}{}: {} restored in {}\n", console.paint(Colour::kGood, "rolled back"),
+      outcome.checkpoint.id.number.value, quoted_name(outcome.checkpoint),
+      format_bytes(outcome.restored_bytes), format_duration(outcome.elapsed)));
+  if (outcome.fenced) {
+    console.remark("clients are refused until: ckpt-tool accept " + name.path);
+  }
+}
+
+// Says what will be lost; whether to go on.
+bool agreed(Console& console, const RollbackOutcome& preview, const Options& options) {
+  console.remark(loss_of(preview));
+  return options.yes || console.confirm("Roll back?");
+}
+
+Result<int> rollback(Context& context, const VolumeName& name, const Options& options) {
+  Console& console = context.console;
+  if (!options.yes && !options.dry_run && !console.interactive()) {
+    return fail(ErrorKind::kInvalid,
+                "a rollback destroys what was written since the checkpoint, and there is no "
+                "terminal to ask on: give --yes, or --dry-run to see what would be lost");
+  }
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  RollbackRequest request{options.id, *client_policy_of(options.clients), true};
+  CKPT_ASSIGN(const RollbackOutcome preview, perform(console, *opened.volume, request));
+  if (options.dry_run) {
+    console.result(to_result(preview, true));
+    console.print(loss_of(preview) + "\n");
+    return kExitDone;
+  }
+  if (!agreed(console, preview, options)) {
+    return fail(ErrorKind::kVoid, "not rolled back: nothing changed");
+  }
+  // "last" may be another by now: what was agreed to is a number.
+  request = {std::to_string(preview.checkpoint.id.number.value), request.clients, false};
+  CKPT_ASSIGN(const RollbackOutcome outcome, perform(console, *opened.volume, request));
+  console.result(to_result(outcome, false));
+  say(console, name, outcome);
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_rollback(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = add_command(app, invocation, kHelp);
+  command.add_option("ID", options->id, "The checkpoint: its number, its name, or `last`")
+      ->type_name("")
+      ->capture_default_str();
+  command.add_option("--clients", options->clients, "What to do about connected clients")
+      ->type_name("POLICY")
+      ->check(CLI::IsMember({"refuse", "fence", "keep"}))
+      ->capture_default_str();
+  command.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
+  command.add_flag("--yes", options->yes, "Does not ask");
+  command.callback([&invocation, options] {
+    invocation.act = [&invocation, options](Context& context) {
+      return rollback(context, invocation.volume, *options);
+    };
+  });
+}
+
+}  // namespace ckpt

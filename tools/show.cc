@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool show
+#include "tools/command.h"
+#include "tools/format.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{"show", "Everything known about one checkpoint",
+                            "ID is a number, a name, or `last`.\n\n"
+                            "  ckpt-tool show disk.img last"};
+
+std::string parent_of(const CheckpointInfo& checkpoint) {
+  const uint64_t number = checkpoint.parent.number.value;
+  return number == 0 ? "none" : std::to_string(number);
+}
+
+void say(Console& console, const CheckpointInfo& checkpoint) {
+  LabelledRows rows{
+      {"checkpoint", std::to_string(checkpoint.id.number.value)},
+      {"name", checkpoint.name.empty() ? "none" : printable(checkpoint.name)},
+      {"message", checkpoint.message.empty() ? "none" : printable(checkpoint.message)},
+      {"time", format_past(checkpoint.time, system_clock().wall())},
+      {"parent", parent_of(checkpoint)},
+      {"changed", format_bytes_exact(checkpoint.changed_bytes) + " since the parent"},
+      {"shipped", format_bytes_exact(checkpoint.shipped_bytes)},
+      {"digest", checkpoint.digest.to_string()},
+      {"timeline", checkpoint.id.timeline.to_string()},
+      {"attachments", "none"},
+  };
+  console.print(format_rows(rows));
+}
+
+Result<int> show(Context& context, const VolumeName& name, const std::string& id) {
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  CKPT_ASSIGN(const std::vector<CheckpointInfo> checkpoints, opened.volume->checkpoints());
+  CKPT_ASSIGN(const CheckpointInfo checkpoint, find_checkpoint(checkpoints, id));
+  Json result = to_list_entry(checkpoint);
+  result["message"] = checkpoint.message;
+  result["digest"] = checkpoint.digest.to_string();
+  context.console.result(result);
+  say(context.console, checkpoint);
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_show(CLI::App& app, Invocation& invocation) {
+  const auto id = std::make_shared<std::string>();
+  CLI::App& command = add_command(app, invocation, kHelp);
+  command.add_option("ID", *id, "Its number, its name, or `last`")->required()->type_name("");
+  command.callback([&invocation, id] {
+    invocation.act = [&invocation, id](Context& context) {
+      return show(context, invocation.volume, *id);
+    };
+  });
+}
+
+}  // namespace ckpt

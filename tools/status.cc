@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool status
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "tools/command.h"
+#include "tools/format.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{
+    "status", "What a volume is doing, and what is wrong",
+    "`protected` says whether a rollback or a fail-over is possible and the back-up takes more.\n"
+    "`changed` is what a rollback to the last checkpoint would throw away; `unshipped` is what "
+    "the\n"
+    "back-up does not have yet of it.\n"
+    "States: running, stopped (no server runs), rolling-back, fenced (clients are refused until\n"
+    "`ckpt-tool accept`), diverged (primary and back-up went different ways), promoted.\n\n"
+    "  ckpt-tool status disk.img\n"
+    "  ckpt-tool status --watch=5 disk.img\n"
+    "  ckpt-tool --json status disk.img"};
+
+struct Options {
+  double watch_seconds = 0;  // 0: once
+};
+
+Colour colour_of(const std::string& state) {
+  if (state == "running" || state == "connected") {
+    return Colour::kGood;
+  }
+  return state == "diverged" || state == "failed" ? Colour::kBad : Colour::kWarning;
+}
+
+std::string describe(const std::optional<CheckpointInfo>& last) {
+  return last ? fmt::format("{}{}, {}", last->id.number.value, quoted_name(*last),
+                            format_past(last->time, system_clock().wall()))
+              : "none yet";
+}
+
+void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& status) {
+  if (!status.store) {
+    rows.push_back({"back-up", console.paint(Colour::kWarning, "none") + " (backup=none)"});
+    return;
+  }
+  const StoreStatus& store = *status.store;
+  rows.push_back({"back-up", printable(store.address) + ", " +
+                                 console.paint(colour_of(store.state), printable(store.state))});
+  if (!store.error.empty()) {
+    rows.push_back({"  error", console.paint(Colour::kBad, printable(store.error))});
+  }
+  rows.push_back({"  confirmed", store.confirmed ? fmt::format("{} (applied: {})",
+                                                               store.confirmed->id.number.value,
+                                                               store.applied.value)
+                                                 : "none yet"});
+  rows.push_back({"  unshipped", format_bytes(status.unshipped_bytes)});
+  rows.push_back({"  pending", format_bytes(store.pending_bytes)});
+  rows.push_back({"  to apply", format_bytes(store.confirmed_bytes)});
+  rows.push_back({"  free", format_bytes(store.free_bytes)});
+}
+
+void add_details(LabelledRows& rows, const VolumeStatus& status) {
+  rows.push_back({"volume", status.volume.to_string()});
+  rows.push_back({"timeline", status.timeline.to_string()});
+  rows.push_back({"i/o", printable(status.io)});
+  rows.push_back({"preserved", fmt::format("{} blocks", status.preserved_blocks)});
+}
+
+LabelledRows rows_of(const Console& console, const VolumeStatus& status) {
+  LabelledRows rows{
+      {"image", printable(status.image)},
+      {"state", console.paint(colour_of(status.state), printable(status.state)) + " (" +
+                    printable(status.role) + ")"},
+      {"protected", status.protection ? console.paint(Colour::kGood, "yes")
+                                      : console.paint(Colour::kWarning, "no")},
+  };
+  if (!status.problem.empty()) {
+    rows.push_back({"problem", console.paint(Colour::kBad, printable(status.problem))});
+  }
+  rows.push_back({"size", format_bytes_exact(status.size_bytes)});
+  rows.push_back({"epoch", std::to_string(status.epoch.value)});
+  rows.push_back({"checkpoint", describe(status.last_checkpoint)});
+  rows.push_back({"changed", format_bytes(status.changed_bytes) + " since"});
+  rows.push_back({"connections", std::to_string(status.connections)});
+  rows.push_back({"longest stall", format_duration(status.stall_max)});
+  add_store(rows, console, status);
+  if (console.verbosity().verbose) {
+    add_details(rows, status);
+  }
+  return rows;
+}
+
+Result<> say_once(Context& context, const VolumeName& name, const std::string& before) {
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  const VolumeStatus status = opened.volume->status();
+  if (status.state.empty()) {
+    return fail(ErrorKind::kIo, status.problem);
+  }
+  context.console.result(to_json(status));
+  context.console.print(before);
+  context.console.print(context.console.verbosity().quiet
+                            ? printable(status.state) + "\n"
+                            : format_rows(rows_of(context.console, status)));
+  return {};
+}
+
+// The volume is opened anew each time: a server may start or stop meanwhile.
+Result<int> status(Context& context, const VolumeName& name, const Options& options) {
+  CKPT_TRY(say_once(context, name, ""));
+  // Home and erase (ECMA-48, CUP and ED), or a line between.
+  const std::string before = context.console.out_is_terminal() ? "\x1b[H\x1b[2J" : "\n";
+  while (options.watch_seconds > 0) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(options.watch_seconds));
+    CKPT_TRY(say_once(context, name, before));
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_status(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = add_command(app, invocation, kHelp);
+  // A flag that may have a value, so that `--watch VOLUME` does not take VOLUME for one.
+  command
+      .add_flag("--watch{2}", options->watch_seconds,
+                "Again every S seconds (2 if it is not said), until interrupted")
+      ->type_name("[=S]")
+      ->check(CLI::Range(0.1, 86400.0).description(""));
+  command.callback([&invocation, options] {
+    invocation.act = [&invocation, options](Context& context) {
+      return status(context, invocation.volume, *options);
+    };
+  });
+}
+
+}  // namespace ckpt
