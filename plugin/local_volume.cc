@@ -190,6 +190,24 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   return static_cast<StoreLink*>(store_.get());
 }
 
+std::string LocalVolume::space_note() const {
+  const StoreStatus status = store_->status();
+  const std::string path = status.address.substr(status.address.find(':') + 1);
+  struct stat backup {};
+  if (stat((path + "/backup.img").c_str(), &backup) != 0) {
+    return "";
+  }
+  const uint64_t size_bytes = volume_->size_bytes();
+  const uint64_t there = static_cast<uint64_t>(backup.st_blocks) * 512;
+  if (there + status.free_bytes >= size_bytes) {
+    return "";
+  }
+  return "the back-up in " + path + " may grow to " + std::to_string(size_bytes) +
+         " bytes; " + std::to_string(there) + " are there and " +
+         std::to_string(status.free_bytes) +
+         " free: checkpoints will fail when the disk fills up further than that";
+}
+
 void LocalVolume::start_pumps() {
   uring_enable();
   const auto start = [this](const char* name, void (LocalVolume::*pump)()) {

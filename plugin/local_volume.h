@@ -40,6 +40,8 @@ class LocalVolume {
   Result<> close();
   Volume& volume() { return *volume_; }
   [[nodiscard]] const std::string& state_path() const { return state_path_; }
+  // What people should know about space: a full back-up would not fit. Empty: it would.
+  [[nodiscard]] std::string space_note() const;
 
  private:
   explicit LocalVolume(LocalOptions options) : options_(std::move(options)) {}

@@ -44,7 +44,27 @@ Result<> Narrower::narrow_some() {
   return {};
 }
 
+// A region that is a hole on both sides is equal without being read.
+Result<bool> Narrower::is_hole(BlockRange blocks, std::vector<BlockRange>& equal) {
+  const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
+  CKPT_ASSIGN(const auto theirs, store_.next_confirmed_data(range.offset));
+  const BlockLocks::Hold lock(disk_.locks, blocks);
+  CKPT_ASSIGN(const auto ours, disk_.image.next_data(range.offset));
+  const bool hole =
+      (!theirs || theirs->offset >= range.end()) && (!ours || ours->offset >= range.end());
+  if (hole) {
+    std::vector<BlockRange> taken;
+    disk_.epochs.current().unshipped.take(blocks, taken);
+    equal.push_back(blocks);
+  }
+  return hole;
+}
+
 Result<> Narrower::compare_region(uint64_t region, std::vector<BlockRange>& equal) {
+  CKPT_ASSIGN(const bool hole, is_hole(disk_.geometry.region_blocks(region), equal));
+  if (hole) {
+    return {};
+  }
   const ChangeMap& written = disk_.epochs.current().written;
   BlockRange rest = disk_.geometry.region_blocks(region);
   for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
@@ -78,11 +98,12 @@ Result<> Narrower::compare_chunk(BlockRange chunk, std::vector<BlockRange>& equa
 void Narrower::clear_written(const std::vector<BlockRange>& equal) {
   std::vector<BlockRange> taken;
   EpochObject& epoch = disk_.epochs.current();
-  for (const BlockRange& block : equal) {
-    const BlockLocks::Hold lock(disk_.locks, block);
-    if (!epoch.unshipped.any(block)) {
+  for (const BlockRange& blocks : equal) {
+    const BlockLocks::Hold lock(disk_.locks, blocks);
+    // A range of which a part was written meanwhile stays as it is: changed is a superset.
+    if (!epoch.unshipped.any(blocks)) {
       taken.clear();
-      epoch.written.take(block, taken);
+      epoch.written.take(blocks, taken);
     }
   }
 }

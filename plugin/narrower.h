@@ -23,6 +23,7 @@ class Narrower {
   Result<> narrow_some();
 
  private:
+  Result<bool> is_hole(BlockRange blocks, std::vector<BlockRange>& equal);
   Result<> compare_region(uint64_t region, std::vector<BlockRange>& equal);
   Result<> compare_chunk(BlockRange chunk, std::vector<BlockRange>& equal);
   void clear_written(const std::vector<BlockRange>& equal);

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <new>
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -72,6 +73,9 @@ int config_complete() noexcept {
 int get_ready() noexcept {
   return report([]() -> Result<> {
     CKPT_ASSIGN(server().local, LocalVolume::open(server().options));
+    if (const std::string note = server().local->space_note(); !note.empty()) {
+      std::fprintf(stderr, "nbdkit: ckpt: note: %s\n", note.c_str());
+    }
     return {};
   });
 }

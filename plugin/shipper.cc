@@ -65,7 +65,7 @@ Result<bool> Shipper::ship_some(EpochObject& epoch) {
   // Taken before the preserved copies are sent: one that comes later than this ends the draft.
   const uint64_t arrivals = disk_.preserved.arrivals();
   CKPT_ASSIGN(const bool preserved, send_preserved());
-  CKPT_ASSIGN(const bool shipped, ship_regions(epoch, hottest_first(epoch.unshipped), arrivals));
+  CKPT_ASSIGN(const bool shipped, ship_regions(epoch, hottest(epoch.unshipped), arrivals));
   return preserved || shipped;
 }
 
@@ -94,6 +94,8 @@ std::vector<uint64_t> Shipper::worth_it(EpochObject& epoch) {
     }
   }
   region_cursor_ = regions.empty() ? 0 : regions.back() + 1;
+  std::sort(regions.begin(), regions.end());
+  regions.erase(std::unique(regions.begin(), regions.end()), regions.end());
   return regions;
 }
 
@@ -105,7 +107,8 @@ bool Shipper::is_worth_it(const EpochObject& epoch, uint64_t region) const {
   return ahead == ahead_.end() || ahead->second < epoch.written.count_in(region);
 }
 
-std::vector<uint64_t> Shipper::hottest_first(const ChangeMap& map) const {
+// The regions written most often, as many as fill a batch, ascending as a batch must be.
+std::vector<uint64_t> Shipper::hottest(const ChangeMap& map) const {
   std::vector<std::pair<uint16_t, uint64_t>> hot;
   for (auto region = map.next_region(0); region; region = map.next_region(*region + 1)) {
     hot.emplace_back(disk_.heat[*region].load(std::memory_order_relaxed), *region);
@@ -113,10 +116,12 @@ std::vector<uint64_t> Shipper::hottest_first(const ChangeMap& map) const {
   std::stable_sort(hot.begin(), hot.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<uint64_t> regions;
-  regions.reserve(hot.size());
-  for (const auto& [heat, region] : hot) {
-    regions.push_back(region);
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < hot.size() && bytes < options_.batch_bytes; ++i) {
+    bytes += map.count_in(hot[i].second) * kBlockBytes;
+    regions.push_back(hot[i].second);
   }
+  std::sort(regions.begin(), regions.end());
   return regions;
 }
 

@@ -78,7 +78,7 @@ class Shipper {
   Result<> read_runs(const std::vector<BlockRange>& runs, Draft& draft);
   static void add_blocks(uint64_t offset, ConstByteSpan data, Draft& draft);
   Result<> send(Epoch epoch, Draft draft);
-  [[nodiscard]] std::vector<uint64_t> hottest_first(const ChangeMap& map) const;
+  [[nodiscard]] std::vector<uint64_t> hottest(const ChangeMap& map) const;
   [[nodiscard]] std::vector<uint64_t> worth_it(EpochObject& epoch);
   [[nodiscard]] bool is_worth_it(const EpochObject& epoch, uint64_t region) const;
 

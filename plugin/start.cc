@@ -186,9 +186,7 @@ Result<> Start::set_as_decided() {
 
 Result<> Start::record_start(const FileStamp& image) {
   CKPT_ASSIGN(const FileStamp self, started_.record->stamp());
-  // So that a kill before the first write does not look like a change from outside.
-  started_.maps->begin_write();
-  started_.maps->end_write(image.changed);
+  started_.maps->restart(image.changed);
   const std::string old_name = found_.maps_name;
   const bool had_clients = started_.decision.had_clients || found_.had_clients;
   CKPT_TRY(started_.record->change([&](VolumeRecord& record) {
@@ -229,8 +227,8 @@ Result<> stop_volume(const Surroundings& surroundings, StartedVolume& volume) {
     changed.everything = false;
     changed.saved_map = digest;
     changed.image = image;
-    changed.maps_name.clear();
   }));
+  // If this fails, the next start removes them: their name is on record.
   return surroundings.memory.remove(record.maps_name);
 }
 

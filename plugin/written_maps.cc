@@ -128,6 +128,12 @@ MapsFacts WrittenMaps::facts() const {
 
 void WrittenMaps::prepare_nonce(uint64_t nonce) { header_->next_nonce.store(nonce); }
 void WrittenMaps::commit_nonce(uint64_t nonce) { header_->nonce.store(nonce); }
+void WrittenMaps::restart(WallTime last_change) {
+  header_->writes_in_flight.store(0);
+  header_->connections.store(0);
+  header_->last_write.store(last_change.count());
+}
+
 void WrittenMaps::begin_write() { ++header_->writes_in_flight; }
 
 void WrittenMaps::end_write(WallTime now) {

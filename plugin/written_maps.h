@@ -48,6 +48,9 @@ class WrittenMaps {
   // `volume` is about to be written with this nonce; and: it was.
   void prepare_nonce(uint64_t nonce);
   void commit_nonce(uint64_t nonce);
+  // A new process serves the volume: nothing is in flight, nobody is connected, and the image was
+  // last changed then.
+  void restart(WallTime last_change);
   // Around every change of the image: so that a start knows what it may have been.
   void begin_write();
   void end_write(WallTime now);

@@ -79,7 +79,7 @@ Result<> Pending::drop() {
       return removed;
     }
   }
-  // Without it a file could come back after a loss of power, and stand in the way of its successor.
+  // So that what was dropped once never comes back, not even to be dropped again.
   CKPT_TRY(final_failure(journal_.sync()));
   names_.clear();
   is_entry_durable_ = true;

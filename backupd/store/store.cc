@@ -36,7 +36,10 @@ Result<StoreGreeting> Store::begin_session() {
 Result<> Store::accept(uint64_t incarnation) {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(latch_.check());
-  if (session_ == Session::kNone || session_ == Session::kOver || incarnation == 0) {
+  if (session_ == Session::kOver) {
+    return Unexpected(*over_);
+  }
+  if (session_ == Session::kNone || incarnation == 0) {
     return fail(ErrorKind::kInvalid, "store: no session has begun, or incarnation 0");
   }
   if (volume_->record().incarnation != incarnation) {

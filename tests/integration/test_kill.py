@@ -44,6 +44,9 @@ class Checkpointer(threading.Thread):
         answer = tool("checkpoint", self._server.image, "--name", name, expect=None, timeout=90)
         if answer.code != OK:
             self.unanswered.append((name, answer))
+            time.sleep(0.2)  # it failed because of the kill, which is over by then
+            if self._server.running:
+                raise AssertionError(f"a checkpoint failed while the server ran: {answer}")
             return False
         self.got_answer.set()
         self._hammer.must("mark", name, "end")

@@ -201,6 +201,7 @@ class RollbackClients(RollbackCase):
                 self.assertEqual(raised.exception.errno, errno.ESHUTDOWN)
         self.assertEqual(self.status(server)["state"], "fenced")
         self.assertTrue(self.refused(server))
+        client.close()  # nbdkit ends only when its clients have left
         server.stop()
         server.start()
         self.assertTrue(self.refused(server), "the fence is gone after a restart")

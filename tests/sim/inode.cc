@@ -229,6 +229,19 @@ std::vector<std::byte> Inode::durable_content() const {
   return bytes_of_pages(slots_.size(), durable_size_, [&](size_t i) { return slots_[i].durable; });
 }
 
+std::byte Inode::durable_byte(uint64_t offset) const {
+  const size_t index = offset / kPageBytes;
+  if (offset >= durable_size_ || index >= slots_.size() || slots_[index].durable.is_hole()) {
+    return std::byte{0};
+  }
+  return slots_[index].durable.read()[offset % kPageBytes];
+}
+
+bool Inode::is_clean() const {
+  return size_ == durable_size_ && std::none_of(slots_.begin(), slots_.end(),
+                                                [](const Slot& slot) { return slot.dirty(); });
+}
+
 void Inode::tamper(uint64_t offset, ConstByteSpan bytes, WallTime now) {
   while (!bytes.empty()) {
     const size_t count = std::min(bytes.size(), kPageBytes - offset % kPageBytes);

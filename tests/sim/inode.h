@@ -56,6 +56,9 @@ class Inode {
 
   [[nodiscard]] std::vector<std::byte> content() const;
   [[nodiscard]] std::vector<std::byte> durable_content() const;
+  [[nodiscard]] std::byte durable_byte(uint64_t offset) const;
+  // Whether a loss of power would change nothing.
+  [[nodiscard]] bool is_clean() const;
   // What another program does to the file, durable at once.
   void tamper(uint64_t offset, ConstByteSpan bytes, WallTime now);
 

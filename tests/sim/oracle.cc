@@ -2,7 +2,6 @@
 #include "tests/sim/oracle.h"
 
 #include <algorithm>
-#include <set>
 
 namespace ckpt::sim {
 namespace {
@@ -315,16 +314,20 @@ void Oracle::begin_rollback() {
 
 void Oracle::end_rollback() {
   rolling_back_ = false;
-  std::set<RequestPtr> carried;
+  std::map<Version, RequestPtr> flying;
   for (const auto& requests : eras_.back().requests) {
     for (const RequestPtr& request : requests) {
       if (request->ended > rollback_began_) {
         request->doubtful = true;
-        carried.insert(request);
+        flying[request->number] = request;
       }
     }
   }
-  begin_era(last_backup_, {carried.begin(), carried.end()});
+  std::vector<RequestPtr> carried;
+  for (const auto& [number, request] : flying) {
+    carried.push_back(request);
+  }
+  begin_era(last_backup_, carried);
   synced_all();
 }
 

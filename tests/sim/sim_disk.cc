@@ -175,6 +175,16 @@ std::optional<std::vector<std::byte>> SimDisk::durable(const std::string& path) 
   return inode ? std::optional(inode->durable_content()) : std::nullopt;
 }
 
+std::byte SimDisk::durable_byte(const std::string& path, uint64_t offset) const {
+  const std::shared_ptr<Inode> inode = find(path);
+  return inode ? inode->durable_byte(offset) : std::byte{0};
+}
+
+bool SimDisk::is_clean(const std::string& path) const {
+  const std::shared_ptr<Inode> inode = find(path);
+  return inode == nullptr || inode->is_clean();
+}
+
 void SimDisk::tamper(const std::string& path, uint64_t offset, ConstByteSpan bytes) {
   const std::shared_ptr<Inode> inode = find(path);
   CKPT_CHECK(inode != nullptr);

@@ -88,6 +88,10 @@ class SimDisk final : private ProcessListener {
   // As a loss of power at this instant could leave it at worst: only what was synced (and what chance
   // wrote back). The entry itself may still not be durable.
   [[nodiscard]] std::optional<std::vector<std::byte>> durable(const std::string& path) const;
+  // 0 beyond the end, or if there is no such file.
+  [[nodiscard]] std::byte durable_byte(const std::string& path, uint64_t offset) const;
+  // Whether a loss of power would leave the file's content as it is.
+  [[nodiscard]] bool is_clean(const std::string& path) const;
   // Another program overwrites a part of a file, durably, and the stamps show it.
   void tamper(const std::string& path, uint64_t offset, ConstByteSpan bytes);
   // Another program puts a copy of a file in its place, durably: another inode.

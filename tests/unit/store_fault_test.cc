@@ -217,13 +217,54 @@ TEST_F(StoreSpace, ReserveIsGivenUpAndMadeAgain) {
 
 TEST_F(StoreSpace, GivingUpTheReserveTouchesNothingThatIsConfirmed) {
   ASSERT_DONE(peer_.ship(1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.ship(1, {blocks(8, 8)}));
   ASSERT_DONE(peer_.checkpoint(1));
   ASSERT_DONE(peer_.open());  // what was reserved in an earlier life is not known to be
   ASSERT_DONE(peer_.begin());
-  ASSERT_DONE(peer_.ship(2, {blocks(4, 8)}));
+  ASSERT_DONE(peer_.ship(2, {blocks(4, 20)}));
   ASSERT_DONE(peer_.store().apply_some());
+  uint64_t punched = 0;
+  disk_.set_watcher([&punched](const MemoryOperation& operation) {
+    punched += operation.act == "punch" ? operation.range.length : 0;
+  });
   ASSERT_DONE(peer_.store().free_reserve());
+  EXPECT_EQ(punched, 8 * kBlockBytes);  // those beyond epoch 1's, written or not
   peer_.expect_exact();
+  ASSERT_DONE(peer_.open());
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSpace, ZeroesThatArriveLateDoNotGiveBackSpaceOfNewerData) {
+  ASSERT_DONE(peer_.ship_as(20, 1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.ship_as(10, 1, {holes(0, 16)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  uint64_t punched = 0;
+  disk_.set_watcher([&punched](const MemoryOperation& operation) {
+    punched += operation.act == "punch" ? operation.range.length : 0;
+  });
+  peer_.expect_exact();
+  EXPECT_EQ(punched, 8 * kBlockBytes);
+}
+
+TEST_F(StoreSpace, OlderDataIsNotWrittenAgainOnceAppliedIsRecorded) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 1)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.ship(2, {blocks(0, 1)}));
+  ASSERT_DONE(peer_.checkpoint(2));
+  // After it the journal files are unlinked; the first of that fails.
+  uint64_t acts = 0;
+  disk_.set_watcher([&](const MemoryOperation& operation) {
+    acts += operation.path.starts_with("volume") ? 1 : 0;
+    if (acts == 4) {
+      acts = 5;
+      disk_.fail_operation(1, ENOSPC);
+    }
+  });
+  EXPECT_KIND(kNoSpace, peer_.store().finish_applying());
+  EXPECT_EQ(peer_.store().status().applied, Epoch{2});
+  ASSERT_DONE(peer_.store().apply_some());
+  peer_.close();
+  disk_.lose_power(1);
   ASSERT_DONE(peer_.open());
   peer_.expect_exact();
 }

@@ -41,8 +41,8 @@ void flip(std::vector<std::byte>& bytes, uint64_t bit) {
   bytes[bit / 8] ^= std::byte{1} << (bit % 8);
 }
 
-// Flips every step-th bit of a file, one at a time, as long as that is refused; returns the first bit
-// that was not. A store that was refused is as it was, so it serves for the next bit.
+// Flips every step-th bit of a file, one at a time, as long as that is refused; returns the first
+// bit that was not. A store that was refused is as it was, so it serves for the next bit.
 uint64_t refused_flips(const std::string& path, uint64_t bits, uint64_t step) {
   MemoryDisk disk;
   StorePeer peer(disk);
@@ -205,6 +205,21 @@ TEST(StoreRecovery, JournalOfAnotherVolumeIsRefused) {
     std::copy(encoded.begin(), encoded.end(), bytes.begin());
   });
   EXPECT_KIND(kCorrupt, peer.open());
+}
+
+TEST(StoreRecovery, ValidJournalOfAnotherHistoryIsRefused) {
+  MemoryDisk other_disk;
+  StorePeer other(other_disk);
+  other.next_sequence = 50;
+  make_store(other);
+  for (const char* path : {kFirst, kSecond, kThird}) {
+    SCOPED_TRACE(path);
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    make_store(peer);
+    disk.damage(path, [&](std::vector<std::byte>& bytes) { bytes = other_disk.content(path); });
+    EXPECT_KIND(kCorrupt, peer.open());
+  }
 }
 
 TEST(StoreRecovery, FilesThatAreNotOursStay) {

@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
+#
+#   tests/run.sh           all tiers: unit, simulator, both compilers, sanitizers, host, guest, quickstart
+#   tests/run.sh --quick   build, unit tests and simulator only
+#   tests/run.sh --soak    all, with more seeds and kills
+set -euo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+build=${CKPT_BUILD:-$top/build}
+tier=full
+passed=0
+failed=0
+failures=()
+logs=$(mktemp -d "${TMPDIR:-/tmp}/ckpt-tests.XXXXXX")
+
+packages=(
+  g++ clang clang-tidy libclang-rt-dev meson ninja-build pkg-config binutils
+  nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin nbdfuse python3 python3-libnbd
+  liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
+  libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
+  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl
+)
+
+usage() {
+  sed -n 's/^#   //p' "$0"
+}
+
+parse_arguments() {
+  case "${1:-}" in
+    '') ;;
+    --quick) tier=quick ;;
+    --soak) tier=soak ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "tests/run.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
+  esac
+}
+
+install_packages() {
+  local missing=()
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    echo "== installing: ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+      > "$logs/install.log" 2>&1 || { tail -n 20 "$logs/install.log"; exit 1; }
+  fi
+}
+
+# Counts one result; a failure shows the end of its log.
+count() { # status name log
+  if [ "$1" -eq 0 ]; then
+    passed=$((passed + 1))
+    echo "PASS $2"
+  else
+    failed=$((failed + 1))
+    failures+=("$2")
+    echo "FAIL $2 (exit $1)"
+    tail -n 60 "$3" | sed 's/^/    /'
+  fi
+}
+
+# Runs a command as one test.
+run() { # name command...
+  local name=$1 status=0 began=$SECONDS
+  shift
+  local log="$logs/${name//[^a-zA-Z0-9]/-}.log"
+  "$@" > "$log" 2>&1 || status=$?
+  count "$status" "$name ($((SECONDS - began)) s)" "$log"
+}
+
+# Runs a program that counts its own tests: of GoogleTest or of Python's unittest. Each counts.
+run_counted() { # name command...
+  local name=$1 status=0 began=$SECONDS
+  shift
+  local log="$logs/${name//[^a-zA-Z0-9]/-}.log"
+  "$@" > "$log" 2>&1 || status=$?
+  local total bad
+  total=$(sed -nE 's/^\[==========\] ([0-9]+) tests? .*ran\..*/\1/p; s/^Ran ([0-9]+) tests? in .*/\1/p' "$log" | tail -n 1)
+  bad=$(sed -nE 's/^ *([0-9]+) FAILED TESTS?$/\1/p; s/^FAILED \((.*)\)$/\1/p' "$log" | tail -n 1 |
+    grep -oE '[0-9]+' | awk '{sum += $1} END {print sum + 0}')
+  if grep -qE '^\[  SKIPPED \]|^OK \(skipped|skipped=' "$log"; then
+    status=99 # in CI a test that skips is a test that fails
+  fi
+  if [ "$status" -eq 0 ] && [ "${total:-0}" -gt 0 ] && [ "$bad" -eq 0 ]; then
+    passed=$((passed + total))
+    echo "PASS $name: $total tests ($((SECONDS - began)) s)"
+  else
+    [ "$bad" -gt 0 ] || bad=1
+    passed=$((passed + (${total:-0} > bad ? total - bad : 0)))
+    failed=$((failed + bad))
+    failures+=("$name")
+    echo "FAIL $name: $bad of ${total:-?} tests (exit $status)"
+    tail -n 80 "$log" | sed 's/^/    /'
+  fi
+}
+
+configure() { # folder options...
+  local folder=$1
+  shift
+  [ -f "$folder/build.ninja" ] || meson setup "$folder" "$top" "$@"
+}
+
+build_product() {
+  configure "$build" --werror && ninja -C "$build"
+}
+
+unit_tests() {
+  local program
+  for program in "$build"/tests/unit/*_test "$build"/tests/integration/integration_model_test \
+    "$build"/tests/sim/*_test; do
+    [ -x "$program" ] && run_counted "$(basename "$program")" "$program"
+  done
+}
+
+main() {
+  parse_arguments "$@"
+  install_packages
+  run build build_product
+  [ "$failed" -eq 0 ] && run_tiers
+  rm -rf "$build-scratch"
+  [ "$failed" -eq 0 ] && rm -rf "$logs" || echo "failed: ${failures[*]} (logs: $logs)"
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+}
+
+sim_seeds() {
+  local seeds=1000
+  [ "$tier" = soak ] && seeds=100000
+  run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
+  local bug
+  for bug in skip_step6_on_error unmark_before_primary_sync answer_before_confirm_durable; do
+    run "simulator finds $bug" finds_bug "$bug"
+  done
+}
+
+# A planted bug must make the simulator fail, with exit code 1 and not by crashing.
+finds_bug() { # name
+  local status=0
+  "$build/tests/sim/sim" --seeds 5000 --planted "$1" || status=$?
+  [ "$status" -eq 1 ]
+}
+
+# The logic may not reach the system but through its interfaces.
+logic_is_pure() {
+  local forbidden='open|openat|close|read|pread|preadv|write|pwrite|pwritev|fsync|fdatasync|fallocate'
+  forbidden+='|ftruncate|lseek|mmap|clock_gettime|gettimeofday|time|nanosleep|getrandom|rand|random'
+  forbidden+='|pthread_create|pthread_mutex_lock|pthread_cond_wait|socket|ioctl|syscall'
+  local found
+  found=$(nm -u --format=posix "$build"/tests/sim/libsim_logic.a | awk '{print $1}' |
+    grep -xE "($forbidden)(64)?|_ZNSt6chrono.*now.*|_ZNSt13random_device.*" || true)
+  [ -z "$found" ] || { echo "the logic calls: $found"; return 1; }
+  nm --format=posix "$build"/tests/sim/libsim_logic.a | grep -q WritePath # the check looked at something
+}
+
+clang_build() {
+  CXX=clang++ configure "$build-clang" --werror -Dbuildtype=plain &&
+    ninja -C "$build-clang"
+}
+
+sanitizer_build() {
+  configure "$build-asan" -Db_sanitize=address,undefined -Dbuildtype=debug -Doptimization=1 \
+    -Db_lundef=false && ninja -C "$build-asan"
+}
+
+sanitized() { # command...
+  CKPT_BUILD="$build-asan" CKPT_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"
+}
+
+sanitizer_tests() {
+  run "build with ASan and UBSan" sanitizer_build
+  local program
+  for program in "$build-asan"/tests/unit/*_test; do
+    [ -x "$program" ] && UBSAN_OPTIONS=halt_on_error=1 run_counted "asan $(basename "$program")" "$program"
+  done
+  for program in test_basics test_rollback; do
+    run_counted "asan $program" sanitized /usr/bin/python3 "$top/tests/integration/$program.py"
+  done
+}
+
+host_tests() {
+  local kills=100
+  [ "$tier" = soak ] && kills=300
+  local test
+  for test in test_oracle test_basics test_rollback test_verify test_faults test_kill; do
+    CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
+      run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
+  done
+}
+
+finds_sabotage() {
+  local status=0
+  "$top/tools/quickstart.sh" --demo --sabotage || status=$?
+  [ "$status" -eq 1 ]
+}
+
+run_tiers() {
+  unit_tests
+  run "the logic makes no system call" logic_is_pure
+  sim_seeds
+  [ "$tier" = quick ] && return
+  run "build with clang" clang_build
+  host_tests
+  sanitizer_tests
+  run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
+  run "quickstart --demo" "$top/tools/quickstart.sh" --demo
+  run "quickstart --demo --sabotage exits 1" finds_sabotage
+}
+
+main "$@"

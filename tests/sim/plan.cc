@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/plan.h"
+
+#include <array>
+
+namespace ckpt::sim {
+namespace {
+
+constexpr uint64_t kRegionBytes = 64 * kBlockBytes;  // the least that a map can have
+
+template <typename T, size_t N>
+T one_of(SeededRandom& random, const std::array<T, N>& choices) {
+  return choices[random.below(N)];
+}
+
+void draw_size(Plan& plan, SeededRandom& random) {
+  plan.size_bytes = random.between(1, 3) * kRegionBytes + random.below(64) * kBlockBytes;
+  if (random.one_in(2)) {
+    // The last block is short.
+    plan.size_bytes += random.between(1, 7) * 512;
+  }
+}
+
+void draw_server(Plan& plan, SeededRandom& random) {
+  VolumeOptions& volume = plan.server.volume;
+  volume.start.region_bytes = kRegionBytes;
+  volume.image_path = "/sim/image";
+  volume.io = "simulated";
+  volume.ship.batch_bytes = one_of<uint64_t>(random, std::array<uint64_t, 3>{8192, 65536, 4194304});
+  volume.ship.batch_delay = std::chrono::milliseconds(one_of(random, std::array{1, 20, 100}));
+  volume.ship.compression.codec = random.one_in(8) ? Codec::kZstd : Codec::kNone;
+  volume.clients.multi_conn = plan.own_connections;
+  if (random.one_in(4)) {
+    volume.start.preserve = {.memory_bytes = 8192,
+                             .total_bytes = random.one_in(2) ? 16384U : 1U << 20U};
+  }
+  if (random.one_in(4)) {
+    plan.server.unapplied_bytes_max = 16384;
+  }
+  plan.server.keeper_sleep = std::chrono::milliseconds(one_of(random, std::array{5, 50, 500}));
+}
+
+void draw_load(Plan& plan, SeededRandom& random) {
+  plan.lives = static_cast<uint32_t>(random.between(1, 4));
+  plan.writers = static_cast<uint32_t>(random.between(1, 4));
+  plan.requests = static_cast<uint32_t>(random.between(3, 25));
+  plan.controls = static_cast<uint32_t>(random.between(1, 6));
+  plan.hot_blocks = random.between(1, 16);
+  plan.own_connections = random.one_in(3);
+  plan.long_pauses = random.one_in(4);
+  plan.short_timeouts = random.one_in(8);
+  plan.rollback_one_in = one_of<uint32_t>(random, std::array<uint32_t, 3>{0, 4, 10});
+}
+
+void draw_errors(Plan& plan, SeededRandom& random) {
+  const auto rate = [&random](uint64_t seeds, uint64_t one_in) {
+    return random.one_in(seeds) ? one_in : 0;
+  };
+  plan.image_write_error_one_in = rate(3, 12);
+  plan.image_read_error_one_in = rate(12, 30);
+  plan.state_error_one_in = rate(8, 20);
+  plan.store_error_one_in = rate(6, 30);
+  plan.image_sync_error_one_in = rate(10, 6);
+  plan.memory_full_one_in = rate(10, 3);
+  plan.no_space = random.one_in(10);
+  plan.server.link_lost_one_in = rate(4, 12);
+}
+
+}  // namespace
+
+Plan draw_plan(uint64_t seed) {
+  SeededRandom random = SeededRandom(seed).stream("plan");
+  Plan plan;
+  plan.seed = seed;
+  draw_size(plan, random);
+  draw_load(plan, random);
+  draw_server(plan, random);
+  plan.scheduler.seed = seed;
+  plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
+  if (random.one_in(5)) {
+    return plan;
+  }
+  plan.kills = random.one_in(2);
+  plan.power_losses = !plan.kills || random.one_in(2);
+  plan.tampering = random.one_in(6);
+  if (random.one_in(2)) {
+    draw_errors(plan, random);
+  }
+  return plan;
+}
+
+std::string describe(const Plan& plan) {
+  std::string text = std::to_string(plan.size_bytes) + " bytes, " + std::to_string(plan.lives) +
+                     " lives, " + std::to_string(plan.writers) + " writers of " +
+                     std::to_string(plan.requests) + " requests";
+  const auto say = [&text](const char* what, uint64_t value) {
+    if (value != 0) {
+      text += std::string(", ") + what + (value > 1 ? " 1/" + std::to_string(value) : "");
+    }
+  };
+  say("own connections", plan.own_connections ? 1 : 0);
+  say("kills", plan.kills ? 1 : 0);
+  say("power losses", plan.power_losses ? 1 : 0);
+  say("tampering", plan.tampering ? 1 : 0);
+  say("image write errors", plan.image_write_error_one_in);
+  say("image read errors", plan.image_read_error_one_in);
+  say("image sync errors", plan.image_sync_error_one_in);
+  say("state errors", plan.state_error_one_in);
+  say("store errors", plan.store_error_one_in);
+  say("link losses", plan.server.link_lost_one_in);
+  say("memory full", plan.memory_full_one_in);
+  say("no space", plan.no_space ? 1 : 0);
+  say("short timeouts", plan.short_timeouts ? 1 : 0);
+  say("rollbacks", plan.rollback_one_in);
+  return text;
+}
+
+}  // namespace ckpt::sim

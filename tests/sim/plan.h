@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one seed does: drawn once, at its beginning.
+#pragma once
+
+#include <string>
+
+#include "tests/sim/server.h"
+
+namespace ckpt::sim {
+
+struct Plan {
+  uint64_t seed = 0;
+  uint64_t size_bytes = 0;
+  ServerOptions server;
+  SchedulerOptions scheduler;
+
+  // The load of each life of the server.
+  uint32_t lives = 1;         // before the last, which has no faults
+  uint32_t writers = 1;
+  uint32_t requests = 20;     // of each writer, at most
+  uint32_t controls = 5;      // checkpoints, rollbacks, verifications
+  uint64_t hot_blocks = 4;    // most requests go there
+  bool own_connections = false;
+  bool long_pauses = false;   // so that idle regions are unmarked
+  bool short_timeouts = false;
+  uint32_t rollback_one_in = 6;
+
+  // Faults; none at all in one seed of five.
+  bool kills = false;
+  bool power_losses = false;
+  bool tampering = false;
+  uint64_t image_write_error_one_in = 0;
+  uint64_t image_read_error_one_in = 0;
+  uint64_t state_error_one_in = 0;  // writes and syncs of the volume's own files
+  uint64_t store_error_one_in = 0;  // writes and syncs of the store's
+  uint64_t image_sync_error_one_in = 0;
+  uint64_t memory_full_one_in = 0;
+  bool no_space = false;
+
+  [[nodiscard]] bool has_crashes() const { return kills || power_losses; }
+  [[nodiscard]] bool has_errors() const {
+    return image_write_error_one_in + image_read_error_one_in + state_error_one_in +
+                   store_error_one_in + image_sync_error_one_in + memory_full_one_in !=
+               0 ||
+           no_space;
+  }
+  // A sync may fail: what was lost then is lost at once, by a loss of power, since no later sync tells.
+  [[nodiscard]] bool syncs_fail() const {
+    return image_sync_error_one_in + state_error_one_in + store_error_one_in != 0;
+  }
+};
+
+Plan draw_plan(uint64_t seed);
+// One line.
+std::string describe(const Plan& plan);
+
+}  // namespace ckpt::sim

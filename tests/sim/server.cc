@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/server.h"
+
+namespace ckpt::sim {
+namespace {
+
+constexpr SteadyTime kApplierSleep = std::chrono::seconds(1);
+
+Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
+  return {image,
+          state,
+          machine.memory,
+          machine.scheduler.clock(),
+          machine.scheduler.random(),
+          machine.boot_id,
+          machine.boot_time};
+}
+
+Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecord& record,
+                                             const ServerOptions& options) {
+  CKPT_ASSIGN(auto directory, state.subdirectory("store", true));
+  StoreOptions store_options;
+  store_options.volume = record.volume;
+  store_options.size_bytes = record.size_bytes;
+  store_options.address = "embedded:store";
+  store_options.unapplied_bytes_max = options.unapplied_bytes_max;
+  return Store::open(std::move(directory), store_options);
+}
+
+Result<std::vector<std::byte>> read_all(StoreLink& store, uint64_t size_bytes) {
+  std::vector<std::byte> content(size_bytes);
+  CKPT_TRY(store.read_confirmed(0, content));
+  return content;
+}
+
+std::unique_ptr<Directory> root_of(Machine& machine) {
+  return observe(machine.disk.root(), machine.observer);
+}
+
+}  // namespace
+
+Result<> ObservedLink::over_link(const std::function<Result<>()>& call) {
+  SeededRandom& chance = scheduler_.choices();
+  if (chance.one_in(lost_one_in_)) {
+    scheduler_.event("link lost before");
+    return fail(ErrorKind::kUnreachable, "the link was lost");
+  }
+  CKPT_TRY(call());
+  if (chance.one_in(lost_one_in_)) {
+    scheduler_.event("link lost after");
+    return fail(ErrorKind::kUnreachable, "the link was lost");
+  }
+  return {};
+}
+
+Result<> ObservedLink::accept(uint64_t incarnation) {
+  return over_link([&] { return store_->accept(incarnation); });
+}
+
+Result<> ObservedLink::receive(const EncodedBatch& batch) {
+  scheduler_.event("batch", "", batch.header.epoch.value, batch.header.data_bytes);
+  return over_link([&] { return store_->receive(batch); });
+}
+
+Result<> ObservedLink::confirm(const Confirmation& confirmation) {
+  const uint64_t number = confirmation.checkpoint.id.number.value;
+  scheduler_.event("confirm", "", number);
+  observer_.on_answer("send CONFIRM", number);
+  auto confirmed = over_link([&] { return store_->confirm(confirmation); });
+  scheduler_.event(confirmed ? "confirmed" : "not confirmed", "", number);
+  return confirmed;
+}
+
+Result<std::unique_ptr<Server>> Server::open(Machine& machine, const ServerOptions& options) {
+  auto server = std::unique_ptr<Server>(new Server(machine, options));
+  CKPT_TRY(server->open_files());
+  CKPT_TRY(server->open_volume());
+  return server;
+}
+
+Result<> Server::open_files() {
+  root_ = root_of(machine_);
+  CKPT_ASSIGN(image_, root_->open(kImageName, OpenMode::kReadWrite));
+  CKPT_ASSIGN(state_, root_->subdirectory(kStateName, true));
+  return {};
+}
+
+Result<> Server::open_volume() {
+  CKPT_ASSIGN(volume_,
+              Volume::open(
+                  surroundings_of(machine_, *image_, *state_), options_.volume,
+                  [this](const VolumeRecord& record) { return open_store(record); },
+                  [this] { return store_->free_reserve().has_value(); }));
+  return {};
+}
+
+Result<StoreLink*> Server::open_store(const VolumeRecord& record) {
+  CKPT_ASSIGN(store_, open_store_in(*state_, record, options_));
+  store_->set_work_listener([this] { applier_.wake(); });
+  link_.set_store(*store_);
+  return static_cast<StoreLink*>(&link_);
+}
+
+void Server::start_pumps() {
+  start_pump("ship", &Server::ship);
+  start_pump("keep", &Server::keep);
+  start_pump("apply", &Server::apply);
+}
+
+void Server::start_pump(const char* name, void (Server::*pump)()) {
+  {
+    const MutexLock lock(mutex_);
+    ++pumps_;
+  }
+  machine_.scheduler.spawn(
+      machine_.scheduler.process(), name,
+      [this, pump] {
+        (this->*pump)();
+        const MutexLock lock(mutex_);
+        --pumps_;
+        ended_.notify_all();
+      },
+      FiberKind::kBackground);
+}
+
+void Server::ship() {
+  while (!stopping_.load()) {
+    if (!volume_->ship_step()) {
+      volume_->wait_for_work();
+    }
+  }
+}
+
+void Server::keep() {
+  while (!stopping_.load()) {
+    if (!volume_->keep_step()) {
+      keeper_.wait(options_.keeper_sleep);
+    }
+  }
+}
+
+void Server::apply() {
+  while (!stopping_.load()) {
+    if (!store_->has_work()) {
+      applier_.wait(kApplierSleep);
+    } else if (!store_->apply_some()) {
+      applier_.wait(kApplierSleep);
+    }
+  }
+}
+
+Result<> Server::close() {
+  stopping_.store(true);
+  keeper_.wake();
+  applier_.wake();
+  volume_->wake();
+  {
+    const MutexLock lock(mutex_);
+    while (pumps_ > 0) {
+      ended_.wait(mutex_);
+    }
+  }
+  return volume_->close();
+}
+
+Result<std::vector<std::byte>> Server::read_backup() {
+  return read_all(*store_, volume_->size_bytes());
+}
+
+bool Server::wait_applied() {
+  while (store_->has_work()) {
+    if (store_->status().state == "failed") {
+      return false;
+    }
+    machine_.scheduler.sleep(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
+Result<Probe> probe(Machine& machine, const ServerOptions& options) {
+  const std::unique_ptr<Directory> root = root_of(machine);
+  CKPT_ASSIGN(const auto image, root->open(kImageName, OpenMode::kReadWrite));
+  CKPT_ASSIGN(const auto state, root->subdirectory(kStateName, true));
+  CKPT_ASSIGN(const StartedVolume started,
+              start_volume(surroundings_of(machine, *image, *state), options.volume.start));
+  CKPT_ASSIGN(const auto store, open_store_in(*state, started.record->get(), options));
+  Probe found;
+  const Geometry& geometry = started.disk->geometry;
+  for (uint64_t block = 0; block < geometry.blocks(); ++block) {
+    found.changed.push_back(started.disk->is_changed({block, block + 1}));
+  }
+  CKPT_ASSIGN(const auto kept, store->checkpoints());
+  if (!kept.empty()) {
+    CKPT_ASSIGN(found.backup, read_all(*store, geometry.size_bytes));
+  }
+  return found;
+}
+
+}  // namespace ckpt::sim

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// One run of the server in the simulation: a volume with its embedded store, wired as the plugin does it
+// (plugin/local_volume.cc), with fibers for its threads.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "backupd/store/store.h"
+#include "plugin/volume.h"
+#include "tests/sim/guard.h"
+#include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_memory.h"
+
+namespace ckpt::sim {
+
+inline constexpr char kImageName[] = "image";
+inline constexpr char kStateName[] = "state";
+
+// What survives a server: the machine that it runs on.
+struct Machine {
+  Scheduler& scheduler;
+  SimDisk& disk;
+  SimMemory& memory;
+  IoObserver& observer;
+  std::string boot_id;
+  WallTime boot_time{};
+};
+
+// The store as a volume sees it: observed, and (as if a link lay between) lost by chance, before a call
+// reaches it or after.
+class ObservedLink final : public StoreLink {
+ public:
+  ObservedLink(Scheduler& scheduler, IoObserver& observer, uint64_t lost_one_in)
+      : scheduler_(scheduler), observer_(observer), lost_one_in_(lost_one_in) {}
+  void set_store(StoreLink& store) { store_ = &store; }
+
+  Result<StoreGreeting> begin_session() override { return store_->begin_session(); }
+  Result<> accept(uint64_t incarnation) override;
+  Result<> receive(const EncodedBatch& batch) override;
+  Result<> confirm(const Confirmation& confirmation) override;
+  Result<> roll_back(const CheckpointId& from, const Uuid& to) override {
+    return store_->roll_back(from, to);
+  }
+  Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override {
+    return store_->read_confirmed(offset, buffer);
+  }
+  Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override {
+    return store_->next_confirmed_data(offset);
+  }
+  Result<std::vector<CheckpointInfo>> checkpoints() override { return store_->checkpoints(); }
+  StoreStatus status() override { return store_->status(); }
+
+ private:
+  Result<> over_link(const std::function<Result<>()>& call);
+
+  Scheduler& scheduler_;
+  IoObserver& observer_;
+  uint64_t lost_one_in_;
+  StoreLink* store_ = nullptr;  // outlives this
+};
+
+struct ServerOptions {
+  VolumeOptions volume;
+  uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
+  SteadyTime keeper_sleep = std::chrono::milliseconds(5);
+  uint64_t link_lost_one_in = 0;  // of the calls to the store; 0: never
+};
+
+// Lifetime: made in a fiber of its process by open(); destroyed there, or from outside after the process
+//           was killed.
+class Server {
+ public:
+  static Result<std::unique_ptr<Server>> open(Machine& machine, const ServerOptions& options);
+  // Fibers of the calling fiber's process.
+  void start_pumps();
+  // As the plugin does it: ends the pumps, stops the volume. No request or command may be under way.
+  Result<> close();
+  Volume& volume() { return *volume_; }
+  Store& store() { return *store_; }
+  // The whole disk at the last confirmed checkpoint.
+  Result<std::vector<std::byte>> read_backup();
+  // Waits until all that is confirmed is applied. False: the store has failed.
+  bool wait_applied();
+
+ private:
+  Server(Machine& machine, const ServerOptions& options)
+      : machine_(machine),
+        options_(options),
+        link_(machine.scheduler, machine.observer, options.link_lost_one_in) {}
+  Result<> open_files();
+  Result<> open_volume();
+  Result<StoreLink*> open_store(const VolumeRecord& record);
+  void start_pump(const char* name, void (Server::*pump)());
+  void ship();
+  void keep();
+  void apply();
+
+  Machine& machine_;  // outlives every server
+  ServerOptions options_;
+  std::unique_ptr<Directory> root_;
+  std::unique_ptr<Directory> state_;
+  std::unique_ptr<File> image_;
+  std::unique_ptr<Store> store_;
+  ObservedLink link_;
+  std::unique_ptr<Volume> volume_;
+  std::atomic<bool> stopping_{false};
+  Waker keeper_;
+  Waker applier_;
+  Mutex mutex_;
+  CondVar ended_;
+  int pumps_ CKPT_GUARDED_BY(mutex_) = 0;
+};
+
+// Opens the state as a start does, and the store as its recovery does, without serving anything: which
+// blocks count as changed, and what the back-up holds.
+struct Probe {
+  std::vector<bool> changed;          // a block each
+  std::vector<std::byte> backup;      // empty: no checkpoint
+};
+Result<Probe> probe(Machine& machine, const ServerOptions& options);
+
+}  // namespace ckpt::sim

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/volume_guard.h"
+
+namespace ckpt::sim {
+namespace {
+
+constexpr char kRegions[] = "state/regions";
+constexpr char kRecord[] = "state/volume";
+constexpr uint64_t kRegionsHeaderBytes = 4096;  // docs/volume-format.md, "Regions"
+
+}  // namespace
+
+bool VolumeGuard::is_marked(uint64_t region) const {
+  const std::byte bits = disk_.durable_byte(kRegions, kRegionsHeaderBytes + region / 8);
+  return (bits & static_cast<std::byte>(1U << (region % 8))) != std::byte{0};
+}
+
+void VolumeGuard::on_write(const std::string& path, ByteRange range) {
+  IoGuard::on_write(path, range);
+  if (path != "image" || marks_excused_ || range.length == 0) {
+    return;
+  }
+  for (uint64_t region = range.offset / region_bytes_; region * region_bytes_ < range.end();
+       ++region) {
+    if (!is_marked(region)) {
+      report("guard: the image is written at " + std::to_string(range.offset) + ", and region " +
+             std::to_string(region) + " is not marked durably");
+    }
+  }
+}
+
+void VolumeGuard::on_answer(const std::string& label, uint64_t number) {
+  if (label == "send CONFIRM" && !disk_.is_clean(kRecord)) {
+    report("guard: CONFIRM(" + std::to_string(number) + ") is sent before its intent is durable");
+  }
+}
+
+}  // namespace ckpt::sim

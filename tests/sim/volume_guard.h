@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// The write-ahead guard's rules about a volume's own files.
+#pragma once
+
+#include "tests/sim/guard.h"
+#include "tests/sim/sim_disk.h"
+
+namespace ckpt::sim {
+
+// A write to a region of the image begins only if the region's mark is durable. CONFIRM is sent only when
+// the intent, and all else in the volume's record, is durable.
+class VolumeGuard final : public IoGuard {
+ public:
+  VolumeGuard(SimDisk& disk, uint64_t region_bytes, Report report)
+      : IoGuard(std::move(report)), disk_(disk), region_bytes_(region_bytes) {}
+
+  void on_write(const std::string& path, ByteRange range) override;
+  void on_answer(const std::string& label, uint64_t number) override;
+  // Marks may have failed: then "everything changed" in the record stands for them.
+  void excuse_marks() { marks_excused_ = true; }
+
+ private:
+  [[nodiscard]] bool is_marked(uint64_t region) const;
+
+  SimDisk& disk_;  // outlives this
+  uint64_t region_bytes_;
+  bool marks_excused_ = false;
+};
+
+}  // namespace ckpt::sim

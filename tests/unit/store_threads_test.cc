@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// A session, an applier and readers at once, on a real file system: for the thread sanitizer, and
+// for one promise that only threads can break: a read never sees a mixture of two checkpoints.
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "common/posix_file.h"
+#include "tests/unit/store_peer.h"
+
+namespace ckpt::test {
+namespace {
+
+constexpr uint64_t kDiskBytes = 64 * kBlockBytes;
+constexpr uint64_t kCheckpoints = 60;
+
+// A directory that is gone at the end.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "store-test-XXXXXX").string();
+    path_ = mkdtemp(name.data());
+  }
+  ~ScratchDirectory() { std::filesystem::remove_all(path_); }
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+Result<std::unique_ptr<Store>> open_store(const std::string& path, uint64_t unapplied_bytes_max) {
+  CKPT_ASSIGN(auto directory, PosixDirectory::open(path, true, {}));
+  return Store::open(std::move(directory),
+                     {test_uuid(0x11), kDiskBytes, "embedded", unapplied_bytes_max});
+}
+
+// Every byte of the disk becomes the checkpoint's number; zeroes for every fifth.
+Result<> ship_and_confirm(Store& store, uint64_t number, std::optional<CheckpointInfo>& last) {
+  BatchHeader identity;
+  identity.volume = test_uuid(0x11);
+  identity.timeline = test_uuid(0x22);
+  identity.epoch = {number};
+  identity.incarnation = 7;
+  CoveredEpoch covered{{number}, {}};
+  for (uint64_t half = 0; half < 2; ++half) {
+    identity.sequence = number * 2 + half;
+    Extent extent = data(half * 32, 32, kDiskBytes);
+    Content bytes(extent.length, static_cast<std::byte>(number));
+    if (number % 5 == 0) {
+      extent.kind = ExtentKind::kZero;
+      bytes.clear();
+    }
+    const EncodedBatch batch = encode_batch(identity, {extent}, bytes, {});
+    covered.chain = chain(covered.chain, batch.header);
+    CKPT_TRY(store.receive(batch));
+  }
+  CheckpointInfo checkpoint;
+  checkpoint.id = {identity.timeline, {number}};
+  checkpoint.parent = last ? last->id : CheckpointId{};
+  checkpoint.digest =
+      checkpoint_digest(last ? last->digest : Digest{}, identity.timeline, {number}, {covered});
+  CKPT_TRY(store.confirm({checkpoint, {covered}}));
+  last = checkpoint;
+  return {};
+}
+
+void expect_uniform(Store& store) {
+  Content content(kDiskBytes);
+  const auto read = store.read_confirmed(0, content);
+  if (!read) {
+    EXPECT_EQ(read.error().kind, ErrorKind::kNotFound) << read.error().message();
+    return;
+  }
+  EXPECT_TRUE(content == Content(kDiskBytes, content[0]));
+}
+
+TEST(StoreThreads, ReadersNeverSeeAMixture) {
+  const ScratchDirectory scratch;
+  auto store = open_store(scratch.path(), 32 * kBlockBytes);
+  ASSERT_DONE(store);
+  ASSERT_DONE((*store)->begin_session());
+  ASSERT_DONE((*store)->accept(7));
+  std::atomic<bool> stop = false;
+  std::atomic<uint64_t> told = 0;
+  (*store)->set_work_listener([&told] { ++told; });
+  std::thread applier([&] {
+    while (!stop) {
+      EXPECT_TRUE((*store)->apply_some());
+      std::this_thread::yield();
+    }
+  });
+  std::thread reader([&] {
+    while (!stop) {
+      expect_uniform(**store);
+      EXPECT_TRUE((*store)->next_confirmed_data(0) || (*store)->checkpoints()->empty());
+    }
+  });
+  std::thread watcher([&] {
+    while (!stop) {
+      const StoreStatus status = (*store)->status();
+      EXPECT_EQ(status.state, "connected") << status.error;
+      EXPECT_LE(status.applied, status.confirmed ? status.confirmed->id.number : Epoch{});
+    }
+  });
+  std::optional<CheckpointInfo> last;
+  for (uint64_t number = 1; number <= kCheckpoints; ++number) {
+    const auto confirmed = ship_and_confirm(**store, number, last);
+    EXPECT_TRUE(confirmed) << confirmed.error().message();
+  }
+  stop = true;
+  applier.join();
+  reader.join();
+  watcher.join();
+  EXPECT_EQ(told, kCheckpoints);
+  store->reset();
+  store = open_store(scratch.path(), 32 * kBlockBytes);
+  ASSERT_DONE(store);
+  EXPECT_EQ((*store)->status().confirmed->id.number, Epoch{kCheckpoints});
+  expect_uniform(**store);
+}
+
+TEST(StoreThreads, ReserveIsGivenUpFromAnotherThread) {
+  const ScratchDirectory scratch;
+  auto store = open_store(scratch.path(), 32 * kBlockBytes);
+  ASSERT_DONE(store);
+  std::atomic<bool> stop = false;
+  std::thread writer([&] {
+    while (!stop) {
+      EXPECT_TRUE((*store)->free_reserve());
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  std::thread applier([&] {
+    while (!stop) {
+      EXPECT_TRUE((*store)->apply_some());
+    }
+  });
+  std::optional<CheckpointInfo> last;
+  for (uint64_t number = 1; number <= kCheckpoints; ++number) {
+    EXPECT_TRUE((*store)->begin_session());
+    // May be cut short at any point.
+    Result<> confirmed = (*store)->accept(7);
+    if (confirmed) {
+      confirmed = ship_and_confirm(**store, number, last);
+    }
+    if (!confirmed) {
+      EXPECT_EQ(confirmed.error().kind, ErrorKind::kNoSpace) << confirmed.error().message();
+    }
+    expect_uniform(**store);
+  }
+  stop = true;
+  writer.join();
+  applier.join();
+  expect_uniform(**store);
+}
+
+}  // namespace
+}  // namespace ckpt::test
