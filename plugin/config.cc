@@ -50,8 +50,8 @@ Result<> set_size(LocalOptions& options, const std::string& value) {
 Result<> set_batch_bytes(LocalOptions& options, const std::string& value) {
   CKPT_ASSIGN(options.volume.ship.batch_bytes, parse_size(value));
   const uint64_t bytes = options.volume.ship.batch_bytes;
-  if (bytes < kLockedBytesMax || bytes > kBatchBytesMax / 2) {
-    return invalid("must be from 64k to 32M");
+  if (bytes < kLockedBytesMax || bytes > kDiskBytesMax) {
+    return invalid("must be at least 64k");
   }
   return {};
 }

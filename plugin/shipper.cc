@@ -117,7 +117,7 @@ std::vector<uint64_t> Shipper::hottest(const ChangeMap& map) const {
                    [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<uint64_t> regions;
   uint64_t bytes = 0;
-  for (size_t i = 0; i < hot.size() && bytes < options_.batch_bytes; ++i) {
+  for (size_t i = 0; i < hot.size() && bytes < draft_bytes_; ++i) {
     bytes += map.count_in(hot[i].second) * kBlockBytes;
     regions.push_back(hot[i].second);
   }
@@ -184,7 +184,7 @@ Result<bool> Shipper::read_chunk(EpochObject& epoch, BlockRange chunk, Draft& dr
   std::vector<BlockRange> runs;
   epoch.unshipped.take(chunk, runs);
   CKPT_TRY(read_runs(runs, draft));
-  return draft.data.size() < options_.batch_bytes && draft.extents.size() < kExtentsPerBatch;
+  return draft.data.size() < draft_bytes_ && draft.extents.size() < kExtentsPerBatch;
 }
 
 Result<> Shipper::read_runs(const std::vector<BlockRange>& runs, Draft& draft) {

@@ -2,6 +2,7 @@
 // The shipper: reads unshipped blocks from the primary and sends them to the store in batches.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 
@@ -13,8 +14,11 @@ namespace ckpt {
 // The most that the shipper locks against writers at once.
 inline constexpr uint64_t kLockedBytesMax = 65536;
 
+// A batch is sent when it holds so much, however large the trigger is: it is in memory meanwhile.
+inline constexpr uint64_t kDraftBytesMax = uint64_t{16} << 20U;
+
 struct ShipOptions {
-  uint64_t batch_bytes = uint64_t{4} << 20U;
+  uint64_t batch_bytes = uint64_t{4} << 20U;  // so much unshipped is reason to ship
   std::chrono::milliseconds batch_delay{100};
   Compression compression;
 };
@@ -33,7 +37,10 @@ struct Sender {
 class Shipper {
  public:
   Shipper(Disk& disk, StoreLink& store, ShipOptions options)
-      : disk_(disk), store_(store), options_(options) {}
+      : disk_(disk),
+        store_(store),
+        options_(options),
+        draft_bytes_(std::min(options.batch_bytes, kDraftBytesMax)) {}
 
   // A new session: nothing is pending at the store.
   void start_session(const Sender& sender);
@@ -85,6 +92,7 @@ class Shipper {
   Disk& disk_;
   StoreLink& store_;
   ShipOptions options_;
+  uint64_t draft_bytes_;
   Sender sender_;
   uint64_t sequence_ = 0;
   bool sent_ = false;  // anything in this session

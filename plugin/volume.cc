@@ -281,6 +281,11 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   if (request.name.size() > 255 || request.message.size() > 4096) {
     return fail(ErrorKind::kInvalid, "the name (255 bytes) or message (4096 bytes) is too long");
   }
+  const auto last = started_.record->get().last;
+  if (last && !request.name.empty() && last->name == request.name) {
+    return fail(ErrorKind::kInvalid, "the name " + request.name + " belongs to checkpoint " +
+                                         std::to_string(last->id.number.value) + ": give another");
+  }
   if (rolling_back_.load()) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }

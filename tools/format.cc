@@ -92,11 +92,15 @@ std::string format_local_time(WallTime time) {
 }
 
 std::string format_past(WallTime time, WallTime now) {
+  const WallTime age = now - time;
   // Clocks can be set back; an age below zero would say nothing.
-  const std::string age =
-      now > time ? format_duration(duration_cast<Seconds>(now - time)) + " ago" : "just now";
-  return fmt::format("{} ({})", format_local_time(time),
-                     now - time < Seconds(1) ? "just now" : age);
+  if (age < Seconds(1)) {
+    return format_local_time(time) + " (just now)";
+  }
+  const std::string ago = age < std::chrono::minutes(1)
+                              ? fmt::format("{} s", duration_cast<Seconds>(age).count())
+                              : format_duration(duration_cast<Seconds>(age));
+  return fmt::format("{} ({} ago)", format_local_time(time), ago);
 }
 
 std::string printable(std::string_view text) {

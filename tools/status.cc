@@ -39,7 +39,8 @@ std::string describe(const std::optional<CheckpointInfo>& last) {
               : "none yet";
 }
 
-void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& status) {
+void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& status,
+               bool served) {
   if (!status.store) {
     rows.push_back({"back-up", console.paint(Colour::kWarning, "none") + " (backup=none)"});
     return;
@@ -54,6 +55,9 @@ void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& s
                                                                store.confirmed->id.number.value,
                                                                store.applied.value)
                                                  : "none yet"});
+  if (!served) {
+    return;
+  }
   rows.push_back({"  unshipped", format_bytes(status.unshipped_bytes)});
   rows.push_back({"  pending", format_bytes(store.pending_bytes)});
   rows.push_back({"  to apply", format_bytes(store.confirmed_bytes)});
@@ -67,7 +71,8 @@ void add_details(LabelledRows& rows, const VolumeStatus& status) {
   rows.push_back({"preserved", fmt::format("{} blocks", status.preserved_blocks)});
 }
 
-LabelledRows rows_of(const Console& console, const VolumeStatus& status) {
+// Without a server some things are not known, rather than zero.
+LabelledRows rows_of(const Console& console, const VolumeStatus& status, bool served) {
   LabelledRows rows{
       {"image", printable(status.image)},
       {"state", console.paint(colour_of(status.state), printable(status.state)) + " (" +
@@ -81,10 +86,12 @@ LabelledRows rows_of(const Console& console, const VolumeStatus& status) {
   rows.push_back({"size", format_bytes_exact(status.size_bytes)});
   rows.push_back({"epoch", std::to_string(status.epoch.value)});
   rows.push_back({"checkpoint", describe(status.last_checkpoint)});
-  rows.push_back({"changed", format_bytes(status.changed_bytes) + " since"});
-  rows.push_back({"connections", std::to_string(status.connections)});
-  rows.push_back({"longest stall", format_duration(status.stall_max)});
-  add_store(rows, console, status);
+  if (served) {
+    rows.push_back({"changed", format_bytes(status.changed_bytes) + " since"});
+    rows.push_back({"connections", std::to_string(status.connections)});
+    rows.push_back({"longest stall", format_duration(status.stall_max)});
+  }
+  add_store(rows, console, status, served);
   if (console.verbosity().verbose) {
     add_details(rows, status);
   }
@@ -101,7 +108,7 @@ Result<> say_once(Context& context, const VolumeName& name, const std::string& b
   context.console.print(before);
   context.console.print(context.console.verbosity().quiet
                             ? printable(status.state) + "\n"
-                            : format_rows(rows_of(context.console, status)));
+                            : format_rows(rows_of(context.console, status, opened.served)));
   return {};
 }
 

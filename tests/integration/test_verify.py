@@ -107,7 +107,7 @@ class Verify(Case):
         self.assertGreater(rounds, 2)
         hammer.must("stop")
         hammer.must("check", "now")
-        hammer.checkpoint(self.server, "last")
+        hammer.checkpoint(self.server, "end")
         still = self.verify()
         self.assertEqual((still["mismatched_bytes"], still["skipped_bytes"]), (0, 0))
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/faults.h"
 
+#include <algorithm>
+
 namespace ckpt::sim {
 
 int NthFault::fault(const DiskAccess& access) {
@@ -13,13 +15,32 @@ int NthFault::fault(const DiskAccess& access) {
 
 int RandomFaults::fault(const DiskAccess& access) {
   for (const Rate& rate : rates_) {
-    if (access.operation == rate.operation && access.path.ends_with(rate.path_end) &&
-        random_.one_in(rate.one_in)) {
-      ++count_;
-      return rate.error;
+    if (access.operation != rate.operation || !access.path.starts_with(rate.path_begin)) {
+      continue;
     }
+    if (!random_.one_in(rate.one_in)) {
+      return 0;
+    }
+    hits_.push_back({access.operation, std::string(access.path)});
+    return rate.error;
   }
   return 0;
+}
+
+void RandomFaults::clear() {
+  rates_.clear();
+  hits_.clear();
+}
+
+uint64_t RandomFaults::count(DiskOperation operation) const {
+  return static_cast<uint64_t>(std::count_if(
+      hits_.begin(), hits_.end(), [&](const Hit& hit) { return hit.operation == operation; }));
+}
+
+uint64_t RandomFaults::failed_syncs(std::string_view path) const {
+  return static_cast<uint64_t>(std::count_if(hits_.begin(), hits_.end(), [&](const Hit& hit) {
+    return hit.operation == DiskOperation::kSync && hit.path == path;
+  }));
 }
 
 }  // namespace ckpt::sim

@@ -56,20 +56,29 @@ class RandomFaults final : public FaultPolicy {
  public:
   struct Rate {
     DiskOperation operation = DiskOperation::kWrite;
-    std::string path_end = {};  // empty: any
-    uint64_t one_in = 0;   // 0: never
-    int error = 5;         // EIO
+    std::string path_begin = {};  // empty: any
+    uint64_t one_in = 0;          // 0: never
+    int error = 5;                // EIO
   };
   explicit RandomFaults(SeededRandom random) : random_(random) {}
+  // The first rate that fits an operation counts.
   void add(Rate rate) { rates_.push_back(std::move(rate)); }
-  void clear() { rates_.clear(); }
+  // No rates, and nothing counted.
+  void clear();
   int fault(const DiskAccess& access) override;
-  [[nodiscard]] uint64_t count() const { return count_; }
+  // How many failed, of an operation.
+  [[nodiscard]] uint64_t count(DiskOperation operation) const;
+  // How many syncs of a file failed.
+  [[nodiscard]] uint64_t failed_syncs(std::string_view path) const;
 
  private:
+  struct Hit {
+    DiskOperation operation;
+    std::string path;
+  };
   SeededRandom random_;
   std::vector<Rate> rates_;
-  uint64_t count_ = 0;
+  std::vector<Hit> hits_;
 };
 
 }  // namespace ckpt::sim

@@ -97,6 +97,7 @@ class SimDisk final : private ProcessListener {
   // Another program puts a copy of a file in its place, durably: another inode.
   void replace(const std::string& path, ConstByteSpan bytes);
   [[nodiscard]] uint64_t free_bytes() const { return space_.free_bytes(); }
+  [[nodiscard]] uint64_t used_bytes() const { return space_.used_bytes; }
 
  private:
   friend class SimFile;

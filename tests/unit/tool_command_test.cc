@@ -67,7 +67,7 @@ class ToolCommandTest : public testing::Test {
     const int code = run_tool(arguments, streams, [this](const VolumeName& name) {
       opened_.push_back(name);
       return open_error_ ? Result<OpenedVolume>(Unexpected(*open_error_))
-                         : OpenedVolume{std::make_unique<Borrowed>(volume_), true, {}};
+                         : OpenedVolume{std::make_unique<Borrowed>(volume_), served_, {}};
     });
     std::fclose(in);
     out_ = out.text();
@@ -92,6 +92,7 @@ class ToolCommandTest : public testing::Test {
   FakeVolume volume_;
   std::optional<Error> open_error_;
   std::vector<VolumeName> opened_;
+  bool served_ = true;
   bool terminal_ = false;
   bool colours_ = false;
   std::string out_;
@@ -171,6 +172,14 @@ TEST_F(ToolCommandTest, StatusForPeople) {
   EXPECT_EQ(out_.find('\x1b'), std::string::npos);
   EXPECT_EQ(run({"-q", "status", "v"}), 0);
   EXPECT_EQ(out_, "running\n");
+}
+
+TEST_F(ToolCommandTest, WhatIsNotKnownIsNotSaidToBeZero) {
+  served_ = false;
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_EQ(out_.find("changed "), std::string::npos);
+  EXPECT_EQ(out_.find("free"), std::string::npos);
+  EXPECT_NE(out_.find("confirmed  7 (applied: 6)"), std::string::npos);
 }
 
 TEST_F(ToolCommandTest, ColoursOnATerminalOnly) {

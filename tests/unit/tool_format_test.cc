@@ -39,6 +39,7 @@ TEST(ToolFormat, Durations) {
 
 TEST(ToolFormat, Past) {
   EXPECT_NE(format_past(1000s, 1200s).find("(3 min 20 s ago)"), std::string::npos);
+  EXPECT_NE(format_past(1000s, 1009s).find("(9 s ago)"), std::string::npos);
   EXPECT_NE(format_past(1000s, 1000s).find("(just now)"), std::string::npos);
   EXPECT_NE(format_past(1000s, 10s).find("(just now)"), std::string::npos);
 }

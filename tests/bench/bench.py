@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measures ckpt and prints a page in Markdown; --out keeps every single value as JSON."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import checkpoints
+import cuts
+import tebibyte
+import throughput
+from report import misses, throughput_table, value_table
+from servers import Place
+
+SECTIONS = {module.SECTION: module for module in (throughput, tebibyte, cuts, checkpoints)}
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def parse():
+    """The options; --quick sets what is not given."""
+    root = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="3 short rounds, less data")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results as JSON")
+    parser.add_argument("--fs", action="append", metavar="DIR",
+                        help="measure on the file system of DIR (again for more) [/var/tmp]")
+    parser.add_argument("--build", type=Path, default=root / "build", metavar="DIR",
+                        help="the build folder [build]")
+    parser.add_argument("--io", default="auto", help="I/O engines, with commas [auto]")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas [all]")
+    parser.add_argument("--rounds", type=int, help="runs of each kind [5; quick: 3]")
+    parser.add_argument("--seconds", type=int, help="length of a run [5; quick: 2]")
+    parser.add_argument("--image", choices=("preallocated", "written"), default="preallocated",
+                        help="throughput on images that are preallocated only, or written once")
+    options = parser.parse_args()
+    options.fs = options.fs or ["/var/tmp"]
+    options.io = options.io.split(",")
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.seconds = options.seconds or (2 if options.quick else 5)
+    return options
+
+
+def first_line(*command):
+    """What a program says of itself."""
+    return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0].strip()
+
+
+def cpu_model():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def build_type(build):
+    """Of the measured build, as meson recorded it."""
+    options = json.loads((build / "meson-info/intro-buildoptions.json").read_text())
+    return next(option["value"] for option in options if option["name"] == "buildtype")
+
+
+def machine(options):
+    """What the numbers were measured with."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "kernel": platform.release(), "cpu": cpu_model(), "cores": os.cpu_count(),
+            "memory_gib": round(memory), "nbdkit": first_line("nbdkit", "--version"),
+            "fio": first_line("fio", "--version"),
+            "ckpt": first_line(str(options.build / "tools/ckpt-tool"), "--version"),
+            "build": build_type(options.build), "load": os.getloadavg()[0]}
+
+
+def file_system(folder):
+    return first_line("findmnt", "-no", "FSTYPE", "-T", folder)
+
+
+def say(text):
+    """Progress, with the load of the machine: others' work shows there."""
+    print(f"[{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}] {text}", file=sys.stderr)
+
+
+def run_on(folder, options):
+    """All sections on one file system."""
+    rows = []
+    with Place(folder, options.build) as place:
+        for name in options.only.split(","):
+            rows += SECTIONS[name].measure(place, options, say)
+            place.clear()
+    return rows
+
+
+def show(facts, results, options):
+    """The page."""
+    print("| machine | |\n|---|---|")
+    for key, value in facts.items():
+        print(f"| {key} | {value} |")
+    print(f"\nThroughput: {options.rounds} rounds of {options.seconds} s a run.")
+    for result in results:
+        rows = result["rows"]
+        print(f"\n## {result['fs']}\n")
+        against = [row for row in rows if row.fields["section"] == throughput.SECTION]
+        others = [row for row in rows if row.fields["section"] != throughput.SECTION]
+        if against:
+            print(throughput_table(against))
+        if others:
+            print(value_table(others))
+        print(f"Missed:\n\n{misses(rows)}")
+
+
+def save(path, facts, results, options):
+    """Everything, as JSON."""
+    document = {"schema": 1, "machine": facts, "quick": options.quick, "rounds": options.rounds,
+                "seconds": options.seconds, "image": options.image,
+                "results": [{"fs": result["fs"],
+                             "rows": [row.fields for row in result["rows"]]}
+                            for result in results]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def end(number, _):
+    """A signal unwinds the stack, so that every context cleans up; one is enough."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def main():
+    for number in SIGNALS:
+        signal.signal(number, end)
+    options = parse()
+    if not (options.build / "plugin/nbdkit-ckpt-plugin.so").exists():
+        sys.exit(f"run.sh: no plugin in {options.build}; build it first, or name --build DIR")
+    facts = machine(options)
+    results = [{"fs": file_system(folder), "rows": run_on(folder, options)}
+               for folder in options.fs]
+    facts["load_after"] = os.getloadavg()[0]
+    if options.out:
+        save(options.out, facts, results, options)
+    show(facts, results, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What loads a server: fio jobs, and checkpoints at an interval."""
+
+import json
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fio job. bytes=0: for a time, over and over; else so many bytes, once."""
+    name: str
+    rw: str
+    block: str
+    depth: int
+    size: str = "1g"
+    bytes: int = 0
+
+    def command(self, uri, seconds):
+        """fio's command line; the blocks are the same ones in every run."""
+        words = ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw={self.rw}",
+                 f"--bs={self.block}", f"--iodepth={self.depth}", f"--size={self.size}",
+                 "--norandommap", "--output-format=json"]
+        if self.bytes:
+            return [*words, f"--io_size={self.bytes}"]
+        return [*words, "--time_based", f"--runtime={seconds}"]
+
+
+def run_fio(server, job, seconds=0):
+    """Runs a job; operations and bytes a second, latencies, processor time an operation."""
+    before = server.cpu_seconds()
+    command = job.command(server.uri, seconds)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as fio:
+        try:
+            out, errors = fio.communicate()
+        except BaseException:
+            fio.kill()
+            raise
+    if fio.returncode != 0:
+        raise RuntimeError(f"{command}: {errors or out}")
+    result = json.loads(out[out.index("{"):])["jobs"][0]
+    side = result["read" if "read" in job.rw else "write"]
+    operations = side["total_ios"]
+    percentiles = side["clat_ns"].get("percentile", {})
+    return {"iops": side["iops"], "bytes_per_second": side["bw_bytes"],
+            "p99_us": percentiles.get("99.000000", 0) / 1000,
+            "max_us": side["clat_ns"]["max"] / 1000,
+            "server_cpu_us": (server.cpu_seconds() - before) / max(operations, 1) * 1e6}
+
+
+class Checkpoints:
+    """Takes a checkpoint every second while its context is open; one that takes longer delays the
+    next."""
+
+    def __init__(self, server, interval=1.0):
+        self.outcomes = []
+        self._server = server
+        self._interval = interval
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop)
+        self._failure = None
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self._over.set()
+        self._thread.join()
+        if self._failure and kind is None:
+            raise self._failure
+
+    def _loop(self):
+        try:
+            while not self._over.is_set():
+                began = time.monotonic()
+                answer = self._server.ask("checkpoint", timeout_ms=300000)
+                self.outcomes.append({key: answer[key] for key in
+                                      ("confirm_ms", "stall_us", "changed_bytes",
+                                       "shipped_bytes")})
+                self._over.wait(max(0, began + self._interval - time.monotonic()))
+        except (RuntimeError, OSError) as failure:
+            self._failure = failure

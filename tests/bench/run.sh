@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Measures ckpt against the bars of docs/benchmarks.md, with nbdkit's file plugin as its opponent.
+#
+# Usage: run.sh [--quick] [--out FILE.json] [--fs DIR]... and what `bench.py --help` lists.
+# Prints a page of tables in Markdown. Exit code 0: measured (bars that are missed included).
+set -euo pipefail
+
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+python=/usr/bin/python3
+
+install_missing() {
+    local -A package=([nbdkit]=nbdkit [fio]=fio [findmnt]=util-linux)
+    local missing=()
+    for tool in "${!package[@]}"; do
+        command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
+    done
+    [[ -x $python ]] || missing+=(python3)
+    ((${#missing[@]} == 0)) && return
+    local sudo=()
+    ((EUID == 0)) || sudo=(sudo)
+    "${sudo[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >&2
+}
+
+install_missing
+exec "$python" "$here/bench.py" "$@"

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The servers that are measured, and the place where they and their images live."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+from nbd_client import NbdClient  # noqa: E402  (a folder of its own)
+
+MIB = 1 << 20
+GIB = 1 << 30
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Place:
+    """A folder on the file system that is measured, with short-named sockets and a tmpfs of its own
+    for the written maps. Leaving the context ends the servers and removes everything."""
+
+    def __init__(self, folder, build):
+        self.build = Path(build)
+        self._on = folder
+        self._servers = []
+
+    def __enter__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="ckpt-bench-", dir=self._on))
+        self.sockets = Path(tempfile.mkdtemp(prefix="cb", dir="/tmp"))  # sun_path has 108 bytes
+        self.runtime = Path(tempfile.mkdtemp(prefix="ckpt-bench-", dir="/dev/shm"))
+        return self
+
+    def __exit__(self, *_):
+        for server in self._servers:
+            server.kill()
+        for folder in (self.folder, self.sockets, self.runtime):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def image(self, size, how="preallocated"):
+        """A new image: sparse, preallocated (fallocate) or written (random bytes, synced)."""
+        path = self.folder / "disk.img"
+        self.clear()
+        with open(path, "wb") as file:
+            file.truncate(size)
+            if how == "preallocated":
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif how == "written":
+                _fill(file, size)
+        return path
+
+    def clear(self):
+        """Removes the image with its state, and map files that a killed server left."""
+        (self.folder / "disk.img").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "disk.img.ckpt", ignore_errors=True)
+        shutil.rmtree(self.runtime / "ckpt", ignore_errors=True)
+
+    def serve(self, kind, image, *parameters):
+        """A started server of that kind: "file" or "ckpt"."""
+        server = Server(self, kind, image, parameters)
+        self._servers = [s for s in self._servers if s.running] + [server]
+        return server.start()
+
+
+def _fill(file, size):
+    """Writes random bytes and syncs them."""
+    pool = os.urandom(16 * MIB)
+    for offset in range(0, size, len(pool)):
+        file.write(pool[: size - offset])
+    file.flush()
+    os.fdatasync(file.fileno())
+
+
+class Server:
+    """One nbdkit on a Unix socket."""
+
+    def __init__(self, place, kind, image, parameters):
+        self.kind = kind
+        self.image = Path(image)
+        self.socket = str(place.sockets / "nbd")
+        self.uri = f"nbd+unix:///?socket={self.socket}"
+        self.log = place.folder / "nbdkit.log"
+        plugin = "file" if kind == "file" else str(place.build / "plugin/nbdkit-ckpt-plugin.so")
+        self.command = ["nbdkit", "-f", "--exit-with-parent", "-U", self.socket, plugin,
+                        str(image), *parameters]
+        self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(place.runtime)}
+        self.process = None
+        self.start_seconds = None
+
+    def start(self):
+        """Starts it; start_seconds is then the time from before fork and exec until a client that
+        connects has its first read answered."""
+        Path(self.socket).unlink(missing_ok=True)
+        began = time.perf_counter()
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, env=self.environment)
+        while not self._answers():
+            if not self.running or time.perf_counter() - began > 300:
+                self.kill()
+                raise RuntimeError(f"{self.command}: {self.log.read_text()[-2000:]}")
+            time.sleep(0.0005)
+        self.start_seconds = time.perf_counter() - began
+        return self
+
+    def _answers(self):
+        try:
+            with NbdClient(self.socket) as client:
+                client.read(0, 4096)
+            return True
+        except (ConnectionError, FileNotFoundError):
+            return False
+
+    @property
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self):
+        """Ends it in good order; returns how long that took in seconds."""
+        began = time.perf_counter()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(300)
+        if code != 0:
+            raise RuntimeError(f"nbdkit exits with {code}: {self.log.read_text()[-2000:]}")
+        return time.perf_counter() - began
+
+    def kill(self):
+        if self.running:
+            self.process.kill()
+            self.process.wait()
+
+    def cpu_seconds(self):
+        """Processor time of all its threads, user and system."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        words = stat[stat.rindex(")") + 2:].split()
+        return (int(words[11]) + int(words[12])) / _TICKS
+
+    def memory(self):
+        """Resident bytes by kind, as the kernel counts them."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return {name: int(fields[name].split()[0]) * 1024
+                for name in ("VmRSS", "RssAnon", "RssShmem", "RssFile")}
+
+    def ask(self, command, timeout=600, **fields):
+        """One request on the control socket (docs/control-protocol.md); its result."""
+        request = json.dumps({"schema": 1, "command": command, **fields}) + "\n"
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(timeout)
+            connect_in(control, f"{self.image}.ckpt", "control.sock")
+            control.sendall(request.encode())
+            lines = map(json.loads, control.makefile("r"))
+            answer = next(line for line in lines if line["type"] != "progress")
+        if answer["type"] != "result":
+            raise RuntimeError(f"{command}: {answer['message']}")
+        return answer
+
+    def settle(self, seconds=600):
+        """Waits until the back-up has everything that changed and has applied what it confirmed."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.ask("status")
+            backup = status["backup"]
+            if (status["last_checkpoint"] and backup["unshipped_bytes"] == 0
+                    and backup["confirmed_bytes"] == 0):
+                return
+            if time.monotonic() > deadline or status["problem"]:
+                raise RuntimeError(f"the back-up does not catch up: {status}")
+            time.sleep(0.02)
+
+
+def connect_in(client, folder, name):
+    """Connects to a socket in a folder whose path may be too long for sun_path."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        client.connect(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)

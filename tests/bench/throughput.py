@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations and bytes a second: nbdkit's file plugin and ckpt in turn, each on a fresh image."""
+
+import statistics
+
+from load import Checkpoints, Job, run_fio
+from report import Row, ratios, spread
+from servers import GIB
+
+SECTION = "throughput"
+JOBS = [Job("4k random write, qd 1", "randwrite", "4k", 1),
+        Job("4k random write, qd 16", "randwrite", "4k", 16),
+        Job("256k sequential write, qd 8", "write", "256k", 8),
+        Job("4k random read, qd 16", "randread", "4k", 16)]
+# Not over and over: no block is written twice, so everything written is shipped as well.
+FIRST_PASS = Job("256k sequential write, qd 8, each block once", "write", "256k", 8, bytes=GIB)
+QUIET_BAR = 0.9
+BUSY_BAR = 0.7
+
+
+class Contender:
+    """One way to run: a server, its parameters, and whether checkpoints are taken meanwhile."""
+
+    def __init__(self, kind, io="", busy=False):
+        self.kind = kind
+        self.io = io
+        self.busy = busy
+        self.runs = []
+
+    @property
+    def title(self):
+        return f"io={self.io}, " + ("a checkpoint every second" if self.busy else "no checkpoint")
+
+    def run(self, place, job, seconds, how):
+        """One run on a fresh image."""
+        image = place.image(GIB, how)
+        server = place.serve(self.kind, image, *([f"io={self.io}"] if self.io else []))
+        if self.kind == "ckpt":
+            server.settle()
+        if self.busy:
+            with Checkpoints(server) as checkpoints:
+                result = run_fio(server, job, seconds)
+            result["checkpoints"] = checkpoints.outcomes
+        else:
+            result = run_fio(server, job, seconds)
+        server.kill()
+        self.runs.append(result)
+
+    def values(self, field):
+        return [run[field] for run in self.runs]
+
+
+def measure(place, options, say):
+    """The rows of all jobs. The rounds of a job run every contender once, the order turns around
+    from round to round."""
+    rows = []
+    for job in [*JOBS, FIRST_PASS]:
+        contenders = [Contender("file")]
+        for io in options.io:
+            contenders.append(Contender("ckpt", io))
+            contenders.append(Contender("ckpt", io, busy=True))
+        for number in range(options.rounds):
+            for contender in contenders[::-1] if number % 2 else contenders:
+                contender.run(place, job, options.seconds, options.image)
+            say(f"{job.name}: round {number + 1} of {options.rounds}")
+        rows += [compare(job, contenders[0], ours) for ours in contenders[1:]]
+    return rows
+
+
+def compare(job, theirs, ours):
+    """The row of one contender against the file plugin."""
+    sequential = job.block == "256k"
+    rate = "bytes_per_second" if sequential else "iops"
+    bar = None if job is FIRST_PASS else BUSY_BAR if ours.busy else QUIET_BAR
+    more = {"rate_unit": "B/s" if sequential else "1/s",
+            "file": spread(theirs.values(rate)), "ckpt": spread(ours.values(rate)),
+            "file_cpu_us": statistics.median(theirs.values("server_cpu_us")),
+            "ckpt_cpu_us": statistics.median(ours.values("server_cpu_us")),
+            "file_runs": theirs.runs, "ckpt_runs": ours.runs}
+    return Row(SECTION, f"{job.name}; {ours.title}",
+               ratios(ours.values(rate), theirs.values(rate)), "", bar, ">=", **more)

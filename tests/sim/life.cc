@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/life.h"
+
+namespace ckpt::sim {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+bool never_stop(uint64_t /*done*/, uint64_t /*total*/) { return true; }
+
+}  // namespace
+
+Life::Life(Machine& machine, History& history, const LifeOptions& options)
+    : machine_(machine),
+      history_(history),
+      options_(options),
+      plan_(options.plan),
+      random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))) {}
+
+void Life::report(const std::string& what) {
+  if (!what.empty()) {
+    machine_.scheduler.report_failure(what);
+  }
+}
+
+void Life::end_if_killed() const {
+  if (machine_.scheduler.dying()) {
+    sim_point();
+  }
+}
+
+std::vector<Version> Life::primary() const {
+  return read_versions(0, machine_.disk.cached(kImageName).value());
+}
+
+// Whether checkpoints may be void although nothing failed.
+bool Life::may_void() const {
+  return options_.errors || (plan_.short_timeouts && !options_.last) ||
+         plan_.server.volume.start.preserve.total_bytes < (1U << 20U);
+}
+
+void Life::run() {
+  if (!open()) {
+    ended_ = true;
+    return;
+  }
+  server_->start_pumps();
+  connect();
+  serve();
+  if (!stuck_ && (options_.last || random_.one_in(2))) {
+    settle();
+  }
+  if (!stuck_ && random_.one_in(2)) {
+    disconnect();
+    auto closed = server_->close();
+    end_if_killed();
+    expect(closed || options_.errors, "the server did not stop cleanly: " +
+                                          (closed ? "" : closed.error().message()));
+    closed_ = closed.has_value();
+  }
+  ended_ = true;
+}
+
+bool Life::open() {
+  ServerOptions options = plan_.server;
+  options.link_lost_one_in = options_.errors ? options.link_lost_one_in : 0;
+  auto server = Server::open(machine_, options);
+  end_if_killed();
+  if (!server) {
+    expect(options_.errors, "the server did not start: " + server.error().message());
+    return false;
+  }
+  server_ = std::move(*server);
+  history_.oracle.synced_all();
+  find_rollback();
+  if (server_->volume().status().state == "fenced") {
+    auto accepted = server_->volume().accept();
+    end_if_killed();
+    if (!accepted) {
+      expect(options_.errors, "accept: " + accepted.error().message());
+      return false;
+    }
+  }
+  check_backup();
+  return true;
+}
+
+// A rollback that a crash interrupted has been finished by the start, or never began.
+void Life::find_rollback() {
+  const Uuid timeline = server_->volume().status().timeline;
+  const bool first = history_.timeline.is_nil();
+  if (!first && timeline != history_.timeline) {
+    expect(history_.oracle.rolling_back(), "the timeline changed without a rollback");
+    history_.probes.hit("rollback finished by a start");
+    check_restored();
+    history_.oracle.end_rollback();
+  } else if (history_.oracle.rolling_back()) {
+    history_.probes.hit("rollback never began");
+    history_.oracle.cancel_rollback();
+  }
+  history_.timeline = timeline;
+}
+
+void Life::start_worker(const std::string& name, std::function<void()> work) {
+  {
+    const MutexLock lock(mutex_);
+    ++workers_;
+  }
+  machine_.scheduler.spawn(machine_.scheduler.process(), name, [this, work = std::move(work)] {
+    work();
+    const MutexLock lock(mutex_);
+    --workers_;
+    changed_.notify_all();
+  });
+}
+
+void Life::serve() {
+  for (uint32_t writer = 0; writer < plan_.writers; ++writer) {
+    start_worker("writer" + std::to_string(writer), [this, writer] { write_requests(writer); });
+  }
+  start_worker("control", [this] { control(); });
+  wait_for_workers();
+}
+
+void Life::wait_for_workers() {
+  const MutexLock lock(mutex_);
+  while (workers_ > 0) {
+    changed_.wait(mutex_);
+  }
+}
+
+// Nothing is in flight: a checkpoint must make both sides equal.
+void Life::settle() {
+  report(history_.oracle.check_primary(primary()));
+  bool done = checkpoint(!history_.image_syncs_failed);
+  if (!done && options_.last) {
+    // After a failed sync of the image only a rollback makes it trustworthy again.
+    roll_back();
+    done = checkpoint(true);
+  }
+  if (done) {
+    check_settled();
+  }
+}
+
+void Life::check_settled() {
+  if (!check_backup()) {
+    return;
+  }
+  const std::string wrong = history_.oracle.check_equal(primary(), history_.oracle.last_backup());
+  expect(wrong.empty(), "O5: after a checkpoint without writes since, " + wrong);
+  if (!server_->wait_applied()) {
+    return;
+  }
+  end_if_killed();
+  const auto image = machine_.disk.cached("state/store/backup.img");
+  expect(image.has_value(), "O5: there is no back-up image");
+  const std::string differs =
+      history_.oracle.check_equal(primary(), read_versions(0, image.value()));
+  expect(differs.empty(), "O5: the applied back-up image: " + differs);
+  history_.probes.hit("settled");
+}
+
+// ---- writers
+
+void Life::connect() {
+  clients_.clear();
+  for (uint32_t writer = 0; writer < plan_.writers; ++writer) {
+    if (writer > 0 && !plan_.own_connections) {
+      clients_.push_back(clients_.front());
+      continue;
+    }
+    auto client = server_->volume().gate().connect();
+    end_if_killed();
+    if (!client) {
+      report("a client was refused: " + client.error().message());
+      return;
+    }
+    clients_.push_back(*client);
+  }
+}
+
+void Life::disconnect() {
+  for (const ClientPtr& client : clients_) {
+    server_->volume().gate().disconnect(client);
+  }
+  clients_.clear();
+}
+
+void Life::enter_request() {
+  const MutexLock lock(mutex_);
+  while (paused_) {
+    changed_.wait(mutex_);
+  }
+  ++requests_;
+}
+
+void Life::leave_request() {
+  const MutexLock lock(mutex_);
+  --requests_;
+  changed_.notify_all();
+}
+
+void Life::pause_requests() {
+  const MutexLock lock(mutex_);
+  paused_ = true;
+  while (requests_ > 0) {
+    changed_.wait(mutex_);
+  }
+}
+
+void Life::resume_requests() {
+  const MutexLock lock(mutex_);
+  paused_ = false;
+  changed_.notify_all();
+}
+
+void Life::write_requests(uint32_t writer) {
+  SeededRandom random = random_.stream("writer" + std::to_string(writer));
+  const uint64_t count = random.between(1, plan_.requests);
+  for (uint64_t i = 0; i < count && !stuck_; ++i) {
+    enter_request();
+    one_request(writer, random);
+    leave_request();
+    if (plan_.long_pauses && random.one_in(8)) {
+      machine_.scheduler.sleep(seconds(random.between(1, 12)));
+    } else if (random.one_in(3)) {
+      machine_.scheduler.sleep(microseconds(random.below(3000)));
+    }
+  }
+}
+
+void Life::one_request(uint32_t writer, SeededRandom& random) {
+  if (writer >= clients_.size()) {
+    return;  // a rollback could not let clients in again
+  }
+  const ClientPtr client = clients_[writer];
+  const uint64_t kind = random.below(100);
+  if (kind < 84) {
+    do_change(*client, random, kind);
+  } else if (kind < 92) {
+    do_flush(*client);
+  } else {
+    do_read(*client, random);
+  }
+}
+
+SectorRange Life::draw_range(SeededRandom& random) const {
+  const uint64_t sectors = plan_.size_bytes / kSector;
+  uint64_t first = random.below(sectors);
+  if (!random.one_in(4)) {
+    // In the middle of the disk, over the boundary of two regions as well.
+    const uint64_t hot = (plan_.size_bytes / kBlockBytes / 2) - plan_.hot_blocks / 2;
+    first = hot * (kBlockBytes / kSector) + random.below(plan_.hot_blocks * kBlockBytes / kSector);
+  }
+  const uint64_t most = random.one_in(8) ? 300 : random.one_in(3) ? 40 : 8;
+  uint64_t end = first + random.between(1, most);
+  if (random.one_in(3)) {
+    // Whole blocks.
+    first = first / 8 * 8;
+    end = (end + 7) / 8 * 8;
+  }
+  return {first, std::min(end, sectors)};
+}
+
+void Life::do_change(Client& client, SeededRandom& random, uint64_t kind) {
+  Volume& volume = server_->volume();
+  const SectorRange range = draw_range(random);
+  const bool fua = random.one_in(12);
+  const uint64_t offset = range.first * kSector;
+  const bool zero = kind >= 60;
+  const RequestPtr request = zero ? history_.oracle.begin_zero(range)
+                                  : history_.oracle.begin_write(range);
+  Result<> done;
+  if (zero) {
+    machine_.scheduler.event("> zero", "", range.first, range.end);
+    done = volume.zero(client, {offset, range.bytes()}, kind >= 72, fua);
+  } else {
+    machine_.scheduler.event("> write", "", range.first, range.end);
+    std::vector<std::byte> buffer(range.bytes());
+    fill_sectors(range.first, request->version, buffer);
+    done = volume.write(client, offset, buffer, fua);
+  }
+  end_if_killed();
+  machine_.scheduler.event(done ? "< done" : "< failed", "", request->number);
+  history_.oracle.end(request, done.has_value(), fua);
+  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+         "P15: a write failed: " + (done ? "" : done.error().message()));
+}
+
+void Life::do_flush(Client& client) {
+  const Moment issued = history_.oracle.begin_flush();
+  auto done = server_->volume().flush(client);
+  end_if_killed();
+  machine_.scheduler.event(done ? "< flushed" : "< not flushed");
+  if (done) {
+    history_.oracle.end_flush(issued);
+  }
+  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+         "a flush failed: " + (done ? "" : done.error().message()));
+}
+
+void Life::do_read(Client& client, SeededRandom& random) {
+  const SectorRange range = draw_range(random);
+  const size_t era = history_.oracle.era();
+  const Moment issued = history_.oracle.begin_read();
+  std::vector<std::byte> buffer(range.bytes());
+  auto done = server_->volume().read(client, range.first * kSector, buffer);
+  end_if_killed();
+  if (done && !history_.oracle.rolling_back() && era == history_.oracle.era()) {
+    report(history_.oracle.end_read(issued, range.first, read_versions(range.first, buffer)));
+  }
+  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+         "a read failed: " + (done ? "" : done.error().message()));
+}
+
+// ---- control
+
+void Life::control() {
+  for (uint32_t i = 0; i < plan_.controls && !stuck_; ++i) {
+    machine_.scheduler.sleep(microseconds(random_.below(20000)));
+    if (random_.one_in(plan_.rollback_one_in)) {
+      roll_back();
+    } else if (random_.one_in(6)) {
+      check_verify();
+    } else {
+      checkpoint(false);
+    }
+  }
+}
+
+// Whether there is a new one now.
+bool Life::checkpoint(bool must) {
+  const std::string name = "c" + std::to_string(++history_.checkpoints);
+  CheckpointRequest request{.name = name, .message = "", .timeout = seconds(60)};
+  if (plan_.short_timeouts && !options_.last && random_.one_in(3)) {
+    request.timeout = milliseconds(random_.below(30));
+  }
+  history_.oracle.begin_checkpoint(name);
+  machine_.scheduler.event("> checkpoint", "", history_.checkpoints);
+  auto made = server_->volume().checkpoint(request);
+  end_if_killed();
+  if (made) {
+    const uint64_t number = made->checkpoint.id.number.value;
+    machine_.scheduler.event("< checkpoint", "", number);
+    report(history_.oracle.end_checkpoint(name, number));
+    history_.probes.hit("checkpoint");
+    if (random_.one_in(2)) {
+      check_backup();
+    }
+    return true;
+  }
+  const bool unknown = made.error().kind == ErrorKind::kTimeout;
+  machine_.scheduler.event(unknown ? "< checkpoint?" : "< no checkpoint", "", history_.checkpoints);
+  history_.oracle.end_checkpoint(name, unknown ? Existence::kUnknown : Existence::kVoid);
+  history_.probes.hit(unknown ? "checkpoint of unknown outcome" : "void checkpoint");
+  expect((may_void() && !(must && options_.last)) || history_.image_syncs_failed,
+         "O8: no checkpoint: " + made.error().message());
+  return false;
+}
+
+// False: there is nothing to compare, or it could not be read.
+bool Life::check_backup() {
+  auto kept = server_->store().checkpoints();
+  end_if_killed();
+  if (!kept || kept->empty()) {
+    expect(kept || options_.errors, "the store's checkpoints cannot be listed");
+    report(kept ? history_.oracle.check_no_backup() : "");
+    return false;
+  }
+  auto content = server_->read_backup();
+  end_if_killed();
+  auto again = server_->store().checkpoints();
+  end_if_killed();
+  if (!content || !again || again->back().id.number != kept->back().id.number) {
+    expect(content || options_.errors, "the back-up cannot be read");
+    return false;
+  }
+  const CheckpointInfo& last = kept->back();
+  report(history_.oracle.check_backup(last.name, last.id.number.value, read_versions(0, *content)));
+  return true;
+}
+
+void Life::check_verify() {
+  auto verified = server_->volume().verify(never_stop);
+  end_if_killed();
+  if (verified) {
+    history_.probes.hit("verify");
+    expect(verified->mismatched_bytes == 0 || history_.image_syncs_failed,
+           "verify: " + std::to_string(verified->mismatched_bytes) +
+               " bytes differ that do not count as changed");
+  } else {
+    expect(options_.errors || verified.error().kind == ErrorKind::kNotFound,
+           "verify failed: " + verified.error().message());
+  }
+}
+
+void Life::roll_back() {
+  if (!check_backup()) {
+    return;
+  }
+  const auto policy = static_cast<ClientPolicy>(random_.below(3));
+  const bool quiet = policy == ClientPolicy::kRefuse || random_.one_in(2);
+  if (quiet) {
+    pause_requests();
+  }
+  if (policy == ClientPolicy::kRefuse) {
+    disconnect();
+  }
+  history_.oracle.begin_rollback();
+  machine_.scheduler.event("> rollback", "", history_.oracle.last_number());
+  auto outcome = server_->volume().roll_back({.checkpoint = "last", .clients = policy}, never_stop);
+  end_if_killed();
+  if (!after_roll_back(outcome, quiet)) {
+    stuck_ = true;
+  }
+  if (!stuck_ && policy != ClientPolicy::kKeep) {
+    auto accepted = server_->volume().accept();
+    end_if_killed();
+    expect(accepted || options_.errors, "accept failed");
+    stuck_ = !accepted;
+    if (accepted && (outcome || policy == ClientPolicy::kRefuse)) {
+      connect();
+    }
+  }
+  if (stuck_) {
+    machine_.scheduler.stop();
+  }
+  resume_requests();
+}
+
+// False: it stopped half-way.
+bool Life::after_roll_back(const Result<RollbackOutcome>& outcome, bool quiet) {
+  const Uuid timeline = server_->volume().status().timeline;
+  machine_.scheduler.event(outcome ? "< rolled back" : "< not rolled back");
+  if (timeline != history_.timeline) {
+    history_.probes.hit("rollback");
+    history_.timeline = timeline;
+    if (quiet) {
+      check_restored();
+    }
+    history_.oracle.end_rollback();
+    return true;
+  }
+  expect(!outcome, "a rollback succeeded, and the timeline is the old one");
+  const ErrorKind kind = outcome ? ErrorKind::kIo : outcome.error().kind;
+  expect(options_.errors || kind == ErrorKind::kBusy || kind == ErrorKind::kNotFound,
+         "a rollback failed: " + (outcome ? "" : outcome.error().message()));
+  if (kind == ErrorKind::kHalfway) {
+    history_.probes.hit("rollback half-way");
+    return false;
+  }
+  if (!options_.errors) {
+    history_.oracle.cancel_rollback();
+  }
+  return true;
+}
+
+void Life::check_restored() {
+  const std::string wrong = history_.oracle.check_equal(primary(), history_.oracle.last_backup());
+  expect(wrong.empty(), "O2: after a rollback to checkpoint " +
+                            std::to_string(history_.oracle.last_number()) + ", " + wrong);
+}
+
+}  // namespace ckpt::sim

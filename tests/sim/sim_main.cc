@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// sim --seeds N [--seed S] [--planted NAME] [--verbose]: runs seeds until one fails.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "tests/sim/planted.h"
+#include "tests/sim/world.h"
+
+namespace ckpt::sim {
+namespace {
+
+// One seed of so many runs twice, and must be the same run.
+constexpr uint64_t kTwiceOneIn = 64;
+
+struct Arguments {
+  uint64_t seeds = 1;
+  uint64_t first = 1;
+  std::string planted;
+  bool verbose = false;
+};
+
+[[noreturn]] void usage() {
+  std::fputs("usage: sim [--seeds N] [--seed S] [--planted NAME] [--verbose]\n", stderr);
+  std::exit(2);
+}
+
+Arguments parse(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    if (name == "--verbose") {
+      arguments.verbose = true;
+      continue;
+    }
+    if (i + 1 >= argc) {
+      usage();
+    }
+    const char* const value = argv[++i];
+    if (name == "--seeds") {
+      arguments.seeds = std::strtoull(value, nullptr, 10);
+    } else if (name == "--seed") {
+      arguments.first = std::strtoull(value, nullptr, 10);
+    } else if (name == "--planted") {
+      arguments.planted = value;
+    } else {
+      usage();
+    }
+  }
+  return arguments;
+}
+
+struct Run {
+  bool good = false;
+  uint64_t hash = 0;
+  uint64_t steps = 0;
+};
+
+Run run_seed(uint64_t seed, Probes& probes) {
+  const Plan plan = draw_plan(seed);
+  World world(plan, probes);
+  Run run;
+  run.good = world.run();
+  run.hash = world.trace_hash();
+  run.steps = world.steps();
+  if (!run.good) {
+    std::printf("%s", world.failure().c_str());
+  }
+  return run;
+}
+
+bool run_one(uint64_t seed, Probes& probes, bool verbose) {
+  const Run run = run_seed(seed, probes);
+  if (verbose) {
+    std::printf("seed %llu: %llu steps, hash %016llx; %s\n", static_cast<unsigned long long>(seed),
+                static_cast<unsigned long long>(run.steps), static_cast<unsigned long long>(run.hash),
+                describe(draw_plan(seed)).c_str());
+  }
+  if (run.good && seed % kTwiceOneIn == 0) {
+    Probes again;
+    if (run_seed(seed, again).hash != run.hash) {
+      std::printf("seed %llu: two runs differ\n", static_cast<unsigned long long>(seed));
+      return false;
+    }
+  }
+  return run.good;
+}
+
+int run_all(const Arguments& arguments) {
+  Probes probes;
+  const auto began = std::chrono::steady_clock::now();
+  for (uint64_t i = 0; i < arguments.seeds; ++i) {
+    if (!run_one(arguments.first + i, probes, arguments.verbose)) {
+      std::printf("%llu seeds, 1 failure\n", static_cast<unsigned long long>(i + 1));
+      return 1;
+    }
+  }
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - began;
+  if (arguments.verbose || arguments.seeds >= 1000) {
+    for (const auto& [name, count] : probes.counts()) {
+      std::printf("%10llu  %s\n", static_cast<unsigned long long>(count), name.c_str());
+    }
+  }
+  std::printf("%llu seeds, 0 failures, %.0f seeds/s\n",
+              static_cast<unsigned long long>(arguments.seeds),
+              static_cast<double>(arguments.seeds) / time.count());
+  if (!arguments.planted.empty() && !planted_was_reached()) {
+    std::printf("the planted bug %s was never reached\n", arguments.planted.c_str());
+    return 2;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace ckpt::sim
+
+int main(int argc, char** argv) {
+  const ckpt::sim::Arguments arguments = ckpt::sim::parse(argc, argv);
+  ckpt::sim::plant(arguments.planted);
+  return ckpt::sim::run_all(arguments);
+}

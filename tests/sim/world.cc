@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/world.h"
+
+#include <cerrno>
+
+namespace ckpt::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr uint64_t kStepsMax = 20'000'000;  // more in one life: it does not end
+constexpr SteadyTime kLifeMax = std::chrono::minutes(30);
+
+}  // namespace
+
+World::World(const Plan& plan, Probes& probes)
+    : plan_(plan),
+      random_(SeededRandom(plan.seed).stream("world")),
+      scheduler_(plan.scheduler),
+      disk_(scheduler_, {.name = "disk", .tells_holes = !random_.one_in(8)},
+            random_.stream("disk")),
+      memory_(scheduler_),
+      faults_(random_.stream("faults")),
+      guard_(disk_, plan.server.volume.start.region_bytes,
+             [this](const std::string& what) { report(what); }),
+      machine_{scheduler_, disk_, memory_, guard_, "boot0", scheduler_.clock().wall()},
+      history_{Oracle(plan.size_bytes / kSector), {}, 0, false, probes} {
+  scheduler_.advance(seconds(5));
+}
+
+World::~World() {
+  disk_.set_faults(nullptr);
+  memory_.set_faults(nullptr);
+}
+
+std::string World::failure() const {
+  return "seed " + std::to_string(plan_.seed) + ": " + scheduler_.failure() + "\n  plan: " +
+         describe(plan_) + "\n" + scheduler_.trace().last_events();
+}
+
+bool World::run() {
+  make_image();
+  for (uint32_t i = 0; i < plan_.lives && !scheduler_.failed(); ++i) {
+    live(false);
+    if (!scheduler_.failed() && random_.one_in(2)) {
+      look();
+    }
+  }
+  if (!scheduler_.failed()) {
+    live(true);
+  }
+  return !scheduler_.failed();
+}
+
+// An image that may hold something before it is protected.
+void World::make_image() {
+  const std::unique_ptr<Directory> root = disk_.root();
+  auto image = root->open(kImageName, OpenMode::kCreate);
+  CKPT_CHECK(image && (*image)->resize(plan_.size_bytes) && (*image)->sync() && root->sync());
+  for (uint64_t i = random_.below(4); i > 0; --i) {
+    tamper();
+  }
+}
+
+void World::tamper() {
+  const uint64_t sectors = plan_.size_bytes / kSector;
+  const uint64_t first = random_.below(sectors);
+  const SectorRange range{first, std::min(sectors, first + random_.between(1, 20))};
+  const RequestPtr request = history_.oracle.tamper(range);
+  std::vector<std::byte> bytes(range.bytes());
+  fill_sectors(range.first, request->version, bytes);
+  disk_.tamper(kImageName, range.first * kSector, bytes);
+  scheduler_.event("tamper", "", range.first, range.end);
+}
+
+// ---- lives
+
+void World::live(bool last) {
+  const bool errors = plan_.has_errors() && !last;
+  switch_errors(errors);
+  Life life(machine_, history_,
+            {.plan = plan_,
+             .errors = errors || (plan_.server.link_lost_one_in != 0 && !last),
+             .last = last,
+             .number = ++lives_});
+  const ProcessId process = scheduler_.new_process();
+  scheduler_.event("life", "", lives_, process);
+  scheduler_.spawn(process, "main", [&life] { life.run(); });
+  run_life(life, process, last);
+  volume_exists_ = true;
+}
+
+void World::run_life(Life& life, ProcessId process, bool last) {
+  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(6);
+  const uint64_t steps = crashes ? draw_steps() : kStepsMax;
+  const RunEnd end = scheduler_.run({.steps = steps, .time = kLifeMax});
+  if (end == RunEnd::kTime || (end == RunEnd::kSteps && !crashes)) {
+    report("O8: the load does not come to its end:\n" + scheduler_.describe_fibers());
+  }
+  end_life(process);
+  if (!scheduler_.failed()) {
+    history_.probes.hit(!life.ended()   ? "life ended by a crash"
+                        : life.closed() ? "life ended by a stop"
+                                        : "life ended without a stop");
+    crash(last ? Crash::kKill : draw_crash());
+  }
+}
+
+// From the first step of a start to the last of a long life.
+uint64_t World::draw_steps() {
+  const uint64_t magnitude = random_.between(2, 14);
+  return random_.between(1, uint64_t{1} << magnitude);
+}
+
+World::Crash World::draw_crash() {
+  // A sync that failed is told once. Whoever opens the file again cannot know, and no program can
+  // cope with what is lost later: so it is lost now.
+  if (sync_failed_) {
+    return Crash::kPower;
+  }
+  if (plan_.power_losses && (!plan_.kills || random_.one_in(2))) {
+    return Crash::kPower;
+  }
+  return Crash::kKill;
+}
+
+void World::switch_errors(bool on) {
+  faults_.clear();
+  disk_.set_faults(on ? &faults_ : nullptr);
+  memory_.set_faults(on ? &faults_ : nullptr);
+  disk_.set_capacity_bytes(uint64_t{1} << 40U);
+  if (!on) {
+    return;
+  }
+  const auto add = [this](DiskOperation operation, const char* under, uint64_t one_in, int error) {
+    faults_.add({.operation = operation, .path_begin = under, .one_in = one_in, .error = error});
+  };
+  add(DiskOperation::kWrite, "image", plan_.image_write_error_one_in, EIO);
+  add(DiskOperation::kZero, "image", plan_.image_write_error_one_in, EIO);
+  add(DiskOperation::kRead, "image", plan_.image_read_error_one_in, EIO);
+  add(DiskOperation::kSync, "image", plan_.image_sync_error_one_in, EIO);
+  for (const DiskOperation operation : {DiskOperation::kWrite, DiskOperation::kSync}) {
+    // The longer path first: the store's is under the volume's.
+    add(operation, "state/store", plan_.store_error_one_in, EIO);
+    add(operation, "state/", plan_.state_error_one_in, EIO);
+  }
+  add(DiskOperation::kSharedAllocate, "", plan_.memory_full_one_in, ENOSPC);
+  if (plan_.no_space) {
+    disk_.set_capacity_bytes(disk_.used_bytes() + random_.below(1U << 20U));
+  }
+  if (plan_.state_error_one_in != 0 || plan_.no_space) {
+    guard_.excuse_marks();
+  }
+}
+
+void World::end_life(ProcessId process) {
+  sync_failed_ = faults_.count(DiskOperation::kSync) > 0;
+  history_.image_syncs_failed = history_.image_syncs_failed || faults_.failed_syncs(kImageName) > 0;
+  disk_.set_faults(nullptr);
+  memory_.set_faults(nullptr);
+  scheduler_.kill(process);
+  guard_.restart();
+}
+
+// ---- crashes
+
+void World::crash(Crash kind) {
+  if (kind == Crash::kPower) {
+    lose_power();
+  } else {
+    disk_.land_some_zombies();
+    scheduler_.advance(milliseconds(random_.below(50)));
+    disk_.land_zombies();
+  }
+  const std::vector<Version> image = read_versions(0, disk_.cached(kImageName).value());
+  report(history_.oracle.check_crash(image, kind == Crash::kPower, history_.image_syncs_failed));
+  if (plan_.tampering && random_.one_in(3)) {
+    // A write of the server's own may be stamped up to a second after its death.
+    scheduler_.advance(seconds(3));
+    tamper();
+  }
+  scheduler_.advance(milliseconds(random_.between(5, 500)));
+}
+
+void World::lose_power() {
+  disk_.power_loss();
+  memory_.power_loss();
+  scheduler_.advance(seconds(random_.between(1, 60)));
+  machine_.boot_id = "boot" + std::to_string(++boots_);
+  machine_.boot_time = scheduler_.clock().wall();
+  scheduler_.advance(seconds(1));
+  history_.probes.hit("loss of power");
+}
+
+// O3: starts, looks which blocks count as changed, and dies.
+void World::look() {
+  std::optional<Result<Probe>> found;
+  const ProcessId process = scheduler_.new_process();
+  scheduler_.spawn(process, "probe",
+                   [&] { found.emplace(probe(machine_, plan_.server)); });
+  const bool crashes = plan_.has_crashes() && random_.one_in(3);
+  scheduler_.run({.steps = crashes ? draw_steps() : kStepsMax});
+  scheduler_.kill(process);
+  guard_.restart();
+  if (found && !*found) {
+    report("a start failed: " + found->error().message());
+  } else if (found) {
+    check_changed(**found);
+  }
+  if (!scheduler_.failed()) {
+    sync_failed_ = false;
+    crash(draw_crash());
+  }
+}
+
+void World::check_changed(const Probe& found) {
+  if (found.backup.empty()) {
+    return;
+  }
+  history_.probes.hit("looked at what counts as changed");
+  const std::vector<std::byte> image = disk_.cached(kImageName).value();
+  for (uint64_t block = 0; block < found.changed.size(); ++block) {
+    const ByteRange range = bytes_of({block, block + 1}, plan_.size_bytes);
+    const bool equal =
+        std::equal(image.begin() + static_cast<ptrdiff_t>(range.offset),
+                   image.begin() + static_cast<ptrdiff_t>(range.end()),
+                   found.backup.begin() + static_cast<ptrdiff_t>(range.offset));
+    if (!equal && !found.changed[block] && !history_.image_syncs_failed) {
+      report("O3: block " + std::to_string(block) +
+             " differs from the store's checkpoint and does not count as changed");
+    }
+  }
+}
+
+}  // namespace ckpt::sim

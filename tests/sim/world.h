@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// One seed: a machine, the lives of a server on it, and what happens in between.
+#pragma once
+
+#include "tests/sim/life.h"
+#include "tests/sim/volume_guard.h"
+
+namespace ckpt::sim {
+
+// Lifetime: one at a time (the scheduler's rule).
+class World {
+ public:
+  World(const Plan& plan, Probes& probes);
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  // False: something promised was not kept; failure() says what, and what happened last.
+  bool run();
+  [[nodiscard]] std::string failure() const;
+  [[nodiscard]] uint64_t trace_hash() const { return scheduler_.trace_hash(); }
+  [[nodiscard]] uint64_t steps() const { return scheduler_.steps(); }
+
+ private:
+  enum class Crash { kNone, kKill, kPower };
+
+  void make_image();
+  void live(bool last);
+  void run_life(Life& life, ProcessId process, bool last);
+  void switch_errors(bool on);
+  void end_life(ProcessId process);
+  void crash(Crash kind);
+  void lose_power();
+  void tamper();
+  void look();
+  void check_changed(const Probe& found);
+  [[nodiscard]] Crash draw_crash();
+  [[nodiscard]] uint64_t draw_steps();
+  void report(const std::string& what) {
+    if (!what.empty()) {
+      scheduler_.report_failure(what);
+    }
+  }
+
+  const Plan& plan_;
+  SeededRandom random_;
+  Scheduler scheduler_;
+  SimDisk disk_;
+  SimMemory memory_;
+  RandomFaults faults_;
+  VolumeGuard guard_;
+  Machine machine_;
+  History history_;
+  uint64_t boots_ = 0;
+  uint64_t lives_ = 0;
+  bool volume_exists_ = false;
+  bool sync_failed_ = false;  // in this life
+};
+
+}  // namespace ckpt::sim
