@@ -112,13 +112,13 @@ Result<> uring_available() {
 
 Result<> uring_transfer(int fd, TransferKind kind, std::span<const Transfer> transfers) {
   Result<> outcome;
-  if (!rings_enabled.load()) {
+  // Without a ring, for limits that only some threads meet, the same is done one after the other.
+  if (!rings_enabled.load() || this_threads_ring().error() != 0) {
     for (size_t i = 0; i < transfers.size() && outcome; ++i) {
       outcome = plain_transfer(fd, kind, transfers[i]);
     }
     return outcome;
   }
-  CKPT_TRY(uring_available());
   for (size_t at = 0; at < transfers.size(); at += kRingDepth) {
     const auto part = transfers.subspan(at, std::min<size_t>(kRingDepth, transfers.size() - at));
     if (auto done = this_threads_ring().transfer(fd, kind, part); !done && outcome) {

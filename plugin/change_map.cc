@@ -116,6 +116,18 @@ bool ChangeMap::any(BlockRange blocks) const {
   return false;
 }
 
+bool ChangeMap::any_flagged(BlockRange blocks) const {
+  const BlockRange regions = geometry_.regions_of(blocks);
+  for (uint64_t region = regions.first; region < regions.end; ++region) {
+    const BlockRange all = geometry_.region_blocks(region);
+    const BlockRange part{std::max(blocks.first, all.first), std::min(blocks.end, all.end)};
+    if (flags_[region].load() != 0 && any(part)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::optional<BlockRange> ChangeMap::next_run(BlockRange blocks) const {
   std::vector<BlockRange> runs;
   for (uint64_t base = blocks.first / 64 * 64; base < blocks.end; base += 64) {

@@ -49,6 +49,9 @@ class ChangeMap {
   // Clears the bits of blocks; the runs that were set, ascending, are appended to taken.
   void take(BlockRange blocks, std::vector<BlockRange>& taken);
   [[nodiscard]] bool any(BlockRange blocks) const;
+  // The same, without touching the memory of regions that hold no bits: it may not be backed. Not
+  // for a map that is tidied meanwhile.
+  [[nodiscard]] bool any_flagged(BlockRange blocks) const;
   // The first run of set bits that begins in blocks, cut off at their end.
   [[nodiscard]] std::optional<BlockRange> next_run(BlockRange blocks) const;
   // The region at or after `from` that may hold a set bit.

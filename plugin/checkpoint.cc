@@ -40,7 +40,7 @@ Result<CheckpointOutcome> CheckpointMaker::take(const CheckpointRequest& request
   const MutexLock lock(mutex_);
   while (!ticket->result) {
     const SteadyTime now = disk_.clock.steady();
-    if (now >= deadline) {
+    if (now >= deadline || stopping_) {
       return give_up(*ticket);
     }
     answered_.wait_for(mutex_, deadline - now);
@@ -49,7 +49,9 @@ Result<CheckpointOutcome> CheckpointMaker::take(const CheckpointRequest& request
 }
 
 Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket) {
-  const std::string time = std::to_string(ticket.request.timeout.count()) + " ms are over";
+  const std::string time = stopping_
+                               ? "the server stops"
+                               : std::to_string(ticket.request.timeout.count()) + " ms are over";
   if (ticket.is_sent) {
     return fail(ErrorKind::kTimeout, time +
                                          ": the checkpoint was sent and not yet answered; it may "
@@ -184,6 +186,11 @@ void CheckpointMaker::void_closed(const Error& error) {
 }
 
 void CheckpointMaker::complete() {
+  // Once more: a copy may have been lost after the last look, and before the last bit was taken.
+  if (auto reason = reason_to_void()) {
+    void_closed(*reason);
+    return;
+  }
   if (!commit_to_confirm()) {
     return;
   }
@@ -284,6 +291,25 @@ void CheckpointMaker::settle(HandshakeRow row) {
   } else if (stage_ == Stage::kUnknown) {
     void_closed(failure_);
   }
+}
+
+void CheckpointMaker::void_lost(const Error& reason) {
+  if (stage_ == Stage::kShipping) {
+    void_closed(reason);
+  }
+}
+
+void CheckpointMaker::leave() {
+  if (disk_.epochs.closed() != nullptr) {
+    disk_.epochs.merge_closed();
+    stage_ = Stage::kIdle;
+  }
+}
+
+void CheckpointMaker::stop() {
+  const MutexLock lock(mutex_);
+  stopping_ = true;
+  answered_.notify_all();
 }
 
 void CheckpointMaker::doubt(const Error& reason) {

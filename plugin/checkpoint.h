@@ -33,6 +33,12 @@ class CheckpointMaker {
   // Voids what is in progress or in the queue; the reason is what callers are told. Not while the
   // outcome is unknown. The closed epoch's writers must leave soon.
   void cancel(const std::string& reason);
+  // The session was lost while it was being shipped: what the store had of it is gone.
+  void void_lost(const Error& reason);
+  // Whatever the closed epoch waits for: its blocks stay changed. The open intent says the rest.
+  void leave();
+  // Callers wait no longer: the server stops.
+  void stop();
   // A written map that only waits for the image's sync is kept: its blocks stay changed.
   void fold();
 
@@ -93,6 +99,7 @@ class CheckpointMaker {
   Mutex mutex_;
   CondVar answered_;
   std::deque<TicketPtr> queue_ CKPT_GUARDED_BY(mutex_);
+  bool stopping_ CKPT_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace ckpt

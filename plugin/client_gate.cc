@@ -15,36 +15,31 @@ Unexpected shut_out(const std::string& why) { return fail(ErrorKind::kFenced, wh
 }  // namespace
 
 Result<std::shared_ptr<Client>> ClientGate::connect() {
-  uint32_t count = 0;
   auto client = std::make_shared<Client>();
-  {
-    const MutexLock lock(mutex_);
-    if (refusing_) {
-      return shut_out(
-          "the disk was rolled back while clients were connected; when their caches are gone, let "
-          "clients connect again with: ckpt-tool accept");
-    }
-    clients_.insert(client);
-    count = static_cast<uint32_t>(clients_.size());
+  const MutexLock lock(mutex_);
+  if (refusing_) {
+    return shut_out(
+        "the disk was rolled back while clients were connected; when their caches are gone, let "
+        "clients connect again with: ckpt-tool accept");
   }
-  if (listener_) {
-    listener_(count);
-  }
+  clients_.insert(client);
+  announce();
   return client;
 }
 
 void ClientGate::disconnect(const std::shared_ptr<Client>& client) {
-  uint32_t count = 0;
-  {
-    const MutexLock lock(mutex_);
-    clients_.erase(client);
-    count = static_cast<uint32_t>(clients_.size());
-    Client* self = client.get();
-    writer_.compare_exchange_strong(self, nullptr);
-    changed_.notify_all();
-  }
+  const MutexLock lock(mutex_);
+  clients_.erase(client);
+  Client* self = client.get();
+  writer_.compare_exchange_strong(self, nullptr);
+  changed_.notify_all();
+  announce();
+}
+
+// Under the lock: the listener must hear the counts in their order.
+void ClientGate::announce() {
   if (listener_) {
-    listener_(count);
+    listener_(static_cast<uint32_t>(clients_.size()));
   }
 }
 
@@ -65,6 +60,9 @@ Result<> ClientGate::enter(Client& client, bool is_write) {
       return admitted;
     }
     leave(client);
+    if (state_.load() == State::kShut) {
+      return shut_out("a rollback stopped half-way; it goes on when the server is started again");
+    }
     if (client.cut_off.load()) {
       return shut_out("the disk is being rolled back under this connection");
     }
@@ -136,7 +134,7 @@ void ClientGate::wait_idle(const Client& client) {
 
 void ClientGate::wait_until_open() {
   const MutexLock lock(mutex_);
-  while (state_.load() != State::kOpen) {
+  while (state_.load() == State::kHeld) {
     changed_.wait_for(mutex_, kLook);
   }
 }
@@ -170,6 +168,13 @@ void ClientGate::open(bool refuse_new) {
   const MutexLock lock(mutex_);
   refusing_ = refuse_new;
   state_.store(State::kOpen);
+  changed_.notify_all();
+}
+
+void ClientGate::shut() {
+  const MutexLock lock(mutex_);
+  refusing_ = true;
+  state_.store(State::kShut);
   changed_.notify_all();
 }
 

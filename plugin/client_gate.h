@@ -54,11 +54,14 @@ class ClientGate {
   Result<> close(ClientPolicy policy, std::chrono::nanoseconds patience);
   // Lets requests in again. With refuse_new, nobody new until accept().
   void open(bool refuse_new);
+  // A rollback stopped half-way: all requests fail, held ones too, and nobody may connect.
+  void shut();
   void accept();
   [[nodiscard]] bool is_refusing();
 
  private:
-  enum class State { kOpen, kHeld };
+  enum class State { kOpen, kHeld, kShut };
+  void announce() CKPT_REQUIRES(mutex_);
   Result<> admit(Client& client, bool is_write);
   Result<> take_over(Client& client);
   void wait_until_open();

@@ -15,8 +15,10 @@
 namespace ckpt {
 namespace {
 
+using std::chrono::milliseconds;
+
 // A refusal is a few bytes into an empty socket buffer.
-constexpr std::chrono::milliseconds kRefusalTimeout{100};
+constexpr milliseconds kRefusalTimeout{100};
 // accept(2) that fails for want of descriptors or memory is tried again after this.
 constexpr timespec kAcceptPause{0, 100'000'000};
 
@@ -112,8 +114,6 @@ void ControlServer::accept_clients() {
     if (::poll(entries.data(), entries.size(), -1) < 0) {
       continue;
     }
-    uint64_t count = 0;
-    (void)!::read(wake_.get(), &count, sizeof(count));
     reap();
     if (stopping_ || (entries[0].revents & POLLIN) == 0) {
       continue;
@@ -128,6 +128,9 @@ void ControlServer::accept_clients() {
 }
 
 void ControlServer::reap() {
+  // Before the look at the clients: one that is done after it wakes us again.
+  uint64_t count = 0;
+  (void)!::read(wake_.get(), &count, sizeof(count));
   const auto is_done = [](const std::unique_ptr<Client>& client) {
     if (!client->done) {
       return false;
@@ -144,12 +147,26 @@ void ControlServer::admit(UniqueFd fd) {
   if (!uid || !peer_allowed(*uid, ::geteuid())) {
     refuse(client->connection,
            {ErrorKind::kIo, EACCES, "control.sock: only root and the server's own user may ask"});
-  } else if (clients_.size() >= limits_.connections_max) {
+  } else if (!wait_for_place()) {
     refuse(client->connection,
            {ErrorKind::kBusy, 0, "control.sock: too many connections: try again"});
   } else {
     launch(std::move(client));
   }
+}
+
+bool ControlServer::wait_for_place() {
+  const auto until = std::chrono::steady_clock::now() + limits_.place_timeout;
+  while (clients_.size() >= limits_.connections_max && !stopping_) {
+    const auto left =
+        std::chrono::ceil<milliseconds>(until - std::chrono::steady_clock::now()).count();
+    pollfd entry{wake_.get(), POLLIN, 0};
+    if (left <= 0 || ::poll(&entry, 1, static_cast<int>(left)) == 0) {
+      break;
+    }
+    reap();
+  }
+  return clients_.size() < limits_.connections_max;
 }
 
 void ControlServer::launch(std::unique_ptr<Client> client) {

@@ -17,6 +17,8 @@ namespace ckpt {
 
 struct ControlLimits {
   size_t connections_max = 32;
+  // How long a new one waits for a place: one that has just closed keeps its own a moment longer.
+  std::chrono::milliseconds place_timeout{1000};
   // For a whole request line, from when the server waits for it.
   std::chrono::milliseconds request_timeout{10000};
   // For a whole line of an answer; a client that does not read for so long is taken for gone.
@@ -60,6 +62,7 @@ class ControlServer {
   void accept_clients();
   void admit(UniqueFd fd);
   void launch(std::unique_ptr<Client> client);
+  bool wait_for_place();
   void reap();
   void serve(Client& client) noexcept;
   void serve_requests(ControlConnection& connection);

@@ -53,6 +53,7 @@ struct Disk {
   Clock& clock;
   std::unique_ptr<std::atomic<uint16_t>[]> heat;  // writes a region since the last cut, saturating
   Waker shipper;
+  std::atomic<bool> wake_by_volume{true};  // off while the unshipped ones are not worth sending
   uint64_t batch_blocks = 1024;            // so many unshipped ones wake the shipper
   std::atomic<int64_t> stall_epoch_ns{0};  // the longest that a cut made a write wait: this epoch
   std::atomic<int64_t> stall_max_ns{0};    // and ever
@@ -60,9 +61,9 @@ struct Disk {
 
   // Whether a block may differ from the store's checkpoint.
   [[nodiscard]] bool is_changed(BlockRange blocks) const {
-    const EpochObject* const closed = epochs.closed();
-    return epochs.current().written.any(blocks) ||
-           (closed != nullptr && closed->written.any(blocks));
+    const auto [current, closed] = epochs.both();
+    return current->written.any_flagged(blocks) ||
+           (closed != nullptr && closed->written.any_flagged(blocks));
   }
   [[nodiscard]] uint64_t changed_blocks() const {
     const EpochObject* const closed = epochs.closed();

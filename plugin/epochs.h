@@ -50,6 +50,12 @@ class Epochs {
   [[nodiscard]] EpochObject* closed() const { return closed_.load(); }
   [[nodiscard]] Epoch number() const { return Epoch{current().number.load()}; }
   void set_number(Epoch number) { current().number.store(number.value); }
+  struct Both {
+    const EpochObject* current;
+    const EpochObject* closed;  // null: none
+  };
+  // The two as they were at one instant: a cut in between would hide one epoch's bits.
+  [[nodiscard]] Both both() const;
   // Whether the closed object's writers have left.
   [[nodiscard]] bool is_frozen() const;
   // Waits until it is, or for so long.

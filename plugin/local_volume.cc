@@ -74,7 +74,8 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
   local->io_text_ = io.text;
   CKPT_TRY(local->open_image());
   CKPT_TRY(local->open_state());
-  CKPT_TRY(local->lock_image());
+  CKPT_TRY(local->lock(local->image_->fd(), options.image_path));
+  CKPT_TRY(local->lock(local->state_->fd(), local->state_path_));
   CKPT_TRY(local->open_volume());
   return local;
 }
@@ -139,14 +140,14 @@ Result<> LocalVolume::open_state() {
 }
 
 // The lock goes with the open file: I/O of a killed server that is still landing keeps it.
-Result<> LocalVolume::lock_image() {
+Result<> LocalVolume::lock(int fd, const std::string& path) {
   const SteadyTime deadline = system_clock().steady() + kLockPatience;
-  while (flock(image_->fd(), LOCK_EX | LOCK_NB) != 0) {
+  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
-      return fail_errno(errno, "flock " + options_.image_path);
+      return fail_errno(errno, "flock " + path);
     }
     if (ControlConnection::connect(state_path_) || system_clock().steady() > deadline) {
-      return fail(ErrorKind::kBusy, options_.image_path + " is in use by another server or tool");
+      return fail(ErrorKind::kBusy, path + " is in use by another server or tool");
     }
     std::this_thread::sleep_for(kLockLook);
   }
@@ -163,9 +164,17 @@ Result<> LocalVolume::open_volume() {
   const OpenStore open_store = [this](const VolumeRecord& record) {
     return this->open_store(record);
   };
-  CKPT_ASSIGN(volume_, Volume::open(surroundings, options, open_store,
-                                    [this] { return store_->free_reserve().has_value(); }));
+  CKPT_ASSIGN(volume_,
+              Volume::open(surroundings, options, open_store, [this] { return free_reserve(); }));
   return {};
+}
+
+// Only on the image's own file system does the reserve help a write that found no space.
+bool LocalVolume::free_reserve() {
+  struct stat image {};
+  struct stat store {};
+  return fstat(image_->fd(), &image) == 0 && fstat(store_lock_.get(), &store) == 0 &&
+         image.st_dev == store.st_dev && store_->free_reserve().has_value();
 }
 
 Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
@@ -181,6 +190,9 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!directory) {
     return within("back-up", directory.error());
   }
+  // The directory closes its descriptor with the store; a copy of it keeps the lock as long.
+  store_lock_.reset(fcntl((*directory)->fd(), F_DUPFD_CLOEXEC, 0));
+  CKPT_TRY(lock(store_lock_.get(), path));
   StoreOptions options;
   options.volume = record.volume;
   options.size_bytes = record.size_bytes;
@@ -202,9 +214,8 @@ std::string LocalVolume::space_note() const {
   if (there + status.free_bytes >= size_bytes) {
     return "";
   }
-  return "the back-up in " + path + " may grow to " + std::to_string(size_bytes) +
-         " bytes; " + std::to_string(there) + " are there and " +
-         std::to_string(status.free_bytes) +
+  return "the back-up in " + path + " may grow to " + std::to_string(size_bytes) + " bytes; " +
+         std::to_string(there) + " are there and " + std::to_string(status.free_bytes) +
          " free: checkpoints will fail when the disk fills up further than that";
 }
 
@@ -224,7 +235,7 @@ void LocalVolume::ship() {
   while (!stopping_.load()) {
     if (options_.checkpoint_interval.count() > 0 && system_clock().steady() >= next) {
       volume_->ask_checkpoint();
-      next += options_.checkpoint_interval;
+      next = system_clock().steady() + options_.checkpoint_interval;
     }
     if (!volume_->ship_step()) {
       volume_->wait_for_work();

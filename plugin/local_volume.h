@@ -48,9 +48,10 @@ class LocalVolume {
   Result<> open_image();
   Result<> create_image();
   Result<> check_format();
-  Result<> lock_image();
+  Result<> lock(int fd, const std::string& path);
   Result<> open_state();
   Result<> open_volume();
+  bool free_reserve();
   Result<StoreLink*> open_store(const VolumeRecord& record);
   void ship();
   void keep();
@@ -64,6 +65,7 @@ class LocalVolume {
   std::unique_ptr<PosixFile> image_;
   std::unique_ptr<PosixDirectory> state_;
   std::unique_ptr<TmpfsMemoryStore> memory_;
+  UniqueFd store_lock_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Volume> volume_;
   std::atomic<bool> stopping_{false};

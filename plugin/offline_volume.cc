@@ -90,7 +90,11 @@ auto OfflineVolume::with_volume(const Act& act) -> decltype(act(std::declval<Vol
   CKPT_ASSIGN(auto local, LocalVolume::open(options_));
   local->start_pumps();
   auto outcome = act(local->volume());
-  CKPT_TRY(local->close());
+  if (auto closed = local->close(); !closed && !outcome) {
+    return within(outcome.error().context, closed.error());
+  }
+  // What was done is durable even if the clean stop failed: the next start looks closer, that is
+  // all.
   CKPT_TRY(look());
   return outcome;
 }

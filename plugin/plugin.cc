@@ -95,6 +95,9 @@ int after_fork() noexcept {
 
 void cleanup() noexcept {
   (void)report([]() -> Result<> {
+    if (server().local) {
+      volume().stop_waiting();
+    }
     server().control.reset();
     Result<> outcome = server().local ? server().local->close() : Result<>();
     server().local.reset();

@@ -9,6 +9,7 @@ namespace ckpt {
 namespace {
 
 constexpr char kName[] = "regions";
+constexpr char kTemporaryName[] = "regions.new";
 constexpr uint32_t kMagic = 0x52504b43;  // "CKPR" in the order of the bytes
 constexpr uint16_t kVersion = 1;
 constexpr uint64_t kHeaderBytes = 4096;
@@ -54,19 +55,21 @@ RegionMap::RegionMap(std::unique_ptr<File> file, const Geometry& geometry)
       bits_(bits_bytes(geometry)) {}
 
 Result<std::unique_ptr<RegionMap>> RegionMap::create(Directory& directory, const Uuid& volume,
-                                                     const Geometry& geometry) {
-  if (auto removed = directory.remove(kName);
+                                                     const Geometry& geometry, Marks marks) {
+  if (auto removed = directory.remove(kTemporaryName);
       !removed && removed.error().kind != ErrorKind::kNotFound) {
     return Unexpected(removed.error());
   }
-  CKPT_ASSIGN(auto file, directory.open(kName, OpenMode::kCreate));
-  const uint64_t size_bytes = kHeaderBytes + bits_bytes(geometry);
-  CKPT_TRY(file->allocate({0, size_bytes}));
+  CKPT_ASSIGN(auto file, directory.open(kTemporaryName, OpenMode::kCreate));
+  const auto fill = marks == Marks::kAll ? std::byte{0xff} : std::byte{0};
+  const std::vector<std::byte> bits(bits_bytes(geometry), fill);
+  CKPT_TRY(file->allocate({0, kHeaderBytes + bits.size()}));
   CKPT_TRY(file->write(0, encode_header(volume, geometry)));
-  CKPT_TRY(file->write(kHeaderBytes, std::vector<std::byte>(bits_bytes(geometry))));
+  CKPT_TRY(file->write(kHeaderBytes, bits));
   CKPT_TRY(file->sync());
+  CKPT_TRY(directory.rename(kTemporaryName, kName));
   CKPT_TRY(directory.sync());
-  return std::unique_ptr<RegionMap>(new RegionMap(std::move(file), geometry));
+  return open(directory, volume, geometry);
 }
 
 Result<std::unique_ptr<RegionMap>> RegionMap::open(Directory& directory, const Uuid& volume,

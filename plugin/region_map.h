@@ -34,8 +34,10 @@ struct RegionHooks {
 // Format:     docs/volume-format.md, "Regions"
 class RegionMap {
  public:
+  enum class Marks { kNone, kAll };
+  // Replaces what is there, atomically.
   static Result<std::unique_ptr<RegionMap>> create(Directory& directory, const Uuid& volume,
-                                                   const Geometry& geometry);
+                                                   const Geometry& geometry, Marks marks);
   // Syncs the file before trusting it. kNotFound, kCorrupt.
   static Result<std::unique_ptr<RegionMap>> open(Directory& directory, const Uuid& volume,
                                                  const Geometry& geometry);

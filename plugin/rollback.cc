@@ -87,7 +87,9 @@ Result<> Rollback::write_back(ByteRange range) {
 }
 
 Result<> Rollback::finish() {
-  CKPT_TRY(record_.change([](VolumeRecord& record) {
+  // While marks cannot be written, what is written from here on is not marked either.
+  const bool everything = disk_.regions.is_everything();
+  CKPT_TRY(record_.change([everything](VolumeRecord& record) {
     const RollbackTarget target = *record.rollback;
     record.forks.push_back(target.checkpoint);
     record.timeline = target.to;
@@ -96,7 +98,7 @@ Result<> Rollback::finish() {
     }
     record.intent.reset();
     record.rollback.reset();
-    record.everything = false;
+    record.everything = everything;
     record.suspect = false;
     record.fenced = record.fenced || target.fence;
   }));

@@ -64,7 +64,8 @@ Result<> Start::create(const FileStamp& image) {
   found_.size_bytes = image.size_bytes;
   found_.region_bytes = geometry_.region_bytes;
   found_.store_path = options_.store_path;
-  CKPT_ASSIGN(started_.regions, RegionMap::create(at_.state, found_.volume, geometry_));
+  CKPT_ASSIGN(started_.regions,
+              RegionMap::create(at_.state, found_.volume, geometry_, RegionMap::Marks::kNone));
   CKPT_ASSIGN(started_.record, VolumeRecordFile::create(at_.state, found_, at_.random));
   started_.is_new = true;
   // Nothing is changed since a checkpoint that does not exist: the handshake orders the first copy.
@@ -86,7 +87,9 @@ Result<> Start::find(const FileStamp& image) {
   CKPT_ASSIGN(const StartFacts facts, gather(image));
   started_.decision = decide_start(facts);
   if (started_.regions == nullptr) {
-    CKPT_ASSIGN(started_.regions, RegionMap::create(at_.state, found_.volume, geometry_));
+    // All marked from its first moment: an empty one would look intact to the next start.
+    CKPT_ASSIGN(started_.regions,
+                RegionMap::create(at_.state, found_.volume, geometry_, RegionMap::Marks::kAll));
   }
   CKPT_TRY(open_maps(started_.decision.source == ChangedSource::kWrittenMaps));
   return make_disk();
@@ -146,10 +149,15 @@ Result<> Start::make_disk() {
 
 // Before the record says that the image is known: else a crash in between would hide what is not.
 Result<> Start::mark_as_decided() {
-  if (started_.decision.source != ChangedSource::kEverything) {
-    return {};
+  if (started_.decision.source == ChangedSource::kEverything) {
+    return started_.regions->mark({0, geometry_.regions()});
   }
-  return started_.regions->mark({0, geometry_.regions()});
+  if (started_.decision.source == ChangedSource::kSavedMap) {
+    for (const BlockRange& run : saved_) {
+      CKPT_TRY(started_.regions->mark(geometry_.regions_of(run)));
+    }
+  }
+  return {};
 }
 
 // Backs the maps of all that is marked: a writer that finds its region marked touches them.
@@ -186,7 +194,6 @@ Result<> Start::set_as_decided() {
 
 Result<> Start::record_start(const FileStamp& image) {
   CKPT_ASSIGN(const FileStamp self, started_.record->stamp());
-  started_.maps->restart(image.changed);
   const std::string old_name = found_.maps_name;
   const bool had_clients = started_.decision.had_clients || found_.had_clients;
   CKPT_TRY(started_.record->change([&](VolumeRecord& record) {
@@ -199,6 +206,7 @@ Result<> Start::record_start(const FileStamp& image) {
     record.self = self;
   }));
   started_.decision.had_clients = had_clients;
+  started_.maps->restart(image.changed);
   if (!old_name.empty() && old_name != maps_name_) {
     // It may be gone already, with the boot that it was made in.
     (void)at_.memory.remove(old_name);

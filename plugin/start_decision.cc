@@ -8,6 +8,11 @@ namespace {
 // the last one that was seen to end: it had entered the kernel, and was waiting for the file there.
 constexpr WallTime kLandingTime = std::chrono::seconds(1);
 
+// Whether clients may have been connected when the server ended. Not known is yes.
+bool may_have_had_clients(const StartFacts& facts) {
+  return !facts.record.clean && (!facts.maps || facts.maps->connections > 0);
+}
+
 StartDecision everything(std::string reason) {
   return {ChangedSource::kEverything, std::move(reason), false};
 }
@@ -39,24 +44,20 @@ StartDecision decide_killed(const StartFacts& facts) {
   if (facts.image.changed > last_legal_change(facts)) {
     return everything("the image was changed after its server died");
   }
-  const bool clients = facts.maps->connections > 0;
   if (!facts.maps->exact) {
-    return {ChangedSource::kRegionMarks, "", clients};
+    return {ChangedSource::kRegionMarks, "", false};
   }
-  return {ChangedSource::kWrittenMaps, "", clients};
+  return {ChangedSource::kWrittenMaps, "", false};
 }
 
 StartDecision decide_after_boot(const StartFacts& facts) {
   if (facts.image.changed >= facts.boot_time) {
     return everything("the image was changed since the machine started again");
   }
-  // Nobody knows whether clients were connected: the careful answer.
-  return {ChangedSource::kRegionMarks, "", true};
+  return {ChangedSource::kRegionMarks, "", false};
 }
 
-}  // namespace
-
-StartDecision decide_start(const StartFacts& facts) {
+StartDecision decide_source(const StartFacts& facts) {
   if (!facts.image.same_file(facts.record.image)) {
     return everything("the image is not the file that it was");
   }
@@ -73,6 +74,14 @@ StartDecision decide_start(const StartFacts& facts) {
     return decide_clean(facts);
   }
   return facts.record.boot_id == facts.boot_id ? decide_killed(facts) : decide_after_boot(facts);
+}
+
+}  // namespace
+
+StartDecision decide_start(const StartFacts& facts) {
+  StartDecision decision = decide_source(facts);
+  decision.had_clients = may_have_had_clients(facts);
+  return decision;
 }
 
 }  // namespace ckpt

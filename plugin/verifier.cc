@@ -52,11 +52,17 @@ void Verifier::count_holes(ByteRange range, VerifyOutcome& outcome) const {
     return;
   }
   uint64_t changed = 0;
-  BlockRange rest = blocks_of(range);
+  const BlockRange blocks = blocks_of(range);
   const ChangeMap& written = disk_.epochs.current().written;
-  for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
-    changed += bytes_of(*run, disk_.geometry.size_bytes).length;
-    rest.first = run->end;
+  const uint64_t first = blocks.first / disk_.geometry.blocks_per_region();
+  for (auto region = written.next_region(first); region;
+       region = written.next_region(*region + 1)) {
+    BlockRange rest = disk_.geometry.region_blocks(*region);
+    rest = {std::max(rest.first, blocks.first), std::min(rest.end, blocks.end)};
+    for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
+      changed += bytes_of(*run, disk_.geometry.size_bytes).length;
+      rest.first = run->end;
+    }
   }
   changed = std::min(changed, range.length);
   outcome.skipped_bytes += changed;

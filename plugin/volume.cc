@@ -8,7 +8,8 @@
 namespace ckpt {
 namespace {
 
-constexpr std::chrono::seconds kRetry{1};  // after the store failed
+constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
+constexpr std::chrono::seconds kRetryMax{30};
 constexpr std::chrono::seconds kUnmarkEvery{5};
 constexpr std::chrono::seconds kPatience{2};   // with clients that are closing
 constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a sync or a writer
@@ -86,7 +87,7 @@ Result<> Volume::open_session() {
   auto opened = connect_store();
   if (!opened) {
     session_.lose(opened.error());
-    next_try_ = surroundings_.clock.steady() + kRetry;
+    back_off();
     maker_.doubt(opened.error());
     if (opened.error().kind != ErrorKind::kUnreachable) {
       maker_.cancel("the store failed: " + opened.error().message());
@@ -99,13 +100,16 @@ Result<> Volume::connect_store() {
   while (disk().epochs.closed() != nullptr && !disk().epochs.is_frozen()) {
     disk().epochs.wait_frozen(kPoll);
   }
+  maker_.void_lost(
+      {ErrorKind::kVoid, 0, "the session with the store was lost: " + session_.problem()});
   CKPT_ASSIGN(const HandshakeRow row, session_.open());
   maker_.settle(row);
   if (session_.is_inexact() && disk().epochs.closed() == nullptr &&
       started_.record->get().last.has_value()) {
     narrower_.start();
   }
-  if (row == HandshakeRow::kFirstCopy && !options_.start.offline) {
+  session_since_ = surroundings_.clock.steady();
+  if (row == HandshakeRow::kFirstCopy && !options_.start.offline && !maker_.is_asked()) {
     maker_.ask({.name = "", .message = "first copy", .timeout = std::chrono::hours(24 * 365)});
   }
   return {};
@@ -114,40 +118,50 @@ Result<> Volume::connect_store() {
 Result<> Volume::close() {
   const MutexLock work(work_mutex_);
   maker_.cancel("the server stops");
-  maker_.fold();
+  maker_.leave();
   return stop_volume(surroundings_, started_);
 }
 
+template <typename Work>
+Result<> Volume::admitted(Client& client, bool is_write, const Work& work) {
+  CKPT_TRY(gate_.enter(client, is_write));
+  struct Leave {
+    ClientGate& gate;
+    Client& client;
+    ~Leave() { gate.leave(client); }
+  } const leave{gate_, client};
+  return work();
+}
+
 Result<> Volume::read(Client& client, uint64_t offset, ByteSpan buffer) {
-  CKPT_TRY(gate_.enter(client, false));
-  auto outcome = write_path_.read(offset, buffer);
-  gate_.leave(client);
-  return outcome;
+  return admitted(client, false, [&] { return write_path_.read(offset, buffer); });
 }
 
 Result<> Volume::write(Client& client, uint64_t offset, ConstByteSpan buffer, bool fua) {
-  CKPT_TRY(gate_.enter(client, true));
-  auto outcome = write_path_.write(offset, buffer, fua);
-  gate_.leave(client);
-  return outcome;
+  return admitted(client, true, [&] { return write_path_.write(offset, buffer, fua); });
 }
 
 Result<> Volume::zero(Client& client, ByteRange range, bool punch, bool fua) {
-  CKPT_TRY(gate_.enter(client, true));
-  auto outcome = write_path_.zero(range, punch, fua);
-  gate_.leave(client);
-  return outcome;
+  return admitted(client, true, [&] { return write_path_.zero(range, punch, fua); });
 }
 
 Result<> Volume::flush(Client& client) {
-  CKPT_TRY(gate_.enter(client, false));
-  auto outcome = write_path_.flush();
-  gate_.leave(client);
-  return outcome;
+  return admitted(client, false, [&] { return write_path_.flush(); });
+}
+
+void Volume::stop_waiting() {
+  stopping_.store(true);
+  maker_.stop();
+}
+
+void Volume::ask_checkpoint() {
+  if (!maker_.is_asked() && disk().epochs.closed() == nullptr) {
+    maker_.ask({});
+  }
 }
 
 bool Volume::on_primary_full() {
-  const bool freed = free_reserve_ && free_reserve_();
+  const bool freed = !reserve_freed_.load() && free_reserve_ && free_reserve_();
   if (freed) {
     // The store has dropped what was pending: only a new session makes it whole.
     reserve_freed_.store(true);
@@ -165,15 +179,30 @@ bool Volume::ship_step() {
   }
   if (reserve_freed_.exchange(false)) {
     session_.lose({ErrorKind::kNoSpace, 0, "the file system of the image is full"});
-    next_try_ = surroundings_.clock.steady() + kRetry;
+    back_off();
   }
   if (!session_.is_open() && !(may_try_session() && open_session())) {
     return false;
   }
-  if (maker_.is_asked()) {
+  const bool busy = maker_.step();
+  if (!maker_.is_idle() || maker_.is_asked()) {
+    // What it clears must not have been sent for a checkpoint.
     narrower_.stop();
   }
-  return maker_.step() || ship_or_narrow();
+  if (!session_.is_open()) {
+    back_off();
+    return false;
+  }
+  return busy || ship_or_narrow();
+}
+
+// A store that fails again and again is asked less and less often; people's requests try it at
+// once.
+void Volume::back_off() {
+  const SteadyTime now = surroundings_.clock.steady();
+  const bool lasted = now - session_since_ > kRetryMax;
+  retry_ = lasted ? kRetry : std::min<std::chrono::nanoseconds>(retry_ * 2, kRetryMax);
+  next_try_ = now + retry_;
 }
 
 bool Volume::may_try_session() {
@@ -189,6 +218,7 @@ bool Volume::ship_or_narrow() {
     session_.set_inexact(narrower_.is_active());
     return true;
   }
+  disk().wake_by_volume.store(true);
   if (disk().suspect.load() || !session_.is_open() || !shipper_.is_due()) {
     return false;
   }
@@ -196,9 +226,10 @@ bool Volume::ship_or_narrow() {
   auto shipped = shipper_.ship_ahead();
   if (!shipped) {
     session_.lose(shipped.error());
-    next_try_ = surroundings_.clock.steady() + kRetry;
+    back_off();
     return false;
   }
+  disk().wake_by_volume.store(*shipped);
   return *shipped;
 }
 
@@ -209,6 +240,10 @@ void Volume::wait_for_work() {
 }
 
 bool Volume::keep_step() {
+  if (disk().suspect.load() && !started_.record->get().suspect) {
+    // A failure is known to the next change of the record: no checkpoint is made without one.
+    (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
+  }
   if (const Epoch wanted = maker_.wants_sync(); wanted.value != 0 && !disk().suspect.load()) {
     if (disk().sync_image()) {
       maker_.synced(wanted);
@@ -221,9 +256,6 @@ bool Volume::keep_step() {
     return false;
   }
   next_unmark_ = now + kUnmarkEvery;
-  if (disk().suspect.load() && !started_.record->get().suspect) {
-    (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
-  }
   // A failure leaves marks as they are, or makes writers record that everything is changed.
   return static_cast<bool>(started_.regions->unmark_some());
 }
@@ -340,8 +372,10 @@ Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
     return Unexpected(closed.error());
   }
   auto outcome = do_roll_back(target, request, progress);
-  // Half-way the volume stays shut: what it holds is neither the one nor the other.
-  if (outcome || !started_.record->get().rollback) {
+  if (started_.record->get().rollback) {
+    // Half-way: what the disk holds is neither the one nor the other.
+    gate_.shut();
+  } else {
     rolling_back_.store(false);
     gate_.open(started_.record->get().fenced);
   }
@@ -381,6 +415,10 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
                                               const Progress& progress) {
   const SteadyTime began = surroundings_.clock.steady();
   narrower_.stop();
+  if (auto synced = disk().sync_image(); !synced) {
+    return fail(ErrorKind::kIo, "the image cannot be synced: restart the server, then roll back: " +
+                                    synced.error().message());
+  }
   CKPT_TRY(rollback_.begin(target.id, fence));
   auto restored = rollback_.run(progress);
   if (!restored) {
@@ -395,20 +433,26 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   outcome.restored_bytes = *restored;
   outcome.elapsed = surroundings_.clock.steady() - began;
   outcome.fenced = started_.record->get().fenced;
-  // A new timeline: batches must name it.
-  CKPT_TRY(open_session());
+  // A new timeline: batches must name it. The disk is rolled back whether this succeeds or not, and
+  // the pump tries again.
+  (void)open_session();
   return outcome;
 }
 
 Result<VerifyOutcome> Volume::verify(const Progress& progress) {
   CKPT_ASSIGN(const CheckpointInfo last, find_checkpoint("last"));
   Verifier verifier(disk(), store_);
-  CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify(progress));
+  CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify([&](uint64_t done, uint64_t total) {
+    return !stopping_.load() && progress(done, total);
+  }));
   outcome.checkpoint = last;
   return outcome;
 }
 
 Result<> Volume::accept() {
+  if (rolling_back_.load()) {
+    return fail(ErrorKind::kBusy, "a rollback is under way");
+  }
   CKPT_TRY(started_.record->change([](VolumeRecord& record) {
     record.fenced = false;
     record.had_clients = false;

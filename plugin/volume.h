@@ -56,8 +56,10 @@ class Volume : public VolumeApi {
   void wait_for_work();
   // Ends wait_for_work().
   void wake() { disk().shipper.wake(); }
-  // Asks for a checkpoint without waiting for it.
-  void ask_checkpoint() { maker_.ask({}); }
+  // Asks for a checkpoint without waiting for it; not while one is made or asked for.
+  void ask_checkpoint();
+  // The server stops: callers of checkpoint() and verify() return soon.
+  void stop_waiting();
   // Syncs the image for checkpoints, unmarks regions. True: did something.
   bool keep_step();
 
@@ -72,12 +74,15 @@ class Volume : public VolumeApi {
  private:
   Volume(const Surroundings& surroundings, const VolumeOptions& options, StartedVolume started,
          StoreLink& store, const FreeReserve& free_reserve);
+  template <typename Work>
+  Result<> admitted(Client& client, bool is_write, const Work& work);
   Result<> begin();
   [[nodiscard]] Disk& disk() const { return *started_.disk; }
   Result<> open_session() CKPT_REQUIRES(work_mutex_);
   Result<> connect_store() CKPT_REQUIRES(work_mutex_);
   bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
+  void back_off() CKPT_REQUIRES(work_mutex_);
   bool on_primary_full();
 
   Result<CheckpointInfo> find_checkpoint(const std::string& id);
@@ -102,11 +107,14 @@ class Volume : public VolumeApi {
   Rollback rollback_;
   std::atomic<bool> rolling_back_{false};
   std::atomic<bool> reserve_freed_{false};
+  std::atomic<bool> stopping_{false};
 
   // Held by a step of ship_step() and by a whole rollback: nothing ships during a rollback.
   Mutex work_mutex_;
   std::atomic<uint32_t> work_wanted_{0};  // who wait for it: ship_step() lets them in first
   SteadyTime next_try_ CKPT_GUARDED_BY(work_mutex_){};
+  SteadyTime session_since_ CKPT_GUARDED_BY(work_mutex_){};
+  std::chrono::nanoseconds retry_ CKPT_GUARDED_BY(work_mutex_){std::chrono::seconds(1)};
   SteadyTime next_unmark_{};  // the keeper's own
 };
 

@@ -47,7 +47,8 @@ Result<> WritePath::change_piece(ByteRange piece, const Change& change) {
     outcome = change_locked(blocks, epoch, change);
     disk_.epochs.leave(epoch);
   }
-  if (disk_.epochs.current().unshipped.count() >= disk_.batch_blocks && !disk_.shipper.is_awake()) {
+  if (disk_.epochs.current().unshipped.count() >= disk_.batch_blocks &&
+      disk_.wake_by_volume.load() && !disk_.shipper.is_awake()) {
     disk_.shipper.wake();
   }
   return outcome;

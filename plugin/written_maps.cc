@@ -34,7 +34,8 @@ struct WrittenMaps::Header {
 WrittenMaps::WrittenMaps(std::unique_ptr<SharedMemory> memory, const Geometry& geometry)
     : memory_(std::move(memory)),
       geometry_(geometry),
-      header_(reinterpret_cast<Header*>(memory_->bytes().data())) {}
+      header_(reinterpret_cast<Header*>(memory_->bytes().data())),
+      backed_(in_pages(geometry.map_bytes()) / kPageBytes) {}
 
 uint64_t WrittenMaps::total_bytes(const Geometry& geometry) {
   return kPageBytes + 2 * in_pages(geometry.map_bytes());
@@ -86,11 +87,23 @@ Result<std::unique_ptr<WrittenMaps>> WrittenMaps::open(SharedMemoryStore& store,
 
 Result<> WrittenMaps::allocate(BlockRange regions) {
   const uint64_t region_map_bytes = geometry_.blocks_per_region() / 8;
+  const uint64_t map_bytes = map_range(0).length;
+  const uint64_t end = std::min(regions.end * region_map_bytes, map_bytes);
+  const MutexLock lock(mutex_);
+  for (uint64_t page = regions.first * region_map_bytes / kPageBytes; page * kPageBytes < end;
+       ++page) {
+    if (!backed_[page]) {
+      CKPT_TRY(back_page(page));
+      backed_[page] = true;
+    }
+  }
+  return {};
+}
+
+// Once a page: replacing one that is in use would lose its bits.
+Result<> WrittenMaps::back_page(uint64_t page) {
   for (size_t index = 0; index < 2; ++index) {
-    const ByteRange map = map_range(index);
-    const uint64_t begin = regions.first * region_map_bytes;
-    const uint64_t end = std::min(regions.end * region_map_bytes, map.length);
-    const ByteRange range{map.offset + begin, end - begin};
+    const ByteRange range{map_range(index).offset + page * kPageBytes, kPageBytes};
     if (!memory_->allocate(range)) {
       header_->exact.store(0);
       CKPT_TRY(memory_->allocate_private(range));

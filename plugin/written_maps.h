@@ -22,9 +22,9 @@ struct MapsFacts {
   uint32_t connections = 0;
 };
 
-// Threads:  begin_write() and end_write() from any thread; the rest by whoever opens or closes.
-// Lifetime: owns the mapping; maps() points into it.
-// Format:   docs/volume-format.md, "Written maps"
+// Threads:  begin_write(), end_write() and allocate() from any thread; the rest by whoever opens or
+// closes. Lifetime: owns the mapping; maps() points into it. Format:   docs/volume-format.md,
+// "Written maps"
 class WrittenMaps {
  public:
   static Result<std::unique_ptr<WrittenMaps>> create(SharedMemoryStore& store,
@@ -60,11 +60,14 @@ class WrittenMaps {
   struct Header;
   WrittenMaps(std::unique_ptr<SharedMemory> memory, const Geometry& geometry);
   [[nodiscard]] ByteRange map_range(size_t index) const;
+  Result<> back_page(uint64_t page) CKPT_REQUIRES(mutex_);
   static uint64_t total_bytes(const Geometry& geometry);
 
   std::unique_ptr<SharedMemory> memory_;
   Geometry geometry_;
   Header* header_;
+  Mutex mutex_;
+  std::vector<bool> backed_ CKPT_GUARDED_BY(mutex_);  // pages of either map
 };
 
 }  // namespace ckpt

@@ -16,6 +16,7 @@ uint64_t ConfirmedCheckpoint::stored_bytes() const {
 void Applier::enqueue(ConfirmedCheckpoint checkpoint) {
   const MutexLock lock(queue_mutex_);
   waiting_bytes_ += checkpoint.stored_bytes();
+  ++waiting_checkpoints_;
   queue_.push_back(std::move(checkpoint));
 }
 
@@ -44,6 +45,11 @@ Result<std::optional<ByteRange>> Applier::next_data(uint64_t offset) {
 bool Applier::has_work() const {
   const MutexLock lock(queue_mutex_);
   return in_pass_ || !queue_.empty();
+}
+
+size_t Applier::waiting_checkpoints() const {
+  const MutexLock lock(queue_mutex_);
+  return waiting_checkpoints_;
 }
 
 uint64_t Applier::waiting_bytes() const {
@@ -141,12 +147,14 @@ void Applier::forget_pass() {
   for (const ConfirmedCheckpoint& checkpoint : pass_) {
     bytes += checkpoint.stored_bytes();
   }
+  const size_t checkpoints = pass_.size();
   work_.clear();
   pass_.clear();
   is_recorded_ = false;
   const MutexLock lock(queue_mutex_);
   in_pass_ = false;
   waiting_bytes_ -= bytes;
+  waiting_checkpoints_ -= checkpoints;
   problem_.clear();
 }
 

@@ -56,6 +56,8 @@ class Applier {
 
   // These do not wait for I/O.
   [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
+  // Confirmed checkpoints that are not applied.
+  [[nodiscard]] size_t waiting_checkpoints() const CKPT_EXCLUDES(queue_mutex_);
   // Confirmed and not applied, as stored.
   [[nodiscard]] uint64_t waiting_bytes() const CKPT_EXCLUDES(queue_mutex_);
   // Why the last pass ended early; empty: it did not.
@@ -89,6 +91,7 @@ class Applier {
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);
   bool in_pass_ CKPT_GUARDED_BY(queue_mutex_) = false;
   uint64_t waiting_bytes_ CKPT_GUARDED_BY(queue_mutex_) = 0;
+  size_t waiting_checkpoints_ CKPT_GUARDED_BY(queue_mutex_) = 0;
   std::string problem_ CKPT_GUARDED_BY(queue_mutex_);
 };
 

@@ -163,17 +163,14 @@ Result<> BackupImage::apply_data(Batch& batch) {
   if (transfers.empty()) {
     return {};
   }
-  {
-    // Before the write: give_back() must not punch what is being written.
-    const MutexLock lock(mutex_);
-    for (const Transfer& transfer : transfers) {
-      unwritten_.remove(ckpt::blocks_of(ByteRange{transfer.offset, transfer.buffer.size()}));
-    }
-  }
   CKPT_TRY(file_->write_many(transfers));
   const MutexLock lock(mutex_);
   for (const Transfer& transfer : transfers) {
-    allocated_.add(ckpt::blocks_of(ByteRange{transfer.offset, transfer.buffer.size()}));
+    const BlockRange blocks = ckpt::blocks_of(ByteRange{transfer.offset, transfer.buffer.size()});
+    allocated_.add(blocks);
+    // Only now: a later epoch may have reserved them, as unwritten, while they were being written.
+    // Until the pass ends they are expected, so nobody gives them back.
+    unwritten_.remove(blocks);
   }
   return {};
 }

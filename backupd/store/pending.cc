@@ -8,6 +8,10 @@ namespace ckpt {
 Result<JournalFile*> Pending::file_for(const JournalHeader& header) {
   auto found = files_.find(header.epoch);
   if (found == files_.end()) {
+    if (names_.size() >= kPendingEpochsMax) {
+      return fail(ErrorKind::kInvalid,
+                  journal_.path() + ": too many epochs that no checkpoint covers");
+    }
     names_.insert(header.epoch);
     is_entry_durable_ = false;
     CKPT_ASSIGN(auto created, JournalFile::create(journal_, header));

@@ -13,7 +13,11 @@
 
 namespace ckpt {
 
-// Lifetime:   image and journal directory must outlive it.
+// Void epochs pile up until a checkpoint covers them; beyond this a new session ships them as one.
+inline constexpr size_t kPendingEpochsMax = 256;
+static_assert(kPendingEpochsMax <= kCoveredEpochsMax);
+
+// Lifetime:   image and journal directory must outlive it. Each epoch keeps a file open.
 // Threads:    one at a time.
 // Failure:    errors are the caller's to judge; after any, drop() is what can be done.
 // Durability: nothing, until write_confirm() has returned.

@@ -13,6 +13,9 @@
 
 namespace ckpt {
 
+// Confirmed checkpoints that may wait to be applied, however small: each keeps files open.
+inline constexpr size_t kUnappliedCheckpointsMax = 64;
+
 struct StoreOptions {
   Uuid volume;
   uint64_t size_bytes = 0;

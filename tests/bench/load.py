@@ -53,7 +53,7 @@ def run_fio(server, job, seconds=0):
 
 class Checkpoints:
     """Takes a checkpoint every second while its context is open; one that takes longer delays the
-    next."""
+    next. Leaving the context kills the server: the last checkpoint is not waited for."""
 
     def __init__(self, server, interval=1.0):
         self.outcomes = []
@@ -69,6 +69,7 @@ class Checkpoints:
 
     def __exit__(self, kind, *_):
         self._over.set()
+        self._server.kill()
         self._thread.join()
         if self._failure and kind is None:
             raise self._failure
@@ -78,9 +79,11 @@ class Checkpoints:
             while not self._over.is_set():
                 began = time.monotonic()
                 answer = self._server.ask("checkpoint", timeout_ms=300000)
-                self.outcomes.append({key: answer[key] for key in
-                                      ("confirm_ms", "stall_us", "changed_bytes",
-                                       "shipped_bytes")})
-                self._over.wait(max(0, began + self._interval - time.monotonic()))
+                taken = time.monotonic() - began
+                self.outcomes.append({"answered_ms": round(taken * 1000), **{
+                    key: answer[key]
+                    for key in ("confirm_ms", "stall_us", "changed_bytes", "shipped_bytes")}})
+                self._over.wait(max(0, self._interval - taken))
         except (RuntimeError, OSError) as failure:
-            self._failure = failure
+            if not self._over.is_set():
+                self._failure = failure

@@ -101,7 +101,7 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log,
-                                            env={**os.environ, **self.environment})
+                                            env=self.server_environment())
         return begin
 
     def start_and_kill(self, seconds):
@@ -109,6 +109,11 @@ class Server:
         self._launch()
         time.sleep(seconds)
         self.kill9()
+
+    def server_environment(self):
+        """CKPT_PRELOAD: libraries for the server alone, such as a sanitizer's run time."""
+        preload = os.environ.get("CKPT_PRELOAD")
+        return {**os.environ, **self.environment, **({"LD_PRELOAD": preload} if preload else {})}
 
     def start(self, seconds=120):
         begin = self._launch()

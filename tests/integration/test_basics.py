@@ -147,12 +147,10 @@ class Basics(Case):
             server.stop()
             hammer.must("check-file", server.image, "now")
 
-    def test_without_a_backup_it_serves_too(self):
-        server = self.serve(self.image(), "backup=none")
-        hammer = self.hammer(server, 2, "single")
-        hammer.must("ops", 200, 1)
-        hammer.must("check", "now")
-        self.assertFalse(self.status(server)["protected"])
+    def test_what_is_not_there_yet_says_so(self):
+        for parameter in ("backup=none", "backup=localhost:7000", "direct=on", "tls=require"):
+            with self.assertRaisesRegex(ServerFailed, f"{parameter}: .*this version"):
+                self.serve(self.image(), parameter)
 
     def test_dump_plugin_and_help(self):
         for option in ("--dump-plugin", "--help"):

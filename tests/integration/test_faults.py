@@ -134,7 +134,7 @@ class BehindOurBack(Case):
         """A server with a checkpoint and changes since; `good` is the checkpoint's digest."""
         server = self.serve(self.image(name, size))
         scribble(server, seed)
-        server.number = tool("checkpoint", server.image, "--name", f"c{seed}")["checkpoint"]
+        server.number = tool("checkpoint", server.image)["checkpoint"]
         server.good = digest(server.image)
         scribble(server, seed + 1)
         return server

@@ -120,7 +120,23 @@ Oracle::Spans Oracle::intersect(const Spans& some, const Spans& others) {
       }
     }
   }
+  merge(result);
   return result;
+}
+
+// Makes spans that overlap one.
+void Oracle::merge(Spans& spans) {
+  std::sort(spans.begin(), spans.end(),
+            [](const Span& one, const Span& other) { return one.first < other.first; });
+  Spans merged;
+  for (const Span& span : spans) {
+    if (merged.empty() || span.first > merged.back().last) {
+      merged.push_back(span);
+    } else {
+      merged.back().last = std::max(merged.back().last, span.last);
+    }
+  }
+  spans = std::move(merged);
 }
 
 bool Oracle::is_current(uint64_t sector, Version version) const {

@@ -126,6 +126,7 @@ class Oracle {
   static Spans spans_of(const Era& era, uint64_t sector, Version version);
   static Span span_of(const std::vector<RequestPtr>& requests, Moment issued, Moment ended);
   static Spans intersect(const Spans& some, const Spans& others);
+  static void merge(Spans& spans);
   [[nodiscard]] std::string check_cut(const Era& era, Span window,
                                       const std::vector<Version>& backup) const;
   [[nodiscard]] std::string check_asked(const Checkpoint& checkpoint, uint64_t number,

@@ -157,8 +157,7 @@ void World::switch_errors(bool on) {
 void World::end_life(ProcessId process) {
   sync_failed_ = faults_.count(DiskOperation::kSync) > 0;
   history_.image_syncs_failed = history_.image_syncs_failed || faults_.failed_syncs(kImageName) > 0;
-  disk_.set_faults(nullptr);
-  memory_.set_faults(nullptr);
+  switch_errors(false);
   scheduler_.kill(process);
   guard_.restart();
 }

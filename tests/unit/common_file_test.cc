@@ -240,12 +240,15 @@ TEST_F(TmpfsTest, WhatIsWrittenOutlivesTheMapping) {
   EXPECT_EQ(status.st_mode & 0777U, 0600U);
 }
 
-TEST_F(TmpfsTest, OnlyAllocatedPagesAreFound) {
+TEST_F(TmpfsTest, PagesThatHoldSomethingAreFound) {
   auto memory = store_->create("m", 16 * 4096);
   ASSERT_TRUE(memory);
   EXPECT_EQ(*(*memory)->next_allocated(0), std::nullopt);
   ASSERT_TRUE((*memory)->allocate({2 * 4096 + 7, 1}));
   ASSERT_TRUE((*memory)->allocate({5 * 4096 - 1, 2}));
+  for (const size_t at : {2 * 4096 + 7, 5 * 4096 - 1, 5 * 4096}) {
+    (*memory)->bytes()[at] = std::byte{1};
+  }
   EXPECT_EQ(**(*memory)->next_allocated(0), (ByteRange{2 * 4096, 4096}));
   EXPECT_EQ(**(*memory)->next_allocated(3 * 4096), (ByteRange{4 * 4096, 2 * 4096}));
   EXPECT_EQ(*(*memory)->next_allocated(6 * 4096), std::nullopt);

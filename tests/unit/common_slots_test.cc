@@ -165,7 +165,7 @@ TEST_F(SlotsTest, BothCopiesOfAGenerationDamagedIsRefused) {
 TEST_F(SlotsTest, AFlippedBitAfterATornWriteNeverFallsBack) {
   create("older");
   ASSERT_TRUE(write("old"));
-  disk_.stop_at(3);  // the second copy's write
+  disk_.stop_at(4);  // opening's sync, the first copy's write and sync; the second copy's write
   EXPECT_FALSE(write("new"));
   disk_.lose_power(0);
   ASSERT_EQ(found(), "new");

@@ -234,6 +234,24 @@ TEST_F(StoreSpace, GivingUpTheReserveTouchesNothingThatIsConfirmed) {
   peer_.expect_exact();
 }
 
+TEST_F(StoreSpace, BlocksReservedWhileTheyAreWrittenAreNotGivenBack) {
+  ASSERT_DONE(peer_.ship(1, {blocks(0, 8)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.open());
+  ASSERT_DONE(peer_.begin());
+  bool is_first = true;
+  disk_.set_watcher([&](const MemoryOperation& operation) {
+    if (operation.act == "write" && operation.path == "backup.img" && is_first) {
+      is_first = false;
+      ASSERT_DONE(peer_.ship(2, {blocks(0, 8)}));  // as the session's thread would, just now
+    }
+  });
+  ASSERT_DONE(peer_.store().finish_applying());
+  ASSERT_DONE(peer_.store().free_reserve());
+  EXPECT_FALSE(is_first);
+  peer_.expect_exact();
+}
+
 TEST_F(StoreSpace, ZeroesThatArriveLateDoNotGiveBackSpaceOfNewerData) {
   ASSERT_DONE(peer_.ship_as(20, 1, {blocks(0, 8)}));
   ASSERT_DONE(peer_.ship_as(10, 1, {holes(0, 16)}));

@@ -261,6 +261,25 @@ TEST_F(StoreSession, ConfirmHelpsToApplyBeyondTheCap) {
   peer_.expect_exact();
 }
 
+TEST_F(StoreSession, CheckpointsThatWaitAreLimitedInNumber) {
+  for (uint64_t number = 1; number <= 2 * kUnappliedCheckpointsMax; ++number) {
+    ASSERT_DONE(peer_.checkpoint(number));
+    EXPECT_LE(disk_.snapshot().size(), kUnappliedCheckpointsMax + 10);
+  }
+  peer_.expect_exact();
+}
+
+TEST_F(StoreSession, VoidEpochsAreLimitedInNumber) {
+  for (uint64_t epoch = 1; epoch <= kPendingEpochsMax; ++epoch) {
+    ASSERT_DONE(peer_.ship(epoch, {zeroes(0, 1)}));
+  }
+  EXPECT_KIND(kInvalid, peer_.ship(kPendingEpochsMax + 1, {zeroes(0, 1)}));
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(kPendingEpochsMax + 1, {data(0, 1)}));
+  ASSERT_DONE(peer_.checkpoint(kPendingEpochsMax + 1));
+  peer_.expect_exact();
+}
+
 TEST_F(StoreSession, CompressedBatchesAreStoredAsTheyCome) {
   peer_.compression = {Codec::kZstd, 1};
   const EncodedBatch batch = peer_.batch(1, 1, {data(0, 15)});

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plugin's parameters: what they set, and what a bad value is told.
+#include "plugin/config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace ckpt {
+namespace {
+
+// The options after one parameter; the test fails if it was refused.
+LocalOptions with(const std::string& key, const std::string& value) {
+  LocalOptions options;
+  const auto set = set_parameter(options, key, value);
+  EXPECT_TRUE(set) << set.error().message();
+  return options;
+}
+
+// What a refused parameter is told.
+std::string refusal(const std::string& key, const std::string& value) {
+  LocalOptions options;
+  const auto set = set_parameter(options, key, value);
+  EXPECT_FALSE(set) << key << "=" << value << " was taken";
+  EXPECT_TRUE(set || set.error().kind == ErrorKind::kInvalid);
+  return set ? "" : set.error().message();
+}
+
+void expect_refused(const std::string& key, const std::vector<std::string>& values,
+                    const std::string& advice) {
+  for (const std::string& value : values) {
+    const std::string text = refusal(key, value);
+    EXPECT_EQ(text.rfind(key + "=" + value + ": ", 0), 0U) << text;
+    EXPECT_NE(text.find(advice), std::string::npos) << text;
+  }
+}
+
+TEST(Config, SizesAsNbdkitWritesThem) {
+  const std::vector<std::pair<std::string, uint64_t>> sizes{
+      {"0", 0},          {"1", 1},
+      {"512b", 512},     {"3s", 1536},
+      {"4k", 4096},      {"4K", 4096},
+      {"5M", 5U << 20U}, {"2G", uint64_t{2} << 30U},
+      {"1T", uint64_t{1} << 40U}, {"1P", uint64_t{1} << 50U},
+      {"1E", uint64_t{1} << 60U}, {"18446744073709551615", UINT64_MAX}};
+  for (const auto& [text, bytes] : sizes) {
+    const auto parsed = parse_size(text);
+    ASSERT_TRUE(parsed) << text;
+    EXPECT_EQ(*parsed, bytes) << text;
+  }
+}
+
+TEST(Config, EverythingElseIsNoSize) {
+  for (const char* text : {"", "k", "-1", "+1", " 1", "1 ", "1.5k", "0x10", "1kk", "1Q", "1kB", "b",
+                           "18446744073709551616", "16E", "99999999999999999999999", "1,000"}) {
+    const auto parsed = parse_size(text);
+    ASSERT_FALSE(parsed) << text;
+    EXPECT_EQ(parsed.error().kind, ErrorKind::kInvalid);
+    EXPECT_FALSE(parsed.error().message().empty());
+  }
+}
+
+TEST(Config, GoodValuesAreSet) {
+  EXPECT_EQ(with("size", "1G").create_bytes, uint64_t{1} << 30U);
+  EXPECT_EQ(with("batch-bytes", "64k").volume.ship.batch_bytes, 65536U);
+  EXPECT_EQ(with("batch-bytes", "32M").volume.ship.batch_bytes, 32U << 20U);
+  EXPECT_EQ(with("batch-delay", "7").volume.ship.batch_delay, std::chrono::milliseconds(7));
+  EXPECT_EQ(with("compress", "none").volume.ship.compression.codec, Codec::kNone);
+  EXPECT_EQ(with("compress", "zstd").volume.ship.compression.level, 1);
+  EXPECT_EQ(with("compress", "zstd:19").volume.ship.compression.level, 19);
+  EXPECT_EQ(with("io", "auto").io, IoMode::kAuto);
+  EXPECT_EQ(with("io", "uring").io, IoMode::kUring);
+  EXPECT_EQ(with("io", "sync").io, IoMode::kSync);
+  EXPECT_TRUE(with("multi-conn", "on").volume.clients.multi_conn);
+  EXPECT_FALSE(with("multi-conn", "off").volume.clients.multi_conn);
+  EXPECT_EQ(with("takeover", "refuse").volume.clients.takeover, Takeover::kRefuse);
+  EXPECT_EQ(with("takeover", "fence").volume.clients.takeover, Takeover::kFence);
+  EXPECT_EQ(with("checkpoint-interval", "60").checkpoint_interval, std::chrono::seconds(60));
+  EXPECT_EQ(with("preserve-limit", "2G").volume.start.preserve.total_bytes, uint64_t{2} << 30U);
+  EXPECT_TRUE(with("format", "raw").raw);
+  with("direct", "off");
+  with("tls", "off");
+}
+
+TEST(Config, ThePreserveLimitBoundsMemoryToo) {
+  EXPECT_EQ(with("preserve-limit", "1M").volume.start.preserve.memory_bytes, 1U << 20U);
+}
+
+TEST(Config, TheDefaultsAreTheDocumentedOnes) {
+  const LocalOptions options;
+  EXPECT_EQ(options.volume.ship.batch_bytes, 4U << 20U);
+  EXPECT_EQ(options.volume.ship.batch_delay, std::chrono::milliseconds(100));
+  EXPECT_EQ(options.volume.ship.compression.codec, Codec::kZstd);
+  EXPECT_EQ(options.volume.ship.compression.level, 1);
+  EXPECT_EQ(options.io, IoMode::kAuto);
+  EXPECT_EQ(options.checkpoint_interval, std::chrono::seconds(0));
+  EXPECT_FALSE(options.volume.clients.multi_conn);
+  EXPECT_EQ(options.volume.clients.takeover, Takeover::kFence);
+  EXPECT_EQ(options.volume.start.preserve.total_bytes, uint64_t{1} << 30U);
+  EXPECT_EQ(options.volume.start.preserve.memory_bytes, uint64_t{64} << 20U);
+}
+
+TEST(Config, PathsAreMadeAbsolute) {
+  const std::string here = std::filesystem::current_path().string();
+  EXPECT_EQ(with("file", "disk.img").image_path, here + "/disk.img");
+  EXPECT_EQ(with("file", "/x/../y/disk.img").image_path, "/y/disk.img");
+  EXPECT_EQ(with("state", "s").state_path, here + "/s");
+  EXPECT_EQ(with("backup", "embedded").store_path, "");
+  EXPECT_EQ(with("backup", "embedded:b").store_path, here + "/b");
+}
+
+TEST(Config, BadValuesAreToldWhatWouldBeRight) {
+  expect_refused("size", {"0", "2E"}, "no size of a disk");
+  expect_refused("size", {"1Q", ""}, "not a");
+  expect_refused("batch-bytes", {"65535", "33M"}, "from 64k to 32M");
+  expect_refused("batch-delay", {"0", "3600001"}, "from 1 to 3600000");
+  expect_refused("batch-delay", {"", "x", "1s", "-1"}, "not a number");
+  expect_refused("compress", {"", "zstd:", "zstd:0", "zstd:20", "zstd:x", "zstdx", "lz4", "zstd3"},
+                 "none, zstd or zstd:LEVEL");
+  expect_refused("io", {"", "URING", "aio"}, "auto, uring or sync");
+  expect_refused("takeover", {"", "yes"}, "fence or refuse");
+  expect_refused("multi-conn", {"", "true", "1"}, "on or off");
+  expect_refused("direct", {"yes"}, "on or off");
+  expect_refused("checkpoint-interval", {"31536001"}, "at most a year");
+  expect_refused("preserve-limit", {"lots"}, "not a");
+  expect_refused("format", {"qcow2"}, "raw");
+  expect_refused("backup", {"", "embedded:", "disk"}, "embedded or embedded:DIR");
+}
+
+TEST(Config, WhatIsNotThereYetSaysSo) {
+  expect_refused("direct", {"on"}, "does not have it yet");
+  expect_refused("tls", {"require"}, "does not have it yet");
+  expect_refused("name", {"x"}, "does not have it yet");
+  expect_refused("backup", {"none", "host:10809", "unix:/run/x", "[::1]:1"}, "only backup=embedded");
+}
+
+TEST(Config, AnUnknownParameterIsNamed) {
+  EXPECT_NE(refusal("bacth-bytes", "1M").find("bacth-bytes"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ckpt

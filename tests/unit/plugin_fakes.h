@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a primary lives on, as its tests want it: memory that "outlives the process", a clock that
+// stands still, a store that keeps what it is sent, checks it, and can fail.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <set>
+#include <thread>
+
+#include "common/checksum.h"
+#include "common/store_link.h"
+#include "plugin/checkpoint.h"
+#include "plugin/write_path.h"
+#include "tests/unit/memory_directory.h"
+
+namespace ckpt::test {
+
+using Content = std::vector<std::byte>;
+
+inline Uuid uuid_of(uint8_t value) {
+  Uuid uuid;
+  uuid.bytes.fill(value);
+  return uuid;
+}
+
+// A block's worth of bytes that differ from value to value; 0 gives zeroes.
+Content block_of(uint64_t value, uint64_t bytes = kBlockBytes);
+
+class FakeClock : public Clock {
+ public:
+  [[nodiscard]] SteadyTime steady() const override { return now; }
+  [[nodiscard]] WallTime wall() const override { return now; }
+  SteadyTime now{std::chrono::seconds(1000)};
+};
+
+class FakeRandom : public Random {
+ public:
+  uint64_t next() override { return state_ += 0x9e3779b97f4a7c15U; }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+// A mapping that can be out of space.
+class FakeMemory : public SharedMemory {
+ public:
+  FakeMemory(std::vector<uint64_t>& words, std::set<uint64_t>& pages, const bool& full)
+      : words_(words), pages_(pages), full_(full) {}
+  ByteSpan bytes() override { return std::as_writable_bytes(std::span(words_)); }
+  Result<> allocate(ByteRange range) override;
+  Result<> allocate_private(ByteRange) override { return {}; }
+  Result<std::optional<ByteRange>> next_allocated(uint64_t offset) override;
+
+ private:
+  std::vector<uint64_t>& words_;
+  std::set<uint64_t>& pages_;
+  const bool& full_;
+};
+
+class FakeMemoryStore : public SharedMemoryStore {
+ public:
+  Result<std::unique_ptr<SharedMemory>> create(const std::string& name, uint64_t bytes) override;
+  Result<std::unique_ptr<SharedMemory>> open(const std::string& name, uint64_t bytes) override;
+  Result<> remove(const std::string& name) override;
+  [[nodiscard]] ByteSpan content(const std::string& name) {
+    return std::as_writable_bytes(std::span(kept_.at(name).words));
+  }
+
+  bool full = false;
+
+ private:
+  struct Kept {
+    std::vector<uint64_t> words;
+    std::set<uint64_t> pages;
+  };
+  std::map<std::string, Kept> kept_;
+};
+
+// A store that checks every batch and every confirmation as the real one would, and keeps a log.
+class FakeStore : public StoreLink {
+ public:
+  explicit FakeStore(uint64_t size_bytes) : content(size_bytes), size_bytes_(size_bytes) {}
+
+  Result<StoreGreeting> begin_session() override;
+  Result<> accept(uint64_t incarnation) override;
+  Result<> receive(const EncodedBatch& batch) override;
+  Result<> confirm(const Confirmation& confirmation) override;
+  Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
+  Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
+  Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override;
+  StoreStatus status() override;
+
+  // What it does instead of succeeding, while set.
+  std::optional<Error> fail_begin;
+  std::optional<Error> fail_receive;
+  std::optional<Error> fail_confirm;  // before it counts
+  std::optional<Error> lose_answer;   // of confirm: after it counted
+  std::optional<Error> fail_roll_back;
+  std::optional<Error> fail_read;
+
+  std::function<void()> on_receive;  // called first, with each batch
+  std::function<void()> on_read;     // and with each read
+
+  StoreGreeting greeting;
+  Content content;              // of the last confirmed checkpoint
+  std::vector<Batch> received;  // all that ever came
+  std::vector<CheckpointId> rollbacks;
+
+  // How often a block came, in any epoch, in batches from the nth on.
+  [[nodiscard]] uint64_t times_received(uint64_t block, size_t from = 0) const;
+
+ private:
+  void apply(const Batch& batch);
+
+  uint64_t size_bytes_;
+  std::map<std::pair<Epoch, uint64_t>, Batch> pending_;
+};
+
+// A primary's parts, wired as Volume wires them, without its pumps: tests step them.
+class Primary {
+ public:
+  static constexpr Geometry kGeometry{.size_bytes = (3 * 64 + 10) * kBlockBytes + 512,
+                                      .region_bytes = 64 * kBlockBytes};
+  explicit Primary(ShipOptions ship = {}, PreserveLimits limits = {});
+
+  // Writes one block, or more; the last block is short.
+  Result<> write(uint64_t block, uint64_t value) { return write({block, block + 1}, value); }
+  Result<> write(BlockRange blocks, uint64_t value);
+  [[nodiscard]] Content image_content();
+  [[nodiscard]] Content block(uint64_t block);
+  // Opens a session and settles what it means.
+  Result<HandshakeRow> open_session();
+  // Steps until nothing is to be done; the image is synced when the maker wants it.
+  void run();
+  // Asks, and steps until it is answered.
+  Result<CheckpointOutcome> checkpoint(const CheckpointRequest& request = {});
+  [[nodiscard]] bool is_changed(uint64_t block) { return disk->is_changed({block, block + 1}); }
+  EpochObject& current() { return disk->epochs.current(); }
+
+  MemoryDisk machine;
+  std::unique_ptr<Directory> state;
+  std::unique_ptr<File> image;
+  FakeMemoryStore memory;
+  FakeClock clock;
+  FakeRandom random;
+  FakeStore store{kGeometry.size_bytes};
+  std::unique_ptr<WrittenMaps> maps;
+  std::unique_ptr<RegionMap> regions;
+  std::unique_ptr<VolumeRecordFile> record;
+  std::unique_ptr<Disk> disk;
+  std::unique_ptr<WritePath> path;
+  std::unique_ptr<Shipper> shipper;
+  std::unique_ptr<Session> session;
+  std::unique_ptr<CheckpointMaker> maker;
+
+ private:
+  void make_files();
+  void make_parts(ShipOptions ship, PreserveLimits limits);
+};
+
+// A caller who waits for a checkpoint on a thread of its own.
+class Caller {
+ public:
+  // Returns when it is asked for.
+  explicit Caller(Primary& primary, CheckpointRequest request = {});
+  ~Caller() { wait(); }
+  Caller(const Caller&) = delete;
+  Caller& operator=(const Caller&) = delete;
+
+  [[nodiscard]] bool is_answered() const { return answered_.load(); }
+  Result<CheckpointOutcome> outcome() {
+    wait();
+    return outcome_;
+  }
+
+ private:
+  void wait() {
+    if (thread_.joinable()) {
+      thread_.join();
+    }
+  }
+  Result<CheckpointOutcome> outcome_ = fail(ErrorKind::kTimeout, "not answered");
+  std::atomic<bool> answered_{false};
+  std::thread thread_;
+};
+
+}  // namespace ckpt::test
+
+// For a Result that must be there, and for one that must be an error of a kind.
+#define ASSERT_DONE(expression)                  \
+  do {                                           \
+    const auto& done = (expression);             \
+    ASSERT_TRUE(done) << done.error().message(); \
+  } while (false)
+#define EXPECT_KIND(error_kind, expression)                                        \
+  do {                                                                             \
+    const auto& done = (expression);                                               \
+    ASSERT_FALSE(done);                                                            \
+    EXPECT_EQ(done.error().kind, ErrorKind::error_kind) << done.error().message(); \
+  } while (false)
