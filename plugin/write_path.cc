@@ -2,6 +2,7 @@
 #include "plugin/write_path.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ckpt {
 namespace {
@@ -12,6 +13,63 @@ void raise_to(std::atomic<int64_t>& maximum, int64_t value) {
   }
 }
 
+// What a write holds, given back also when memory runs out in the middle of it.
+class Pin {
+ public:
+  Pin(RegionMap& regions, BlockRange blocks) : regions_(&regions), blocks_(blocks) {}
+  ~Pin() { release(); }
+  Pin(const Pin&) = delete;
+  Pin& operator=(const Pin&) = delete;
+  void release() {
+    if (RegionMap* const regions = std::exchange(regions_, nullptr); regions != nullptr) {
+      regions->unpin(blocks_);
+    }
+  }
+
+ private:
+  RegionMap* regions_;
+  BlockRange blocks_;
+};
+
+class EpochReference {
+ public:
+  explicit EpochReference(Epochs& epochs) : epochs_(epochs), epoch_(epochs.enter()) {}
+  ~EpochReference() { epochs_.leave(epoch_); }
+  EpochReference(const EpochReference&) = delete;
+  EpochReference& operator=(const EpochReference&) = delete;
+  [[nodiscard]] EpochObject& epoch() const { return epoch_; }
+
+ private:
+  Epochs& epochs_;
+  EpochObject& epoch_;
+};
+
+// The closed epoch, held while its blocks are preserved: unless kept() was called, copies are
+// missing.
+class ClosedHold {
+ public:
+  explicit ClosedHold(Disk& disk) : disk_(disk), epoch_(disk.epochs.begin_preserve()) {}
+  ~ClosedHold() {
+    if (epoch_ == nullptr) {
+      return;
+    }
+    if (!kept_) {
+      // The write goes on: the checkpoint is void, and this write's own bits tell what changed.
+      disk_.preserved.lose(Epoch{epoch_->number.load()});
+    }
+    disk_.epochs.end_preserve(*epoch_);
+  }
+  ClosedHold(const ClosedHold&) = delete;
+  ClosedHold& operator=(const ClosedHold&) = delete;
+  [[nodiscard]] EpochObject* epoch() const { return epoch_; }
+  void kept() { kept_ = true; }
+
+ private:
+  Disk& disk_;
+  EpochObject* epoch_;
+  bool kept_ = false;
+};
+
 ByteRange piece_at(uint64_t offset, uint64_t length) {
   return {offset, std::min(length, kPieceBytes)};
 }
@@ -19,20 +77,13 @@ ByteRange piece_at(uint64_t offset, uint64_t length) {
 }  // namespace
 
 template <typename Change>
-Result<> WritePath::change_locked(BlockRange blocks, EpochObject& epoch, const Change& change) {
-  preserve(blocks);           // step 4
-  epoch.written.set(blocks);  // step 5
-  disk_.regions.unpin(blocks);
-  note_heat(blocks);
+Result<> WritePath::change_image(const Change& change) {
   disk_.maps.begin_write();
   Result<> outcome = change();
   if (!outcome && outcome.error().kind == ErrorKind::kNoSpace && on_full_()) {
     outcome = change();
   }
   disk_.maps.end_write(disk_.clock.wall());
-  if (outcome || !CKPT_PLANTED(skip_step6_on_error)) {
-    epoch.unshipped.set(blocks);  // step 6
-  }
   return outcome;
 }
 
@@ -40,18 +91,29 @@ template <typename Change>
 Result<> WritePath::change_piece(ByteRange piece, const Change& change) {
   const BlockRange blocks = blocks_of(piece);
   CKPT_TRY(disk_.regions.pin(blocks));  // step 1
+  Pin pin(disk_.regions, blocks);
   Result<> outcome;
   {
     const BlockLocks::Hold lock(disk_.locks, blocks);  // step 2
-    EpochObject& epoch = disk_.epochs.enter();         // step 3
-    outcome = change_locked(blocks, epoch, change);
-    disk_.epochs.leave(epoch);
+    const EpochReference reference(disk_.epochs);      // step 3
+    preserve(blocks);                                  // step 4
+    reference.epoch().written.set(blocks);             // step 5
+    pin.release();
+    note_heat(blocks);
+    outcome = change_image(change);
+    if (outcome || !CKPT_PLANTED(skip_step6_on_error)) {
+      reference.epoch().unshipped.set(blocks);  // step 6
+    }
   }
+  wake_shipper();
+  return outcome;
+}
+
+void WritePath::wake_shipper() {
   if (disk_.epochs.current().unshipped.count() >= disk_.batch_blocks &&
       disk_.wake_by_volume.load() && !disk_.shipper.is_awake()) {
     disk_.shipper.wake();
   }
-  return outcome;
 }
 
 Result<> WritePath::write(uint64_t offset, ConstByteSpan buffer, bool fua) {
@@ -75,32 +137,33 @@ Result<> WritePath::zero(ByteRange range, bool punch, bool fua) {
 }
 
 void WritePath::preserve(BlockRange blocks) {
-  EpochObject* const closed = disk_.epochs.begin_preserve();
-  if (closed == nullptr) {
+  ClosedHold closed(disk_);
+  if (closed.epoch() == nullptr || !closed.epoch()->unshipped.any(blocks)) {
+    closed.kept();
     return;
   }
+  const SteadyTime since = disk_.clock.steady();
   std::vector<BlockRange> runs;
-  if (closed->unshipped.any(blocks)) {
-    const SteadyTime since = disk_.clock.steady();
-    closed->unshipped.take(blocks, runs);
-    for (const BlockRange& run : runs) {
-      if (!preserve_run(*closed, run)) {
-        // The write goes on: the checkpoint is void, and this write's own bits tell what changed.
-        disk_.preserved.lose(Epoch{closed->number.load()});
-      }
-    }
-    note_stall(since);
+  closed.epoch()->unshipped.take(blocks, runs);
+  bool kept = true;
+  for (const BlockRange& run : runs) {
+    kept = preserve_run(*closed.epoch(), run) && kept;
   }
-  disk_.epochs.end_preserve(*closed);
+  if (kept) {
+    closed.kept();
+  }
+  note_stall(since);
 }
 
-Result<> WritePath::preserve_run(EpochObject& closed, BlockRange run) {
+bool WritePath::preserve_run(EpochObject& closed, BlockRange run) {
   const ByteRange range = bytes_of(run, disk_.geometry.size_bytes);
   PreservedCopy copy{Epoch{closed.number.load()}, range.offset,
                      std::vector<std::byte>(range.length)};
-  CKPT_TRY(disk_.image.read(range.offset, copy.data));
+  if (!disk_.image.read(range.offset, copy.data)) {
+    return false;
+  }
   disk_.preserved.put(std::move(copy));
-  return {};
+  return true;
 }
 
 void WritePath::note_heat(BlockRange blocks) {

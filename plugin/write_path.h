@@ -27,9 +27,11 @@ class WritePath {
   template <typename Change>
   Result<> change_piece(ByteRange piece, const Change& change);
   template <typename Change>
-  Result<> change_locked(BlockRange blocks, EpochObject& epoch, const Change& change);
+  Result<> change_image(const Change& change);
+  void wake_shipper();
   void preserve(BlockRange blocks);
-  Result<> preserve_run(EpochObject& closed, BlockRange run);
+  // False: the copy could not be made.
+  bool preserve_run(EpochObject& closed, BlockRange run);
   void note_heat(BlockRange blocks);
   void note_stall(SteadyTime since);
 

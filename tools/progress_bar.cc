@@ -34,7 +34,7 @@ std::string rate_and_left(const ProgressPoint& point, uint64_t done_bytes, uint6
 
 std::string bar_of(double share, size_t width) {
   const auto filled = static_cast<size_t>(share * static_cast<double>(width));
-  return "[" + std::string(filled, '#') + std::string(width - filled, '.') + "]";
+  return fmt::format("[{:#<{}}{:.<{}}]", "", filled, "", width - filled);
 }
 
 }  // namespace

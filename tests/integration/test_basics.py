@@ -8,7 +8,7 @@ import random
 import subprocess
 import unittest
 
-from harness import BLOCK, MIB, Case, plugin, run
+from harness import BLOCK, MIB, Case, ServerFailed, plugin, run
 from nbd_client import FUA, NO_HOLE, NbdClient
 
 

@@ -105,6 +105,9 @@ Result<> FakeStore::receive(const EncodedBatch& batch) {
 }
 
 Result<> FakeStore::confirm(const Confirmation& confirmation) {
+  if (on_confirm) {
+    on_confirm(confirmation);
+  }
   if (fail_confirm) {
     return Unexpected(*fail_confirm);
   }
@@ -209,7 +212,7 @@ void Primary::make_files() {
   fresh.region_bytes = kGeometry.region_bytes;
   maps = std::move(*WrittenMaps::create(memory, "maps", fresh.volume, kGeometry));
   EXPECT_TRUE(maps->allocate({0, kGeometry.regions()}));
-  regions = std::move(*RegionMap::create(*state, fresh.volume, kGeometry));
+  regions = std::move(*RegionMap::create(*state, fresh.volume, kGeometry, RegionMap::Marks::kNone));
   record = std::move(*VolumeRecordFile::create(*state, fresh, random));
 }
 

@@ -31,9 +31,12 @@ Content block_of(uint64_t value, uint64_t bytes = kBlockBytes);
 
 class FakeClock : public Clock {
  public:
-  [[nodiscard]] SteadyTime steady() const override { return now; }
-  [[nodiscard]] WallTime wall() const override { return now; }
-  SteadyTime now{std::chrono::seconds(1000)};
+  [[nodiscard]] SteadyTime steady() const override { return SteadyTime(now_ns_.load()); }
+  [[nodiscard]] WallTime wall() const override { return steady(); }
+  void pass(std::chrono::nanoseconds time) { now_ns_ += time.count(); }
+
+ private:
+  std::atomic<int64_t> now_ns_{1'000'000'000'000};
 };
 
 class FakeRandom : public Random {
@@ -102,8 +105,9 @@ class FakeStore : public StoreLink {
   std::optional<Error> fail_roll_back;
   std::optional<Error> fail_read;
 
-  std::function<void()> on_receive;  // called first, with each batch
-  std::function<void()> on_read;     // and with each read
+  std::function<void()> on_receive;                    // called first, with each batch
+  std::function<void(const Confirmation&)> on_confirm;  // with each CONFIRM
+  std::function<void()> on_read;                       // and with each read
 
   StoreGreeting greeting;
   Content content;              // of the last confirmed checkpoint

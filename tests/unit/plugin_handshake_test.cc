@@ -18,10 +18,11 @@ Uuid uuid_of(uint8_t value) {
 const Uuid kT0 = uuid_of(0x10);
 const Uuid kT1 = uuid_of(0x11);
 const Uuid kT2 = uuid_of(0x12);  // begins when our rollback to 5 is done
-const Uuid kForeign = uuid_of(0xff);
+const Uuid kForeignTimeline = uuid_of(0xff);
 
-constexpr uint64_t kAccepted = 100;
-constexpr uint64_t kOffered = 200;
+constexpr uint64_t kAcceptedNumber = 100;
+constexpr uint64_t kOfferedNumber = 200;
+constexpr uint64_t kForeignNumber = 300;
 
 Digest digest_of_number(uint8_t number) { return Digest{{number}}; }
 
@@ -76,8 +77,8 @@ struct Case {
 VolumeRecord record_of(const Case& c) {
   VolumeRecord record;
   record.timeline = kT1;
-  record.accepted = kAccepted;
-  record.offered = kOffered;
+  record.accepted = kAcceptedNumber;
+  record.offered = kOfferedNumber;
   if (c.has_last()) {
     record.last = checkpoint(kT1, 5);
     record.forks = {{kT0, {3}}};
@@ -93,9 +94,9 @@ VolumeRecord record_of(const Case& c) {
 
 StoreGreeting greeting_of(const Case& c) {
   StoreGreeting greeting;
-  greeting.incarnation = c.incarnation == Incarnation::kAccepted  ? kAccepted
-                         : c.incarnation == Incarnation::kOffered ? kOffered
-                                                                  : 300;
+  greeting.incarnation = c.incarnation == Incarnation::kAccepted  ? kAcceptedNumber
+                         : c.incarnation == Incarnation::kOffered ? kOfferedNumber
+                                                                  : kForeignNumber;
   switch (c.found) {
     case Found::kNone: break;
     case Found::kLast: greeting.last = checkpoint(kT1, 5); break;
@@ -109,7 +110,7 @@ StoreGreeting greeting_of(const Case& c) {
     case Found::kBeforeTheFork: greeting.last = checkpoint(kT0, 2); break;
     case Found::kAfterTheFork: greeting.last = checkpoint(kT0, 4); break;
     case Found::kNewer: greeting.last = checkpoint(kT1, 7); break;
-    case Found::kForeign: greeting.last = checkpoint(kForeign, 5); break;
+    case Found::kForeign: greeting.last = checkpoint(kForeignTimeline, 5); break;
     case Found::kForkOfRollback: greeting.last = checkpoint(kT2, 5); break;
   }
   return greeting;

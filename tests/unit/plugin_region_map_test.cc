@@ -21,10 +21,15 @@ BlockRange in_region(uint64_t region) { return {region * 64 + 3, region * 64 + 4
 class RegionMapTest : public testing::Test {
  protected:
   RegionMapTest() {
-    map_ = std::move(*RegionMap::create(*directory_, uuid_of(1), kGeometry));
+    map_ = create();
     set_hooks();
   }
 
+  std::unique_ptr<RegionMap> create(RegionMap::Marks marks = RegionMap::Marks::kNone) {
+    auto map = RegionMap::create(*directory_, uuid_of(1), kGeometry, marks);
+    EXPECT_TRUE(map) << map.error().message();
+    return std::move(*map);
+  }
   void set_hooks() {
     map_->set_hooks({.prepare =
                          [this](BlockRange regions) -> Result<> {
@@ -50,8 +55,8 @@ class RegionMapTest : public testing::Test {
     set_hooks();
   }
   // Power fails now; the marks that are there afterwards.
-  std::set<uint64_t> marks_after_power_loss() {
-    machine_.lose_power(0);
+  std::set<uint64_t> marks_after_power_loss(uint64_t seed = 0) {
+    machine_.lose_power(seed);
     directory_ = machine_.root();
     auto map = RegionMap::open(*directory_, uuid_of(1), kGeometry);
     EXPECT_TRUE(map) << map.error().message();
@@ -160,7 +165,7 @@ TEST_F(RegionMapTest, APinBetweenTheTwoLooksKeepsTheMark) {
 TEST_F(RegionMapTest, AMarkThatCannotBeWrittenMeansEverything) {
   for (const uint64_t step : {1, 2}) {
     everything_recorded_ = false;
-    map_ = std::move(*RegionMap::create(*directory_, uuid_of(1), kGeometry));
+    map_ = create();
     set_hooks();
     machine_.fail_operation(step, EIO);
     ASSERT_DONE(map_->pin(kRegion0));
@@ -199,7 +204,7 @@ TEST_F(RegionMapTest, ACrashAtAnyStepNeverHasAWriteWithoutItsMark) {
       ASSERT_LT(step, 20U);
       machine_ = MemoryDisk();
       directory_ = machine_.root();
-      map_ = std::move(*RegionMap::create(*directory_, uuid_of(1), kGeometry));
+      map_ = create();
       set_hooks();
       everything_recorded_ = false;
       fail_fallback_ = true;
@@ -211,6 +216,30 @@ TEST_F(RegionMapTest, ACrashAtAnyStepNeverHasAWriteWithoutItsMark) {
       auto map = RegionMap::open(*directory_, uuid_of(1), kGeometry);
       ASSERT_DONE(map);
       EXPECT_TRUE(!pinned || (*map)->is_marked(7));
+    }
+  }
+}
+
+TEST_F(RegionMapTest, OneThatReplacesALostOneIsAllMarked) {
+  map_ = create(RegionMap::Marks::kAll);
+  EXPECT_EQ(map_->marked_count(), kGeometry.regions());
+  EXPECT_EQ(marks_after_power_loss().size(), kGeometry.regions());
+}
+
+// An empty one in its place for an instant would look intact to the next start.
+TEST_F(RegionMapTest, ReplacingItIsAtomic) {
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    bool created = false;
+    for (uint64_t step = 1; !created; ++step) {
+      ASSERT_LT(step, 30U);
+      machine_ = MemoryDisk();
+      directory_ = machine_.root();
+      map_ = create(RegionMap::Marks::kAll);
+      machine_.stop_at(step);
+      created = RegionMap::create(*directory_, uuid_of(1), kGeometry, RegionMap::Marks::kAll)
+                    .has_value() &&
+                !machine_.has_stopped();
+      EXPECT_EQ(marks_after_power_loss(seed).size(), kGeometry.regions());
     }
   }
 }

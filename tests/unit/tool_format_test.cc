@@ -69,7 +69,7 @@ TEST(ToolFormat, ProgressLine) {
   const std::string line = format_progress(half, 120);
   EXPECT_NE(line.find("verifying  50 % [####"), std::string::npos) << line;
   EXPECT_NE(line.find("1.0 GiB of 2.0 GiB  256 MiB/s  4.0 s left"), std::string::npos) << line;
-  for (const size_t columns : {0, 1, 10, 40, 60, 80, 200}) {
+  for (const size_t columns : {0U, 1U, 10U, 40U, 60U, 80U, 200U}) {
     EXPECT_LE(format_progress(half, columns).size(), columns);
   }
 }

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shipper, session and checkpoint maker together, stepped against a store that checks and can fail.
+#include "plugin/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <random>
+
+#include "tests/unit/plugin_fakes.h"
+
+namespace ckpt::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
+
+class CheckpointTest : public testing::Test {
+ protected:
+  // A session, and a first checkpoint of the empty disk with nothing left to do.
+  void start() {
+    ASSERT_DONE(primary_.open_session());
+    ASSERT_DONE(primary_.checkpoint());
+  }
+  // Asks and cuts; nothing is shipped yet.
+  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
+  void expect_store_has(const Content& content) {
+    EXPECT_TRUE(primary_.store.content == content);
+  }
+  uint64_t last_number() {
+    const auto& last = primary_.store.greeting.last;
+    return last ? last->id.number.value : 0;
+  }
+
+  Primary primary_;
+};
+
+TEST_F(CheckpointTest, TheStoreHoldsTheDiskAsItWas) {
+  start();
+  ASSERT_DONE(primary_.write({1, 40}, 5));
+  ASSERT_DONE(primary_.write(202, 6));  // the short last block
+  const auto outcome = primary_.checkpoint({.name = "n", .message = "m"});
+  ASSERT_DONE(outcome);
+  EXPECT_EQ(outcome->checkpoint.id.number, Epoch{2});
+  EXPECT_EQ(outcome->checkpoint.name, "n");
+  EXPECT_EQ(outcome->checkpoint.message, "m");
+  EXPECT_EQ(outcome->checkpoint.changed_bytes, 40 * kBlockBytes);
+  EXPECT_EQ(outcome->checkpoint.parent.number, Epoch{1});
+  expect_store_has(primary_.image_content());
+  EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
+}
+
+TEST_F(CheckpointTest, TheFirstCopySendsWhatIsAllocated) {
+  ASSERT_DONE(primary_.image->write(5 * kBlockBytes, block_of(9)));
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kFirstCopy);
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+  EXPECT_EQ(primary_.store.times_received(5), 1U);
+  EXPECT_EQ(primary_.store.times_received(6), 0U);
+}
+
+TEST_F(CheckpointTest, WritesAfterTheCutAreNotInIt) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  Caller caller(primary_);
+  cut(caller);
+  const Content at_cut = primary_.image_content();
+  ASSERT_DONE(primary_.write({2, 6}, 6));
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+  expect_store_has(at_cut);
+  EXPECT_EQ(primary_.disk->preserved.blocks_total(), 2U);
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+}
+
+// Writes before, between and inside all steps, also while a batch is on its way.
+TEST_F(CheckpointTest, EveryCheckpointIsTheDiskAtItsCutUnderRandomWrites) {
+  start();
+  std::mt19937_64 random(7);
+  const auto write_some = [&] {
+    for (uint64_t n = random() % 4; n > 0; --n) {
+      const uint64_t first = random() % 200;
+      ASSERT_DONE(primary_.write({first, first + 1 + random() % 3}, random() % 50));
+    }
+  };
+  primary_.store.on_receive = write_some;
+  for (int round = 0; round < 40; ++round) {
+    write_some();
+    ASSERT_DONE(primary_.shipper->ship_ahead());
+    write_some();
+    Caller caller(primary_);
+    cut(caller);
+    const Content at_cut = primary_.image_content();
+    for (int step = 0; step < 200 && !caller.is_answered(); ++step) {
+      write_some();
+      primary_.maker->step();
+    }
+    ASSERT_DONE(caller.outcome());
+    expect_store_has(at_cut);
+    primary_.run();
+  }
+}
+
+TEST_F(CheckpointTest, PreservedCopiesAreSentBeforeNewerReads) {
+  start();
+  ASSERT_DONE(primary_.write({1, 3}, 5));
+  Caller caller(primary_);
+  cut(caller);
+  ASSERT_DONE(primary_.write(1, 6));
+  const size_t before = primary_.store.received.size();
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+  ASSERT_GE(primary_.store.received.size(), before + 2);
+  const Batch& first = primary_.store.received[before];
+  EXPECT_EQ(first.extents, (std::vector<Extent>{{kBlockBytes, kBlockBytes}}));
+  EXPECT_TRUE(first.data == block_of(5));
+  EXPECT_EQ(first.header.epoch, Epoch{2});
+}
+
+TEST_F(CheckpointTest, BlocksOfZeroesTravelAsZeroExtents) {
+  start();
+  ASSERT_DONE(primary_.write({1, 9}, 5));
+  ASSERT_DONE(primary_.checkpoint());
+  ASSERT_DONE(primary_.path->zero({2 * kBlockBytes, 3 * kBlockBytes}, true, false));
+  ASSERT_DONE(primary_.checkpoint());
+  const Batch& batch = primary_.store.received.back();
+  EXPECT_EQ(batch.extents, (std::vector<Extent>{
+                               {2 * kBlockBytes, 3 * kBlockBytes, ExtentKind::kZero}}));
+  EXPECT_TRUE(batch.data.empty());
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, AHotBlockIsSentTwiceAtMost) {
+  start();
+  const size_t from = primary_.store.received.size();
+  for (uint64_t i = 1; i <= 100; ++i) {
+    ASSERT_DONE(primary_.write(7, i));
+    ASSERT_DONE(primary_.shipper->ship_ahead());
+  }
+  EXPECT_EQ(primary_.store.times_received(7, from), 1U);
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_EQ(primary_.store.times_received(7, from), 2U);
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, AheadAtMostTwiceWhatIsWrittenIsSent) {
+  start();
+  std::mt19937_64 random(3);
+  const size_t from = primary_.store.received.size();
+  for (int i = 0; i < 600; ++i) {
+    ASSERT_DONE(primary_.write(random() % (1 + static_cast<uint64_t>(i) / 4), 1 + random() % 99));
+    ASSERT_DONE(primary_.shipper->ship_ahead());
+  }
+  uint64_t sent_blocks = 0;
+  for (size_t i = from; i < primary_.store.received.size(); ++i) {
+    for (const Extent& extent : primary_.store.received[i].extents) {
+      sent_blocks += block_count(extent.length);
+    }
+  }
+  EXPECT_LE(sent_blocks, 2 * primary_.current().written.count());
+}
+
+TEST_F(CheckpointTest, ShippingIsDueByBytesOrByTime) {
+  start();
+  primary_.disk->batch_blocks = 10;
+  EXPECT_FALSE(primary_.shipper->is_due());
+  ASSERT_DONE(primary_.write({0, 9}, 1));
+  EXPECT_FALSE(primary_.shipper->is_due());
+  primary_.clock.pass(milliseconds(99));
+  EXPECT_FALSE(primary_.shipper->is_due());
+  primary_.clock.pass(milliseconds(1));
+  EXPECT_TRUE(primary_.shipper->is_due());
+  ASSERT_DONE(primary_.shipper->ship_ahead());
+  EXPECT_FALSE(primary_.shipper->is_due());
+  ASSERT_DONE(primary_.write({20, 30}, 1));
+  EXPECT_TRUE(primary_.shipper->is_due());
+}
+
+TEST_F(CheckpointTest, VoidByAFailedBatchKeepsWhatIsChanged) {
+  start();
+  ASSERT_DONE(primary_.write({1, 3}, 5));
+  primary_.store.fail_receive = kLinkBroke;
+  Caller caller(primary_);
+  cut(caller);
+  ASSERT_DONE(primary_.write(9, 6));
+  primary_.run();
+  EXPECT_KIND(kVoid, caller.outcome());
+  EXPECT_FALSE(primary_.session->is_open());
+  for (const uint64_t block : {1, 2, 9}) {
+    EXPECT_TRUE(primary_.is_changed(block));
+  }
+  EXPECT_EQ(last_number(), 1U);
+  primary_.store.fail_receive.reset();
+  ASSERT_DONE(primary_.open_session());
+  const auto next = primary_.checkpoint();
+  ASSERT_DONE(next);
+  EXPECT_EQ(next->checkpoint.id.number, Epoch{3}) << "a number that was told is never used again";
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, ABatchThatWasTornIsSentAgainInTheNextSession) {
+  start();
+  ASSERT_DONE(primary_.write({1, 3}, 5));
+  ASSERT_DONE(primary_.shipper->ship_ahead());
+  primary_.session->lose(kLinkBroke);  // what was received is dropped
+  ASSERT_DONE(primary_.open_session());
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, OutOfSpaceIsToldApart) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.fail_receive = Error{ErrorKind::kNoSpace, ENOSPC, "journal"};
+  EXPECT_KIND(kNoSpace, primary_.checkpoint());
+}
+
+TEST_F(CheckpointTest, VoidWhenACopyIsLost) {
+  Primary primary({}, {.memory_bytes = 0, .total_bytes = 0});
+  ASSERT_DONE(primary.open_session());
+  ASSERT_DONE(primary.write(1, 5));
+  Caller caller(primary);
+  primary.maker->step();
+  ASSERT_DONE(primary.write(1, 6));
+  primary.run();
+  EXPECT_KIND(kVoid, caller.outcome());
+  EXPECT_TRUE(primary.is_changed(1));
+  EXPECT_FALSE(primary.store.greeting.last);
+  ASSERT_DONE(primary.checkpoint());
+  EXPECT_TRUE(primary.store.content == primary.image_content());
+}
+
+TEST_F(CheckpointTest, VoidWhenASyncOfTheImageFailed) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.disk->suspect.store(true);
+  EXPECT_KIND(kVoid, primary_.checkpoint());
+  EXPECT_TRUE(primary_.is_changed(1));
+  EXPECT_EQ(last_number(), 1U);
+}
+
+TEST_F(CheckpointTest, TheIntentIsDurableBeforeConfirmAndClosedAfter) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  bool confirmed = false;
+  primary_.store.on_confirm = [&](const Confirmation& confirmation) {
+    const auto intent = primary_.record->get().intent;
+    ASSERT_TRUE(intent);
+    EXPECT_EQ(intent->digest, confirmation.checkpoint.digest);
+    EXPECT_EQ(intent->id, confirmation.checkpoint.id);
+    confirmed = true;
+  };
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_TRUE(confirmed);
+  EXPECT_FALSE(primary_.record->get().intent);
+  EXPECT_EQ(primary_.record->get().last->id.number, Epoch{2});
+}
+
+TEST_F(CheckpointTest, AnIntentThatCannotBeRecordedIsVoid) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  Caller caller(primary_);
+  cut(caller);
+  primary_.machine.set_watcher([&](const MemoryOperation& operation) {
+    if (operation.path == "volume") {
+      primary_.machine.set_watcher(nullptr);
+      primary_.machine.fail_operation(1, EIO);
+    }
+  });
+  primary_.run();
+  EXPECT_KIND(kVoid, caller.outcome());
+  EXPECT_EQ(last_number(), 1U);
+  EXPECT_TRUE(primary_.is_changed(1));
+}
+
+TEST_F(CheckpointTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.lose_answer = kLinkBroke;
+  Caller caller(primary_);
+  primary_.run();
+  EXPECT_FALSE(caller.is_answered());
+  ASSERT_DONE(primary_.write(2, 6));
+  primary_.store.lose_answer.reset();
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kAdopt);
+  const auto outcome = caller.outcome();
+  ASSERT_DONE(outcome);
+  EXPECT_EQ(primary_.record->get().last->id, outcome->checkpoint.id);
+  EXPECT_FALSE(primary_.record->get().intent);
+  primary_.run();
+  EXPECT_TRUE(primary_.is_changed(2));
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, AnUnknownOutcomeIsVoidWhenTheStoreDoesNotHaveIt) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.fail_confirm = kLinkBroke;
+  Caller caller(primary_);
+  primary_.run();
+  EXPECT_FALSE(caller.is_answered());
+  EXPECT_TRUE(primary_.is_changed(1));
+  primary_.store.fail_confirm.reset();
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kGoOn);
+  EXPECT_KIND(kVoid, caller.outcome());
+  EXPECT_FALSE(primary_.record->get().intent);
+  EXPECT_TRUE(primary_.is_changed(1));
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+}
+
+TEST_F(CheckpointTest, ACallerIsToldThatItMayExistWhenTheStoreCannotBeAsked) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.lose_answer = kLinkBroke;
+  Caller caller(primary_);
+  primary_.run();
+  primary_.maker->doubt(kLinkBroke);
+  EXPECT_KIND(kTimeout, caller.outcome());
+  EXPECT_TRUE(primary_.is_changed(1));
+  primary_.store.lose_answer.reset();
+  ASSERT_DONE(primary_.open_session());
+  primary_.run();
+  EXPECT_EQ(primary_.record->get().last->id.number, Epoch{2});
+}
+
+// The server stops while nobody knows whether the checkpoint exists.
+TEST_F(CheckpointTest, LeavingAnUnknownOutcomeKeepsItsBlocksChanged) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.fail_confirm = kLinkBroke;
+  Caller caller(primary_);
+  primary_.run();
+  primary_.maker->doubt(kLinkBroke);
+  primary_.maker->leave();
+  EXPECT_EQ(primary_.disk->epochs.closed(), nullptr);
+  EXPECT_TRUE(primary_.current().written.any({1, 2}));
+  EXPECT_TRUE(primary_.record->get().intent);
+}
+
+TEST_F(CheckpointTest, OneThatWasGivenUpBeforeItsCutIsNeverMade) {
+  start();
+  EXPECT_KIND(kVoid, primary_.maker->take({.timeout = milliseconds(0)}));
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.run();
+  EXPECT_EQ(last_number(), 1U);
+}
+
+TEST_F(CheckpointTest, OneThatWasGivenUpAfterItsCutIsNeverConfirmed) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  Caller caller(primary_, {.timeout = milliseconds(5)});
+  cut(caller);
+  primary_.clock.pass(milliseconds(6));
+  EXPECT_KIND(kVoid, caller.outcome());
+  primary_.run();
+  EXPECT_EQ(last_number(), 1U);
+  EXPECT_FALSE(primary_.record->get().intent);
+  EXPECT_TRUE(primary_.is_changed(1));
+}
+
+TEST_F(CheckpointTest, OneThatWasGivenUpAfterConfirmMayExist) {
+  start();
+  primary_.store.lose_answer = kLinkBroke;
+  Caller caller(primary_, {.timeout = milliseconds(5)});
+  primary_.run();
+  primary_.clock.pass(milliseconds(6));
+  EXPECT_KIND(kTimeout, caller.outcome());
+}
+
+TEST_F(CheckpointTest, CallersQueue) {
+  start();
+  Caller first(primary_);
+  cut(first);
+  Caller second(primary_);
+  primary_.run();
+  ASSERT_DONE(first.outcome());
+  ASSERT_DONE(second.outcome());
+  EXPECT_EQ(first.outcome()->checkpoint.id.number, Epoch{2});
+  EXPECT_EQ(second.outcome()->checkpoint.id.number, Epoch{3});
+}
+
+TEST_F(CheckpointTest, CancellingVoidsTheOneInProgressAndTheQueue) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  Caller first(primary_);
+  cut(first);
+  Caller second(primary_);
+  primary_.maker->cancel("because");
+  EXPECT_KIND(kVoid, first.outcome());
+  EXPECT_KIND(kVoid, second.outcome());
+  EXPECT_NE(first.outcome().error().message().find("because"), std::string::npos);
+  EXPECT_TRUE(primary_.is_changed(1));
+}
+
+TEST_F(CheckpointTest, TheWrittenMapIsKeptUntilTheImageIsSynced) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  Caller caller(primary_);
+  for (int step = 0; step < 100 && !caller.is_answered(); ++step) {
+    primary_.maker->step();
+  }
+  ASSERT_DONE(caller.outcome());
+  EXPECT_TRUE(primary_.is_changed(1));
+  EXPECT_FALSE(primary_.maker->step());
+  const Epoch wanted = primary_.maker->wants_sync();
+  EXPECT_EQ(wanted, Epoch{2});
+  primary_.maker->synced(wanted);
+  EXPECT_TRUE(primary_.maker->step());
+  EXPECT_FALSE(primary_.is_changed(1));
+  EXPECT_EQ(primary_.maker->wants_sync(), Epoch{});
+}
+
+// A sync that began before the epoch was frozen does not cover its last writers.
+TEST_F(CheckpointTest, NoSyncIsWantedWhileTheClosedEpochHasWriters) {
+  start();
+  EpochObject& epoch = primary_.disk->epochs.enter();
+  Caller caller(primary_);
+  cut(caller);
+  primary_.maker->step();
+  EXPECT_EQ(primary_.maker->wants_sync(), Epoch{});
+  EXPECT_FALSE(caller.is_answered());
+  primary_.disk->epochs.leave(epoch);
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+}
+
+TEST_F(CheckpointTest, FoldingKeepsTheBlocksOfAMapThatWaitsForASync) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  Caller caller(primary_);
+  for (int step = 0; step < 100 && !caller.is_answered(); ++step) {
+    primary_.maker->step();
+  }
+  primary_.maker->fold();
+  EXPECT_TRUE(primary_.maker->is_idle());
+  EXPECT_TRUE(primary_.current().written.any({1, 2}));
+}
+
+TEST_F(CheckpointTest, AFailedWriteIsChangedAndShippedAllTheSame) {
+  start();
+  primary_.machine.fail_operation(3, EIO);  // after the region's mark: a write and a sync
+  EXPECT_FALSE(primary_.write(1, 5));
+  EXPECT_TRUE(primary_.is_changed(1));
+  EXPECT_TRUE(primary_.current().unshipped.any({1, 2}));
+  ASSERT_DONE(primary_.checkpoint());
+  expect_store_has(primary_.image_content());
+}
+
+class SessionTest : public CheckpointTest {};
+
+TEST_F(SessionTest, OpeningMakesAllThatIsChangedUnshipped) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  ASSERT_DONE(primary_.shipper->ship_ahead());
+  EXPECT_EQ(primary_.current().unshipped.count(), 0U);
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_EQ(primary_.current().unshipped.count(), 3U);
+}
+
+TEST_F(SessionTest, OpeningRecordsBothIncarnations) {
+  primary_.store.greeting.incarnation = 5;
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_EQ(primary_.record->get().accepted, 5U);
+  EXPECT_EQ(primary_.record->get().offered, 77U);
+  EXPECT_EQ(primary_.store.greeting.incarnation, 77U);
+  EXPECT_TRUE(primary_.session->is_open());
+}
+
+TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
+  start();
+  const auto before = encode_volume_record(primary_.record->get());
+  primary_.store.greeting.last->id.timeline = uuid_of(99);
+  EXPECT_KIND(kFenced, primary_.open_session());
+  EXPECT_TRUE(primary_.session->is_diverged());
+  EXPECT_FALSE(primary_.session->is_open());
+  EXPECT_EQ(encode_volume_record(primary_.record->get()), before);
+  EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
+}
+
+TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  const Content old = primary_.store.content;
+  const StoreGreeting greeting = primary_.store.greeting;
+  ASSERT_DONE(primary_.checkpoint());
+  primary_.store.content = old;
+  primary_.store.greeting = greeting;  // it was restored
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kResync);
+  EXPECT_TRUE(primary_.session->is_inexact());
+  EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
+}
+
+TEST_F(SessionTest, AStoreThatDoesNotAnswerLeavesTheSessionClosed) {
+  primary_.store.fail_begin = kLinkBroke;
+  EXPECT_KIND(kUnreachable, primary_.open_session());
+  EXPECT_FALSE(primary_.session->is_open());
+  Caller caller(primary_, {.timeout = milliseconds(1)});
+  EXPECT_FALSE(primary_.maker->step());
+  primary_.clock.pass(milliseconds(2));
+  EXPECT_KIND(kVoid, caller.outcome());
+}
+
+}  // namespace
+}  // namespace ckpt::test
