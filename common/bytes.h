@@ -85,8 +85,11 @@ class Decoder {
   }
   std::string get_string() {
     const ConstByteSpan field = get_bytes(get<uint16_t>());
-    std::string text(field.size(), '\0');
-    std::memcpy(text.data(), field.data(), field.size());
+    // Not memcpy: an empty field has no address.
+    std::string text;
+    for (const std::byte byte : field) {
+      text.push_back(static_cast<char>(byte));
+    }
     return text;
   }
   // Reserved bytes: must be there and zero.

@@ -153,7 +153,10 @@ Result<> Slots::write_generation(uint64_t generation, ConstByteSpan payload) {
   const std::vector<std::byte> slot = encode_slot(generation, payload);
   for (uint64_t copy = 0; copy < kCopies; ++copy) {
     CKPT_TRY(file_->write(slot_offset(generation, copy), slot));
-    CKPT_TRY(file_->sync());
+    if (auto synced = file_->sync(); !synced) {
+      // Whatever the errno: after a failed sync nothing can be taken back.
+      return fail(ErrorKind::kIo, synced.error().context, synced.error().number);
+    }
   }
   return {};
 }

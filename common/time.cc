@@ -21,15 +21,16 @@ Uuid Random::uuid() {
 }
 
 std::string format_time(WallTime time) {
-  const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
-  const auto seconds = static_cast<time_t>(milliseconds / 1000);
+  const auto whole = std::chrono::floor<std::chrono::seconds>(time);
+  const auto seconds = static_cast<time_t>(whole.count());
+  const auto milliseconds = std::chrono::floor<std::chrono::milliseconds>(time - whole).count();
   std::tm parts{};
   gmtime_r(&seconds, &parts);
   std::array<char, 32> date{};
   std::strftime(date.data(), date.size(), "%Y-%m-%dT%H:%M:%S", &parts);
   std::array<char, 48> text{};
   std::snprintf(text.data(), text.size(), "%s.%03dZ", date.data(),
-                static_cast<int>(milliseconds % 1000));
+                static_cast<int>(milliseconds));
   return text.data();
 }
 

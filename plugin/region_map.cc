@@ -142,6 +142,17 @@ Result<> RegionMap::mark(BlockRange regions) {
   return {};
 }
 
+Result<> RegionMap::mark_each(const std::set<uint64_t>& regions) {
+  std::set<uint64_t> unmarked;
+  for (const uint64_t region : regions) {
+    if (!is_marked(region)) {
+      unmarked.insert(region);
+    }
+  }
+  const MutexLock lock(file_mutex_);
+  return unmarked.empty() ? Result<>() : write_marks(unmarked);
+}
+
 void RegionMap::want(BlockRange regions) {
   const MutexLock lock(wanted_mutex_);
   const uint64_t end = std::min(regions.end + kAhead, geometry_.regions());

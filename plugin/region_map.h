@@ -48,8 +48,10 @@ class RegionMap {
   Result<> pin(BlockRange blocks);
   void unpin(BlockRange blocks);
 
-  // Marks regions [first, end) durably.
+  // Marks regions [first, end) durably, and some that follow.
   Result<> mark(BlockRange regions);
+  // Marks just these durably, by one sync.
+  Result<> mark_each(const std::set<uint64_t>& regions);
   // Everything is recorded as changed elsewhere: no marks are needed from here on.
   void set_everything() { everything_.store(true); }
   [[nodiscard]] bool is_everything() const { return everything_.load(); }

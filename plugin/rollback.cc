@@ -2,6 +2,7 @@
 #include "plugin/rollback.h"
 
 #include <algorithm>
+#include <set>
 
 #include "plugin/phase.h"
 
@@ -27,11 +28,22 @@ Result<> Rollback::begin(const CheckpointId& checkpoint, bool fence) {
 Result<uint64_t> Rollback::run(const Progress& progress) {
   const PhaseScope phase(Phase::kRollingBack);
   const RollbackTarget target = *record_.get().rollback;
+  CKPT_TRY(mark_changed());
   CKPT_TRY(store_.roll_back(target.checkpoint, target.to));  // step 2
   CKPT_ASSIGN(const uint64_t restored_bytes, restore_changed(progress));
   CKPT_TRY(disk_.image.sync());  // step 4
   CKPT_TRY(finish());
   return restored_bytes;
+}
+
+// A first copy or a resync sets written bits without marks; what is written back needs them.
+Result<> Rollback::mark_changed() {
+  const ChangeMap& written = disk_.epochs.current().written;
+  std::set<uint64_t> regions;
+  for (auto region = written.next_region(0); region; region = written.next_region(*region + 1)) {
+    regions.insert(*region);
+  }
+  return disk_.regions.mark_each(regions);
 }
 
 Result<uint64_t> Rollback::restore_changed(const Progress& progress) {

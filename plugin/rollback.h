@@ -22,6 +22,7 @@ class Rollback {
   Result<uint64_t> run(const Progress& progress);
 
  private:
+  Result<> mark_changed();
   Result<uint64_t> restore_changed(const Progress& progress);
   Result<uint64_t> restore_run(BlockRange run);
   Result<> write_back(ByteRange range);

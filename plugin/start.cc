@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/start.h"
 
+#include <set>
+
 #include "plugin/saved_map.h"
 
 namespace ckpt {
@@ -153,9 +155,14 @@ Result<> Start::mark_as_decided() {
     return started_.regions->mark({0, geometry_.regions()});
   }
   if (started_.decision.source == ChangedSource::kSavedMap) {
+    std::set<uint64_t> regions;
     for (const BlockRange& run : saved_) {
-      CKPT_TRY(started_.regions->mark(geometry_.regions_of(run)));
+      const BlockRange touched = geometry_.regions_of(run);
+      for (uint64_t region = touched.first; region < touched.end; ++region) {
+        regions.insert(region);
+      }
     }
+    return started_.regions->mark_each(regions);
   }
   return {};
 }

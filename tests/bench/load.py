@@ -17,12 +17,13 @@ class Job:
     depth: int
     size: str = "1g"
     bytes: int = 0
+    seed: int = 1
 
     def command(self, uri, seconds):
-        """fio's command line; the blocks are the same ones in every run."""
+        """fio's command line; the same seed gives the same blocks."""
         words = ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw={self.rw}",
                  f"--bs={self.block}", f"--iodepth={self.depth}", f"--size={self.size}",
-                 "--norandommap", "--output-format=json"]
+                 "--norandommap", f"--randseed={self.seed}", "--output-format=json"]
         if self.bytes:
             return [*words, f"--io_size={self.bytes}"]
         return [*words, "--time_based", f"--runtime={seconds}"]

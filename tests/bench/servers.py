@@ -17,6 +17,7 @@ from nbd_client import NbdClient  # noqa: E402  (a folder of its own)
 
 MIB = 1 << 20
 GIB = 1 << 30
+QUIET_SECONDS = 0.4  # longer than the plugin's batch-delay
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -154,20 +155,22 @@ class Server:
             connect_in(control, f"{self.image}.ckpt", "control.sock")
             control.sendall(request.encode())
             lines = map(json.loads, control.makefile("r"))
-            answer = next(line for line in lines if line["type"] != "progress")
-        if answer["type"] != "result":
-            raise RuntimeError(f"{command}: {answer['message']}")
+            answer = next((line for line in lines if line["type"] != "progress"), {})
+        if answer.get("type") != "result":
+            raise RuntimeError(f"{command}: {answer.get('message', 'the server is gone')}")
         return answer
 
     def settle(self, seconds=600):
-        """Waits until the back-up has everything that changed and has applied what it confirmed."""
+        """Waits until the back-up has applied what it confirmed and no more is being shipped: what
+        was written again after it had been shipped waits for the next checkpoint."""
         deadline = time.monotonic() + seconds
-        while True:
+        quiet_since, unshipped = time.monotonic(), None
+        while time.monotonic() - quiet_since < QUIET_SECONDS:
             status = self.ask("status")
             backup = status["backup"]
-            if (status["last_checkpoint"] and backup["unshipped_bytes"] == 0
-                    and backup["confirmed_bytes"] == 0):
-                return
+            working = not status["last_checkpoint"] or backup["confirmed_bytes"] > 0
+            if working or backup["unshipped_bytes"] != unshipped:
+                quiet_since, unshipped = time.monotonic(), backup["unshipped_bytes"]
             if time.monotonic() > deadline or status["problem"]:
                 raise RuntimeError(f"the back-up does not catch up: {status}")
             time.sleep(0.02)

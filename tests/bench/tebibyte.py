@@ -95,7 +95,7 @@ def memory(place, pattern, job):
     rows.append(Row(SECTION, f"1 TiB, {pattern}: {size} changed, confirm",
                     spread([outcome["confirm_ms"] / 1000]), "s"))
     with Watch(server) as watch:
-        run_fio(server, job)
+        run_fio(server, replace(job, seed=2))
         server.settle()
     rows.append(memory_row(f"{pattern}: {size} changed after that", watch.most, job.bytes))
     return rows + later_starts(place, server, f"{pattern}, {size} changed")

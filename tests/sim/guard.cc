@@ -155,7 +155,7 @@ void IoGuard::on_resize(const std::string& path, uint64_t /*size_bytes*/) {
 void IoGuard::on_sync(const std::string& path) { check_not_failed(path, "synced"); }
 
 void IoGuard::on_synced(const std::string& path, bool done) {
-  if (!done) {
+  if (!done && !goes_on_after_failed_sync(path)) {
     failed_.insert(path);
   }
 }

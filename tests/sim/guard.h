@@ -58,6 +58,10 @@ class IoGuard : public IoObserver {
 
  protected:
   void report(const std::string& what) { report_(what); }
+  // A file that goes on being used after a failed sync.
+  [[nodiscard]] virtual bool goes_on_after_failed_sync(const std::string& /*path*/) const {
+    return false;
+  }
 
  private:
   void check_not_failed(const std::string& path, const char* act);

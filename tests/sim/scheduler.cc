@@ -54,6 +54,9 @@ Scheduler::~Scheduler() {
 
 void Scheduler::spawn(ProcessId process, std::string name, std::function<void()> body,
                       FiberKind kind) {
+  if (dying()) {
+    return;
+  }
   auto fiber = std::make_unique<Fiber>();
   fiber->id = ++last_fiber_;
   fiber->name = std::move(name);

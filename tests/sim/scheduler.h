@@ -71,7 +71,7 @@ class Scheduler {
   // A number that was never used before.
   ProcessId new_process() { return ++last_process_; }
   // The first fiber of a process is its main(): a kill unwinds it last, so what stands on its stack may be
-  // used by the others.
+  // used by the others. A dying fiber spawns nothing.
   void spawn(ProcessId process, std::string name, std::function<void()> body,
              FiberKind kind = FiberKind::kForeground);
   void stop() { stopped_ = true; }

@@ -19,6 +19,7 @@ Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
 Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecord& record,
                                              const ServerOptions& options) {
   CKPT_ASSIGN(auto directory, state.subdirectory("store", true));
+  CKPT_TRY(state.sync());
   StoreOptions store_options;
   store_options.volume = record.volume;
   store_options.size_bytes = record.size_bytes;
@@ -34,7 +35,7 @@ Result<std::vector<std::byte>> read_all(StoreLink& store, uint64_t size_bytes) {
 }
 
 std::unique_ptr<Directory> root_of(Machine& machine) {
-  return observe(machine.disk.root(), machine.observer);
+  return observe(machine.disk.root(), machine.guard);
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ Result<> Server::open_files() {
   root_ = root_of(machine_);
   CKPT_ASSIGN(image_, root_->open(kImageName, OpenMode::kReadWrite));
   CKPT_ASSIGN(state_, root_->subdirectory(kStateName, true));
-  return {};
+  return root_->sync();
 }
 
 Result<> Server::open_volume() {

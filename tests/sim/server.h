@@ -8,9 +8,9 @@
 
 #include "backupd/store/store.h"
 #include "plugin/volume.h"
-#include "tests/sim/guard.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_memory.h"
+#include "tests/sim/volume_guard.h"
 
 namespace ckpt::sim {
 
@@ -22,7 +22,7 @@ struct Machine {
   Scheduler& scheduler;
   SimDisk& disk;
   SimMemory& memory;
-  IoObserver& observer;
+  VolumeGuard& guard;
   std::string boot_id;
   WallTime boot_time{};
 };
@@ -87,7 +87,7 @@ class Server {
   Server(Machine& machine, const ServerOptions& options)
       : machine_(machine),
         options_(options),
-        link_(machine.scheduler, machine.observer, options.link_lost_one_in) {}
+        link_(machine.scheduler, machine.guard, options.link_lost_one_in) {}
   Result<> open_files();
   Result<> open_volume();
   Result<StoreLink*> open_store(const VolumeRecord& record);

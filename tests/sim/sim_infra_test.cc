@@ -294,6 +294,24 @@ TEST(KillTest, MainIsUnwoundLast) {
   EXPECT_TRUE(pump_saw_it);
 }
 
+TEST(KillTest, ADyingFiberSpawnsNothing) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Scheduler scheduler({.seed = seed});
+    Mutex mutex;
+    const ProcessId process = scheduler.new_process();
+    bool ran = false;
+    scheduler.spawn(process, "victim", [&] {
+      { MutexLock lock(mutex); }
+      scheduler.spawn(process, "late", [&] { ran = true; });
+    });
+    // It stands at the lock or the unlock, which do not throw.
+    EXPECT_EQ(scheduler.run({.steps = 1 + seed % 2}), RunEnd::kSteps);
+    scheduler.kill(process);
+    EXPECT_EQ(scheduler.run({}), RunEnd::kDone);
+    EXPECT_FALSE(ran);
+  }
+}
+
 TEST(KillTest, DestructorsMayLock) {
   // Whoever unwinds first: a destructor that locks gets the mutex once its holder is gone.
   for (uint64_t seed = 0; seed < 50; ++seed) {

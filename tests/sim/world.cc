@@ -18,7 +18,7 @@ World::World(const Plan& plan, Probes& probes)
     : plan_(plan),
       random_(SeededRandom(plan.seed).stream("world")),
       scheduler_(plan.scheduler),
-      disk_(scheduler_, {.name = "disk", .tells_holes = !random_.one_in(8)},
+      disk_(scheduler_, {.name = "disk", .tells_holes = true},
             random_.stream("disk")),
       memory_(scheduler_),
       faults_(random_.stream("faults")),

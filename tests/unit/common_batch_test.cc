@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches to bytes and back; nothing damaged or hostile passes. docs/batch-format.md.
-#include "common/batch.h"
-
 #include <gtest/gtest.h>
 #include <zstd.h>
 
 #include <functional>
 
+#include "common/batch.h"
 #include "common/checksum.h"
 #include "tests/unit/golden_file.h"
 
@@ -53,9 +52,8 @@ std::vector<std::byte> text(size_t bytes) {
 
 // The worked example: a zero extent of one block, and the short last block.
 EncodedBatch example() {
-  return encode_batch(identity(),
-                      {{0, kBlockBytes, ExtentKind::kZero}, {2 * kBlockBytes, 16}}, text(16),
-                      {Codec::kNone, 1});
+  return encode_batch(identity(), {{0, kBlockBytes, ExtentKind::kZero}, {2 * kBlockBytes, 16}},
+                      text(16), {Codec::kNone, 1});
 }
 
 // The same with all that was declared, after a change that somebody made on purpose: the digest is
@@ -158,7 +156,8 @@ TEST(Batch, EveryFlippedBitOfAHeaderIsRefused) {
 
 TEST(Batch, EveryFlippedBitOfAPayloadIsRefused) {
   for (const Codec codec : {Codec::kNone, Codec::kZstd}) {
-    EncodedBatch batch = encode_batch(identity(), {{0, kBlockBytes}}, text(kBlockBytes), {codec, 1});
+    EncodedBatch batch =
+        encode_batch(identity(), {{0, kBlockBytes}}, text(kBlockBytes), {codec, 1});
     const size_t step = codec == Codec::kNone ? 7 : 1;
     for (size_t bit = 0; bit < batch.payload.size() * 8; bit += step) {
       batch.payload[bit / 8] ^= std::byte{1} << (bit % 8);
@@ -191,12 +190,12 @@ TEST(Batch, HostileSizesAreRefusedBeforeAnythingIsAllocated) {
     uint64_t data_bytes;
     uint64_t stored_bytes;
   };
-  for (const Sizes& sizes : {Sizes{0, 0, 0},
-                             Sizes{kBatchExtentsMax + 1, 16, 24 * (kBatchExtentsMax + 1)},
-                             Sizes{UINT32_MAX, 16, 24 * uint64_t{UINT32_MAX}},
-                             Sizes{1, kBatchBytesMax + 1, kBatchBytesMax + 25},
-                             Sizes{1, UINT64_MAX, UINT64_MAX}, Sizes{1, UINT64_MAX - 23, 24},
-                             Sizes{2, 16, 47}, Sizes{2, 16, 48 + 17}, Sizes{2, 0, UINT64_MAX}}) {
+  for (const Sizes& sizes :
+       {Sizes{0, 0, 0}, Sizes{kBatchExtentsMax + 1, 16, 24 * (kBatchExtentsMax + 1)},
+        Sizes{UINT32_MAX, 16, 24 * uint64_t{UINT32_MAX}},
+        Sizes{1, kBatchBytesMax + 1, kBatchBytesMax + 25}, Sizes{1, UINT64_MAX, UINT64_MAX},
+        Sizes{1, UINT64_MAX - 23, 24}, Sizes{2, 16, 47}, Sizes{2, 16, 48 + 17},
+        Sizes{2, 0, UINT64_MAX}}) {
     BatchHeader header = example().header;
     header.extent_count = sizes.extent_count;
     header.data_bytes = sizes.data_bytes;
@@ -209,7 +208,7 @@ TEST(Batch, HostileSizesAreRefusedBeforeAnythingIsAllocated) {
 }
 
 TEST(Batch, ReservedBytesMustBeZeroAndTheCodecKnown) {
-  for (const size_t at : {65, 66, 67, 104, 115, 123}) {
+  for (const size_t at : std::initializer_list<size_t>{65, 66, 67, 104, 115, 123}) {
     auto bytes = encode_batch_header(example().header);
     bytes[at] = std::byte{1};
     seal(bytes);
@@ -222,7 +221,7 @@ TEST(Batch, ReservedBytesMustBeZeroAndTheCodecKnown) {
 }
 
 TEST(Batch, ANewerVersionOrAFeatureIsSaidToBeNewer) {
-  for (const size_t at : {4, 6}) {
+  for (const size_t at : std::initializer_list<size_t>{4, 6}) {
     auto bytes = encode_batch_header(example().header);
     bytes[at] = std::byte{2};
     seal(bytes);
@@ -238,14 +237,14 @@ TEST(Batch, ExtentsMustLieOnTheDiskAtBlocksAndAscend) {
     Extent second;
   };
   const Extent last{2 * kBlockBytes, 16};
-  for (const Table& table : {Table{{kBlockBytes, 16, ExtentKind::kZero}, last},
-                             Table{{512, kBlockBytes, ExtentKind::kZero}, last},
-                             Table{{0, 0, ExtentKind::kZero}, last},
-                             Table{{0, 3 * kBlockBytes, ExtentKind::kZero}, last},
-                             Table{{2 * kBlockBytes, 16, ExtentKind::kZero}, last},
-                             Table{{0, UINT64_MAX, ExtentKind::kZero}, last},
-                             Table{{UINT64_MAX - 4095, 4096, ExtentKind::kZero}, last},
-                             Table{{0, 4096, ExtentKind::kZero}, {3 * kBlockBytes, 16}}}) {
+  for (const Table& table :
+       {Table{{kBlockBytes, 16, ExtentKind::kZero}, last},
+        Table{{512, kBlockBytes, ExtentKind::kZero}, last}, Table{{0, 0, ExtentKind::kZero}, last},
+        Table{{0, 3 * kBlockBytes, ExtentKind::kZero}, last},
+        Table{{2 * kBlockBytes, 16, ExtentKind::kZero}, last},
+        Table{{0, UINT64_MAX, ExtentKind::kZero}, last},
+        Table{{UINT64_MAX - 4095, 4096, ExtentKind::kZero}, last},
+        Table{{0, 4096, ExtentKind::kZero}, {3 * kBlockBytes, 16}}}) {
     const EncodedBatch batch =
         encode_batch(identity(), {table.first, table.second}, text(16), {Codec::kNone, 1});
     expect_corrupt(decode_batch(batch.header, batch.payload, kDiskBytes));
@@ -267,8 +266,8 @@ TEST(Batch, ForgedTablesAreRefused) {
 
 // A frame in the place of the data, with everything else right.
 Result<Batch> decode_frame(const std::vector<std::byte>& frame, uint64_t declared_bytes) {
-  EncodedBatch batch = encode_batch(identity(), {{0, declared_bytes}}, text(declared_bytes),
-                                    {Codec::kNone, 1});
+  EncodedBatch batch =
+      encode_batch(identity(), {{0, declared_bytes}}, text(declared_bytes), {Codec::kNone, 1});
   batch.payload.resize(24);
   batch.payload.insert(batch.payload.end(), frame.begin(), frame.end());
   batch.header.codec = Codec::kZstd;
@@ -321,9 +320,9 @@ TEST(Batch, GoldenPlainBatchIsWrittenAndRead) {
 // What zstd makes of data changes with its version; what is in the file must be read for ever.
 TEST(Batch, GoldenCompressedBatchIsRead) {
   if (std::getenv("CKPT_UPDATE_GOLDEN") != nullptr) {
-    const EncodedBatch batch = encode_batch(
-        identity(), {{0, kBlockBytes}, {2 * kBlockBytes, 16, ExtentKind::kZero}}, text(kBlockBytes),
-        {Codec::kZstd, 1});
+    const EncodedBatch batch =
+        encode_batch(identity(), {{0, kBlockBytes}, {2 * kBlockBytes, 16, ExtentKind::kZero}},
+                     text(kBlockBytes), {Codec::kZstd, 1});
     Encoder encoder;
     encoder.put_bytes(encode_batch_header(batch.header));
     encoder.put_bytes(batch.payload);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Encoder, decoder and checksums.
-#include "common/bytes.h"
-
 #include <gtest/gtest.h>
 
+#include "common/bytes.h"
 #include "common/checksum.h"
 
 namespace ckpt {
@@ -26,8 +25,8 @@ TEST(Encoder, IsLittleEndian) {
   encoder.put_zeroes(2);
   encoder.put_string("ab");
   EXPECT_EQ(encoder.size(), 21U);
-  EXPECT_EQ(encoder.take(), bytes_from({1,  2,  3,  4,  5,  6, 7, 8, 9, 10,  11,
-                                        12, 13, 14, 15, 0, 0, 2, 0, 'a', 'b'}));
+  EXPECT_EQ(encoder.take(),
+            bytes_from({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 0, 2, 0, 'a', 'b'}));
 }
 
 TEST(Decoder, GivesBackWhatWasPut) {

@@ -246,7 +246,7 @@ TEST_F(TmpfsTest, PagesThatHoldSomethingAreFound) {
   EXPECT_EQ(*(*memory)->next_allocated(0), std::nullopt);
   ASSERT_TRUE((*memory)->allocate({2 * 4096 + 7, 1}));
   ASSERT_TRUE((*memory)->allocate({5 * 4096 - 1, 2}));
-  for (const size_t at : {2 * 4096 + 7, 5 * 4096 - 1, 5 * 4096}) {
+  for (const size_t at : std::initializer_list<size_t>{2 * 4096 + 7, 5 * 4096 - 1, 5 * 4096}) {
     (*memory)->bytes()[at] = std::byte{1};
   }
   EXPECT_EQ(**(*memory)->next_allocated(0), (ByteRange{2 * 4096, 4096}));

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two-generation record: no crash and no flipped bit loses it. docs/volume-format.md, "Slots".
-#include "common/slots.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
+#include "common/slots.h"
 #include "tests/unit/memory_directory.h"
 
 namespace ckpt::test {
@@ -39,9 +38,7 @@ class SlotsTest : public testing::Test {
     auto slots = Slots::open(*disk_.root(), kName);
     return slots && slots->write(as_bytes_of(text));
   }
-  void flip(uint64_t byte, uint64_t bit) {
-    disk_.content(kName)[byte] ^= std::byte{1} << bit;
-  }
+  void flip(uint64_t byte, uint64_t bit) { disk_.content(kName)[byte] ^= std::byte{1} << bit; }
 
   MemoryDisk disk_;
 };
@@ -148,7 +145,7 @@ TEST_F(SlotsTest, AnyOneFlippedBitIsSurvived) {
 TEST_F(SlotsTest, BothCopiesOfAGenerationDamagedIsRefused) {
   create("older");
   ASSERT_TRUE(write("newest"));
-  for (const uint64_t parity : {0, 1}) {
+  for (const uint64_t parity : std::initializer_list<uint64_t>{0, 1}) {
     flip(parity * 2 * kSlotBytes + 64, 0);
     flip((parity * 2 + 1) * kSlotBytes + 64, 0);
     const auto slots = Slots::open(*disk_.root(), kName);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A map of blocks against a set of them, and how a disk is divided into regions.
-#include "plugin/change_map.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
 #include <set>
 #include <thread>
+
+#include "plugin/change_map.h"
 
 namespace ckpt {
 namespace {

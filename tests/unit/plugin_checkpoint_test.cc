@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shipper, session and checkpoint maker together, stepped against a store that checks and can fail.
-#include "plugin/checkpoint.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <random>
 
+#include "plugin/checkpoint.h"
 #include "tests/unit/plugin_fakes.h"
 
 namespace ckpt::test {
 namespace {
 
 using std::chrono::milliseconds;
+
+// Waits so long at most, by the clock that the test moves.
+CheckpointRequest patient_for(milliseconds timeout) {
+  CheckpointRequest request;
+  request.timeout = timeout;
+  return request;
+}
 
 const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
@@ -25,9 +31,7 @@ class CheckpointTest : public testing::Test {
   }
   // Asks and cuts; nothing is shipped yet.
   void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
-  void expect_store_has(const Content& content) {
-    EXPECT_TRUE(primary_.store.content == content);
-  }
+  void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
   uint64_t last_number() {
     const auto& last = primary_.store.greeting.last;
     return last ? last->id.number.value : 0;
@@ -128,8 +132,8 @@ TEST_F(CheckpointTest, BlocksOfZeroesTravelAsZeroExtents) {
   ASSERT_DONE(primary_.path->zero({2 * kBlockBytes, 3 * kBlockBytes}, true, false));
   ASSERT_DONE(primary_.checkpoint());
   const Batch& batch = primary_.store.received.back();
-  EXPECT_EQ(batch.extents, (std::vector<Extent>{
-                               {2 * kBlockBytes, 3 * kBlockBytes, ExtentKind::kZero}}));
+  EXPECT_EQ(batch.extents,
+            (std::vector<Extent>{{2 * kBlockBytes, 3 * kBlockBytes, ExtentKind::kZero}}));
   EXPECT_TRUE(batch.data.empty());
   expect_store_has(primary_.image_content());
 }
@@ -190,7 +194,7 @@ TEST_F(CheckpointTest, VoidByAFailedBatchKeepsWhatIsChanged) {
   primary_.run();
   EXPECT_KIND(kVoid, caller.outcome());
   EXPECT_FALSE(primary_.session->is_open());
-  for (const uint64_t block : {1, 2, 9}) {
+  for (const uint64_t block : std::initializer_list<uint64_t>{1, 2, 9}) {
     EXPECT_TRUE(primary_.is_changed(block));
   }
   EXPECT_EQ(last_number(), 1U);
@@ -265,12 +269,7 @@ TEST_F(CheckpointTest, AnIntentThatCannotBeRecordedIsVoid) {
   ASSERT_DONE(primary_.write(1, 5));
   Caller caller(primary_);
   cut(caller);
-  primary_.machine.set_watcher([&](const MemoryOperation& operation) {
-    if (operation.path == "volume") {
-      primary_.machine.set_watcher(nullptr);
-      primary_.machine.fail_operation(1, EIO);
-    }
-  });
+  primary_.machine.fail_operation(1, EIO);  // shipping writes no file
   primary_.run();
   EXPECT_KIND(kVoid, caller.outcome());
   EXPECT_EQ(last_number(), 1U);
@@ -349,7 +348,7 @@ TEST_F(CheckpointTest, LeavingAnUnknownOutcomeKeepsItsBlocksChanged) {
 
 TEST_F(CheckpointTest, OneThatWasGivenUpBeforeItsCutIsNeverMade) {
   start();
-  EXPECT_KIND(kVoid, primary_.maker->take({.timeout = milliseconds(0)}));
+  EXPECT_KIND(kVoid, primary_.maker->take(patient_for(milliseconds(0))));
   ASSERT_DONE(primary_.write(1, 5));
   primary_.run();
   EXPECT_EQ(last_number(), 1U);
@@ -358,9 +357,9 @@ TEST_F(CheckpointTest, OneThatWasGivenUpBeforeItsCutIsNeverMade) {
 TEST_F(CheckpointTest, OneThatWasGivenUpAfterItsCutIsNeverConfirmed) {
   start();
   ASSERT_DONE(primary_.write(1, 5));
-  Caller caller(primary_, {.timeout = milliseconds(5)});
+  Caller caller(primary_, patient_for(milliseconds(5)));
   cut(caller);
-  primary_.clock.pass(milliseconds(6));
+  caller.run_out_of_time();
   EXPECT_KIND(kVoid, caller.outcome());
   primary_.run();
   EXPECT_EQ(last_number(), 1U);
@@ -371,9 +370,9 @@ TEST_F(CheckpointTest, OneThatWasGivenUpAfterItsCutIsNeverConfirmed) {
 TEST_F(CheckpointTest, OneThatWasGivenUpAfterConfirmMayExist) {
   start();
   primary_.store.lose_answer = kLinkBroke;
-  Caller caller(primary_, {.timeout = milliseconds(5)});
+  Caller caller(primary_, patient_for(milliseconds(5)));
   primary_.run();
-  primary_.clock.pass(milliseconds(6));
+  caller.run_out_of_time();
   EXPECT_KIND(kTimeout, caller.outcome());
 }
 
@@ -506,9 +505,9 @@ TEST_F(SessionTest, AStoreThatDoesNotAnswerLeavesTheSessionClosed) {
   primary_.store.fail_begin = kLinkBroke;
   EXPECT_KIND(kUnreachable, primary_.open_session());
   EXPECT_FALSE(primary_.session->is_open());
-  Caller caller(primary_, {.timeout = milliseconds(1)});
+  Caller caller(primary_, patient_for(milliseconds(1)));
   EXPECT_FALSE(primary_.maker->step());
-  primary_.clock.pass(milliseconds(2));
+  caller.run_out_of_time();
   EXPECT_KIND(kVoid, caller.outcome());
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who may write, and what a rollback does about those who are connected; with real threads.
-#include "plugin/client_gate.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <thread>
+
+#include "plugin/client_gate.h"
 
 namespace ckpt {
 namespace {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The plugin's parameters: what they set, and what a bad value is told.
-#include "plugin/config.h"
-
 #include <gtest/gtest.h>
 
 #include <filesystem>
+
+#include "plugin/config.h"
 
 namespace ckpt {
 namespace {
@@ -36,13 +36,18 @@ void expect_refused(const std::string& key, const std::vector<std::string>& valu
 }
 
 TEST(Config, SizesAsNbdkitWritesThem) {
-  const std::vector<std::pair<std::string, uint64_t>> sizes{
-      {"0", 0},          {"1", 1},
-      {"512b", 512},     {"3s", 1536},
-      {"4k", 4096},      {"4K", 4096},
-      {"5M", 5U << 20U}, {"2G", uint64_t{2} << 30U},
-      {"1T", uint64_t{1} << 40U}, {"1P", uint64_t{1} << 50U},
-      {"1E", uint64_t{1} << 60U}, {"18446744073709551615", UINT64_MAX}};
+  const std::vector<std::pair<std::string, uint64_t>> sizes{{"0", 0},
+                                                            {"1", 1},
+                                                            {"512b", 512},
+                                                            {"3s", 1536},
+                                                            {"4k", 4096},
+                                                            {"4K", 4096},
+                                                            {"5M", 5U << 20U},
+                                                            {"2G", uint64_t{2} << 30U},
+                                                            {"1T", uint64_t{1} << 40U},
+                                                            {"1P", uint64_t{1} << 50U},
+                                                            {"1E", uint64_t{1} << 60U},
+                                                            {"18446744073709551615", UINT64_MAX}};
   for (const auto& [text, bytes] : sizes) {
     const auto parsed = parse_size(text);
     ASSERT_TRUE(parsed) << text;
@@ -131,7 +136,8 @@ TEST(Config, WhatIsNotThereYetSaysSo) {
   expect_refused("direct", {"on"}, "does not have it yet");
   expect_refused("tls", {"require"}, "does not have it yet");
   expect_refused("name", {"x"}, "does not have it yet");
-  expect_refused("backup", {"none", "host:10809", "unix:/run/x", "[::1]:1"}, "only backup=embedded");
+  expect_refused("backup", {"none", "host:10809", "unix:/run/x", "[::1]:1"},
+                 "only backup=embedded");
 }
 
 TEST(Config, AnUnknownParameterIsNamed) {

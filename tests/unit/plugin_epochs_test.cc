@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Block locks and epoch objects, with real threads where order between threads is the promise.
-#include "plugin/epochs.h"
-
 #include <gtest/gtest.h>
 
 #include <memory>
 #include <thread>
 
 #include "plugin/block_locks.h"
+#include "plugin/epochs.h"
 
 namespace ckpt {
 namespace {
@@ -205,7 +204,7 @@ class EpochsStressTest : public EpochsTest {
     }
   }
   void start() {
-    for (const uint64_t first : {0, 128}) {
+    for (const uint64_t first : std::initializer_list<uint64_t>{0, 128}) {
       writers_.emplace_back([this, first] { write(first); });
     }
   }
@@ -230,7 +229,7 @@ class EpochsStressTest : public EpochsTest {
 
 TEST_F(EpochsStressTest, NoReferenceIsToAnObjectThatIsUsedAgain) {
   start();
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 500; ++round) {
     cut_and_wait();
     // A writer that entered late must have seen that the object is closed, and have left it alone.
     const uint64_t frozen = epochs_.closed()->written.count();
@@ -253,8 +252,8 @@ TEST_F(EpochsStressTest, VoidEpochsLoseNoBlockWhileWritersComeAndGo) {
   }
   stop();
   EXPECT_FALSE(wrong_.load());
-  EXPECT_EQ(epochs_.current().written.count(), std::min<uint64_t>(turns_[0].load(), 128) +
-                                                   std::min<uint64_t>(turns_[1].load(), 128));
+  EXPECT_EQ(epochs_.current().written.count(),
+            std::min<uint64_t>(turns_[0].load(), 128) + std::min<uint64_t>(turns_[1].load(), 128));
 }
 
 }  // namespace

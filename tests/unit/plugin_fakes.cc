@@ -219,15 +219,14 @@ void Primary::make_files() {
 void Primary::make_parts(ShipOptions ship, PreserveLimits limits) {
   disk = std::make_unique<Disk>(kGeometry, *image, *maps, *regions, *state, clock, limits);
   disk->epochs.set_number({1});
-  regions->set_hooks({.prepare = [](BlockRange) { return Result<>(); },
-                      .on_failure =
-                          [this](const Error&) {
-                            return record->change([](VolumeRecord& r) { r.everything = true; });
-                          },
-                      .has_changes =
-                          [this](uint64_t region) {
-                            return disk->is_changed(kGeometry.region_blocks(region));
-                          }});
+  regions->set_hooks(
+      {.prepare = [](BlockRange) { return Result<>(); },
+       .on_failure =
+           [this](const Error&) {
+             return record->change([](VolumeRecord& r) { r.everything = true; });
+           },
+       .has_changes =
+           [this](uint64_t region) { return disk->is_changed(kGeometry.region_blocks(region)); }});
   path = std::make_unique<WritePath>(*disk, [] { return false; });
   shipper = std::make_unique<Shipper>(*disk, store, ship);
   session = std::make_unique<Session>(*disk, store, *record, *shipper, 77);
@@ -278,10 +277,10 @@ Result<CheckpointOutcome> Primary::checkpoint(const CheckpointRequest& request) 
   return caller.outcome();
 }
 
-Caller::Caller(Primary& primary, CheckpointRequest request)
-    : thread_([this, &primary, request]() mutable {
-        // The clock stands still: it waits until it is answered.
-        outcome_ = primary.maker->take(request);
+Caller::Caller(Primary& primary, const CheckpointRequest& request)
+    : primary_(primary), thread_([this, request] {
+        // While the clock stands still it waits until it is answered.
+        outcome_ = primary_.maker->take(request);
         answered_.store(true);
       }) {
   while (!primary.maker->is_asked() && !is_answered()) {

@@ -105,9 +105,9 @@ class FakeStore : public StoreLink {
   std::optional<Error> fail_roll_back;
   std::optional<Error> fail_read;
 
-  std::function<void()> on_receive;                    // called first, with each batch
+  std::function<void()> on_receive;                     // called first, with each batch
   std::function<void(const Confirmation&)> on_confirm;  // with each CONFIRM
-  std::function<void()> on_read;                       // and with each read
+  std::function<void()> on_read;                        // and with each read
 
   StoreGreeting greeting;
   Content content;              // of the last confirmed checkpoint
@@ -170,12 +170,19 @@ class Primary {
 class Caller {
  public:
   // Returns when it is asked for.
-  explicit Caller(Primary& primary, CheckpointRequest request = {});
+  explicit Caller(Primary& primary, const CheckpointRequest& request = {});
   ~Caller() { wait(); }
   Caller(const Caller&) = delete;
   Caller& operator=(const Caller&) = delete;
 
   [[nodiscard]] bool is_answered() const { return answered_.load(); }
+  // Time passes until it has given up.
+  void run_out_of_time() {
+    while (!is_answered()) {
+      primary_.clock.pass(std::chrono::milliseconds(1));
+      std::this_thread::yield();
+    }
+  }
   Result<CheckpointOutcome> outcome() {
     wait();
     return outcome_;
@@ -187,6 +194,7 @@ class Caller {
       thread_.join();
     }
   }
+  Primary& primary_;
   Result<CheckpointOutcome> outcome_ = fail(ErrorKind::kTimeout, "not answered");
   std::atomic<bool> answered_{false};
   std::thread thread_;

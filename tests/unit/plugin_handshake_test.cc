@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The table of design 3, "Session and handshake", over every combination, against its rows written
 // down a second time.
-#include "plugin/handshake.h"
-
 #include <gtest/gtest.h>
+
+#include "plugin/handshake.h"
 
 namespace ckpt {
 namespace {
@@ -51,10 +51,10 @@ enum class Incarnation { kAccepted, kOffered, kForeign };
 
 constexpr Primary kPrimaries[] = {Primary::kNew, Primary::kNewWithIntent, Primary::kLast,
                                   Primary::kLastWithIntent};
-constexpr Found kFounds[] = {Found::kNone,          Found::kLast,         Found::kIntent,
-                             Found::kIntentOtherDigest, Found::kOlder,    Found::kAtTheFork,
-                             Found::kBeforeTheFork, Found::kAfterTheFork, Found::kNewer,
-                             Found::kForeign,       Found::kForkOfRollback};
+constexpr Found kFounds[] = {
+    Found::kNone,  Found::kLast,      Found::kIntent,        Found::kIntentOtherDigest,
+    Found::kOlder, Found::kAtTheFork, Found::kBeforeTheFork, Found::kAfterTheFork,
+    Found::kNewer, Found::kForeign,   Found::kForkOfRollback};
 constexpr Incarnation kIncarnations[] = {Incarnation::kAccepted, Incarnation::kOffered,
                                          Incarnation::kForeign};
 
@@ -136,8 +136,8 @@ HandshakeRow expected(const Case& c) {
     return c.is_ours() ? HandshakeRow::kAdopt : HandshakeRow::kDiverged;
   }
   // A store that was restored names an incarnation of its own past.
-  const bool older = c.found == Found::kOlder || c.found == Found::kAtTheFork ||
-                     c.found == Found::kBeforeTheFork;
+  const bool older =
+      c.found == Found::kOlder || c.found == Found::kAtTheFork || c.found == Found::kBeforeTheFork;
   return older && c.has_last() ? HandshakeRow::kResync : HandshakeRow::kDiverged;
 }
 

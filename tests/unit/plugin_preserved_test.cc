@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Preserved copies: in memory, in the spill file, and what is lost.
-#include "plugin/preserved.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
+#include "plugin/preserved.h"
 #include "tests/unit/plugin_fakes.h"
 
 namespace ckpt::test {
@@ -17,9 +16,7 @@ class PreservedTest : public testing::Test {
   static constexpr PreserveLimits kLimits{.memory_bytes = 2 * kBlockBytes,
                                           .total_bytes = 4 * kBlockBytes};
 
-  void put(uint64_t value) {
-    queue_.put({Epoch{5}, value * kBlockBytes, block_of(value)});
-  }
+  void put(uint64_t value) { queue_.put({Epoch{5}, value * kBlockBytes, block_of(value)}); }
   void expect_next(uint64_t value) {
     const auto copy = queue_.next();
     ASSERT_DONE(copy);

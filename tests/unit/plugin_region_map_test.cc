@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Region marks: durable before a write may start, taken back only when nothing needs them.
-#include "plugin/region_map.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
+#include "plugin/region_map.h"
 #include "tests/unit/golden_file.h"
 #include "tests/unit/plugin_fakes.h"
 
@@ -31,14 +30,13 @@ class RegionMapTest : public testing::Test {
     return std::move(*map);
   }
   void set_hooks() {
-    map_->set_hooks({.prepare =
-                         [this](BlockRange regions) -> Result<> {
-                           if (fail_prepare_) {
-                             return fail(ErrorKind::kNoSpace, "no memory for the maps");
-                           }
-                           prepared_.insert(regions.first);
-                           return {};
-                         },
+    map_->set_hooks({.prepare = [this](BlockRange regions) -> Result<> {
+                       if (fail_prepare_) {
+                         return fail(ErrorKind::kNoSpace, "no memory for the maps");
+                       }
+                       prepared_.insert(regions.first);
+                       return {};
+                     },
                      .on_failure = [this](const Error&) -> Result<> {
                        if (fail_fallback_) {
                          return fail(ErrorKind::kIo, "no record either");
@@ -148,9 +146,7 @@ TEST_F(RegionMapTest, APinBetweenTheTwoLooksKeepsTheMark) {
   ASSERT_DONE(map_->pin(kRegion0));
   map_->unpin(kRegion0);
   int looks = 0;
-  map_->set_hooks({.prepare = nullptr,
-                   .on_failure = nullptr,
-                   .has_changes = [&](uint64_t region) {
+  map_->set_hooks({.prepare = nullptr, .on_failure = nullptr, .has_changes = [&](uint64_t region) {
                      if (region == 0) {
                        ++looks;
                      }
@@ -163,7 +159,7 @@ TEST_F(RegionMapTest, APinBetweenTheTwoLooksKeepsTheMark) {
 }
 
 TEST_F(RegionMapTest, AMarkThatCannotBeWrittenMeansEverything) {
-  for (const uint64_t step : {1, 2}) {
+  for (const uint64_t step : std::initializer_list<uint64_t>{1, 2}) {
     everything_recorded_ = false;
     map_ = create();
     set_hooks();

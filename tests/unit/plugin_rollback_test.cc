@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rollback, narrower and verifier against a store that checks and can fail.
-#include "plugin/rollback.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
 #include "plugin/narrower.h"
+#include "plugin/rollback.h"
 #include "plugin/verifier.h"
 #include "tests/unit/plugin_fakes.h"
 
@@ -108,18 +107,18 @@ TEST_F(RollbackTest, NothingIsRestoredBeforeTheStoreHasTheFork) {
 
 TEST_F(RollbackTest, AFailedSyncIsNoRollback) {
   ASSERT_DONE(primary_.write(2, 50));
-  primary_.machine.set_watcher([&](const MemoryOperation& operation) {
-    if (operation.path == "image" && operation.act == "write") {
-      primary_.machine.set_watcher(nullptr);
-      primary_.machine.fail_operation(2, EIO);  // this write, then the sync
-    }
-  });
+  // The record's two copies, each written and synced; the block's write; the image's sync.
+  primary_.machine.fail_operation(6, EIO);
   EXPECT_FALSE(roll_back());
+  EXPECT_EQ(primary_.machine.operations(), 6U);
   EXPECT_TRUE(primary_.record->get().rollback);
   EXPECT_TRUE(primary_.is_changed(2));
 }
 
 TEST_F(RollbackTest, WithoutMarksEverythingStaysOnRecord) {
+  for (int call = 0; call < 3; ++call) {
+    ASSERT_DONE(primary_.regions->unmark_some());
+  }
   primary_.machine.fail_operation(1, EIO);
   ASSERT_DONE(primary_.write(130, 50));  // its region's mark cannot be written
   ASSERT_TRUE(primary_.record->get().everything);
@@ -189,9 +188,10 @@ TEST_F(NarrowerTest, AFailedSyncClearsNothing) {
 
 TEST_F(NarrowerTest, ABlockThatIsWrittenMeanwhileStaysChanged) {
   forget_what_is_changed();
+  bool written = false;
   primary_.machine.set_watcher([&](const MemoryOperation& operation) {
-    if (operation.act == "sync" && operation.path == "image") {
-      primary_.machine.set_watcher(nullptr);
+    if (operation.act == "sync" && operation.path == "image" && !written) {
+      written = true;
       ASSERT_DONE(primary_.write(2, 50));    // compared equal
       ASSERT_DONE(primary_.write(150, 51));  // in a region of holes
     }
@@ -222,9 +222,7 @@ TEST_F(NarrowerTest, AnErrorOfTheStoreClearsNothing) {
 
 class VerifierTest : public StoredTest {
  protected:
-  Result<VerifyOutcome> verify() {
-    return Verifier(*primary_.disk, primary_.store).verify(go_on);
-  }
+  Result<VerifyOutcome> verify() { return Verifier(*primary_.disk, primary_.store).verify(go_on); }
   void flip(uint64_t byte) { primary_.store.content[byte] ^= std::byte{16}; }
 };
 
@@ -239,7 +237,7 @@ TEST_F(VerifierTest, EqualSidesAreEqualInEveryByte) {
 
 TEST_F(VerifierTest, AFlippedBitIsFoundWhereverItIs) {
   // In data, in a hole, and in the short last block.
-  for (const uint64_t block : {2, 150, 202}) {
+  for (const uint64_t block : std::initializer_list<uint64_t>{2, 150, 202}) {
     flip(block * kBlockBytes + 100);
     const auto outcome = verify();
     ASSERT_DONE(outcome);
@@ -270,8 +268,11 @@ TEST_F(VerifierTest, ChangedBlocksAreSkippedAndCounted) {
 }
 
 TEST_F(VerifierTest, ABlockThatIsWrittenAndCheckpointedMeanwhileIsNoMismatch) {
+  bool written = false;
   primary_.store.on_read = [&] {
-    primary_.store.on_read = nullptr;
+    if (std::exchange(written, true)) {
+      return;
+    }
     ASSERT_DONE(primary_.write(2, 50));
     ASSERT_DONE(primary_.checkpoint());
   };
@@ -281,9 +282,8 @@ TEST_F(VerifierTest, ABlockThatIsWrittenAndCheckpointedMeanwhileIsNoMismatch) {
 }
 
 TEST_F(VerifierTest, CanBeStopped) {
-  const auto outcome = Verifier(*primary_.disk, primary_.store).verify([](uint64_t, uint64_t) {
-    return false;
-  });
+  const auto outcome =
+      Verifier(*primary_.disk, primary_.store).verify([](uint64_t, uint64_t) { return false; });
   EXPECT_KIND(kVoid, outcome);
 }
 

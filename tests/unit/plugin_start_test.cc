@@ -92,19 +92,16 @@ TEST(Start, ACleanStopCountsInAnyBoot) {
 }
 
 TEST(Start, AfterACleanStopAnyTouchOfTheImageIsNoticed) {
-  for (const Edit& edit :
-       {Edit([](StartFacts& f) { f.image.changed += WallTime(1); }),
-        Edit([](StartFacts& f) { f.image.changed -= WallTime(1); }),
-        Edit([](StartFacts& f) { f.image.modified += WallTime(1); }),
-        Edit([](StartFacts& f) { f.image.size_bytes += 1; }),
-        Edit([](StartFacts& f) { f.saved_map_intact = false; })}) {
+  for (const Edit& edit : {Edit([](StartFacts& f) { f.image.changed += WallTime(1); }),
+                           Edit([](StartFacts& f) { f.image.changed -= WallTime(1); }),
+                           Edit([](StartFacts& f) { f.image.modified += WallTime(1); }),
+                           Edit([](StartFacts& f) { f.image.size_bytes += 1; }),
+                           Edit([](StartFacts& f) { f.saved_map_intact = false; })}) {
     expect_source(clean_stop(), ChangedSource::kEverything, edit);
   }
 }
 
-TEST(Start, AfterAKillTheWrittenMapsCount) {
-  expect_source(killed(), ChangedSource::kWrittenMaps);
-}
+TEST(Start, AfterAKillTheWrittenMapsCount) { expect_source(killed(), ChangedSource::kWrittenMaps); }
 
 TEST(Start, AKillWhileTheRecordWasWrittenLeavesEitherGeneration) {
   expect_source(killed(), ChangedSource::kWrittenMaps, [](StartFacts& f) {
@@ -142,8 +139,7 @@ TEST(Start, AWriteInFlightMayHaveLandedALittleLater) {
       f.image.changed = changed;
     };
   };
-  expect_source(killed(), ChangedSource::kWrittenMaps,
-                in_flight(seconds(600) + milliseconds(500)));
+  expect_source(killed(), ChangedSource::kWrittenMaps, in_flight(seconds(600) + milliseconds(500)));
   expect_source(killed(), ChangedSource::kEverything, in_flight(seconds(700)));
 }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The written maps: what they tell after their process died, and when their memory runs out.
-#include "plugin/written_maps.h"
-
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
 #include "common/shared_memory.h"
 #include "plugin/epochs.h"
+#include "plugin/written_maps.h"
 #include "tests/unit/golden_file.h"
 #include "tests/unit/plugin_fakes.h"
 
@@ -102,7 +101,7 @@ TEST_F(WrittenMapsTest, OthersAreRefused) {
                                           {kGeometry.size_bytes - 1, kGeometry.region_bytes}));
   EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1),
                                           {kGeometry.size_bytes * 1000, kGeometry.region_bytes}));
-  for (const size_t at : {0, 4, 8, 24, 32}) {
+  for (const size_t at : std::initializer_list<size_t>{0, 4, 8, 24, 32}) {
     store_.content("m")[at] ^= std::byte{1};
     EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1), kGeometry));
     store_.content("m")[at] ^= std::byte{1};
@@ -146,8 +145,7 @@ class FillableStore : public SharedMemoryStore {
   explicit FillableStore(SharedMemoryStore& inner) : inner_(inner) {}
   Result<std::unique_ptr<SharedMemory>> create(const std::string& name, uint64_t bytes) override {
     CKPT_ASSIGN(auto memory, inner_.create(name, bytes));
-    return std::unique_ptr<SharedMemory>(
-        std::make_unique<FillableMemory>(std::move(memory), full));
+    return std::unique_ptr<SharedMemory>(std::make_unique<FillableMemory>(std::move(memory), full));
   }
   Result<std::unique_ptr<SharedMemory>> open(const std::string& name, uint64_t bytes) override {
     return inner_.open(name, bytes);

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+// Precompiled: every unit test needs it.
+#include <gtest/gtest.h>
