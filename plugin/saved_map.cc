@@ -56,7 +56,7 @@ Result<std::vector<BlockRange>> decode_map(ConstByteSpan bytes, const Uuid& volu
   for (uint64_t i = 0; known && whole && i < count; ++i) {
     const auto first = decoder.get<uint64_t>();
     const auto length = decoder.get<uint64_t>();
-    if (first >= geometry.blocks() || length > geometry.blocks() - first) {
+    if (first >= geometry.blocks() || length == 0 || length > geometry.blocks() - first) {
       return fail(ErrorKind::kCorrupt, "saved map: a run is not on the disk");
     }
     runs.push_back({first, first + length});

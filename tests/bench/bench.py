@@ -16,8 +16,9 @@ import checkpoints
 import cuts
 import tebibyte
 import throughput
+from loop_device import MAKE, fresh_file_system
 from report import misses, throughput_table, value_table
-from servers import Place
+from servers import GIB, Place
 
 SECTIONS = {module.SECTION: module for module in (throughput, tebibyte, cuts, checkpoints)}
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -29,8 +30,12 @@ def parse():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, less data")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results as JSON")
-    parser.add_argument("--fs", action="append", metavar="DIR",
+    parser.add_argument("--fs", action="append", default=[], metavar="DIR",
                         help="measure on the file system of DIR (again for more) [/var/tmp]")
+    parser.add_argument("--loop", action="append", default=[], choices=tuple(MAKE),
+                        help="measure on a fresh file system on a loop device (again for more)")
+    parser.add_argument("--below", default="/var/tmp", metavar="DIR",
+                        help="where the files below the loop devices are made [/var/tmp]")
     parser.add_argument("--build", type=Path, default=root / "build", metavar="DIR",
                         help="the build folder [build]")
     parser.add_argument("--io", default="auto", help="I/O engines, with commas [auto]")
@@ -40,7 +45,7 @@ def parse():
     parser.add_argument("--image", choices=("preallocated", "written"), default="preallocated",
                         help="throughput on images that are preallocated only, or written once")
     options = parser.parse_args()
-    options.fs = options.fs or ["/var/tmp"]
+    options.fs = options.fs or ([] if options.loop else ["/var/tmp"])
     options.io = options.io.split(",")
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (2 if options.quick else 5)
@@ -76,7 +81,8 @@ def machine(options):
 
 
 def file_system(folder):
-    return first_line("findmnt", "-no", "FSTYPE", "-T", folder)
+    """Its type and what it lies on."""
+    return first_line("findmnt", "-no", "FSTYPE,OPTIONS", "-T", folder)
 
 
 def say(text):
@@ -91,7 +97,18 @@ def run_on(folder, options):
         for name in options.only.split(","):
             rows += SECTIONS[name].measure(place, options, say)
             place.clear()
-    return rows
+    return {"fs": file_system(folder), "rows": rows}
+
+
+def run_all(options):
+    """All file systems in turn."""
+    results = [run_on(folder, options) for folder in options.fs]
+    for kind in options.loop:
+        size = (8 if options.quick else 16) * GIB
+        with fresh_file_system(kind, options.below, size) as folder:
+            results.append(run_on(str(folder), options))
+            results[-1]["fs"] += f" (fresh, loop device on {file_system(options.below)})"
+    return results
 
 
 def show(facts, results, options):
@@ -136,8 +153,7 @@ def main():
     if not (options.build / "plugin/nbdkit-ckpt-plugin.so").exists():
         sys.exit(f"run.sh: no plugin in {options.build}; build it first, or name --build DIR")
     facts = machine(options)
-    results = [{"fs": file_system(folder), "rows": run_on(folder, options)}
-               for folder in options.fs]
+    results = run_all(options)
     facts["load_after"] = os.getloadavg()[0]
     if options.out:
         save(options.out, facts, results, options)

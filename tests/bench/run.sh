@@ -11,7 +11,8 @@ here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 python=/usr/bin/python3
 
 install_missing() {
-    local -A package=([nbdkit]=nbdkit [fio]=fio [findmnt]=util-linux)
+    local -A package=([nbdkit]=nbdkit [fio]=fio [findmnt]=util-linux [mkfs.ext4]=e2fsprogs
+        [mkfs.xfs]=xfsprogs)
     local missing=()
     for tool in "${!package[@]}"; do
         command -v "$tool" >/dev/null || missing+=("${package[$tool]}")

@@ -37,6 +37,7 @@ class Life {
 
   // The main fiber.
   void run();
+  [[nodiscard]] bool opened() const { return server_ != nullptr; }
   [[nodiscard]] bool ended() const { return ended_; }
   [[nodiscard]] bool closed() const { return closed_; }
 

@@ -99,6 +99,7 @@ void World::run_life(Life& life, ProcessId process, bool last) {
     report("O8: the load does not come to its end:\n" + scheduler_.describe_fibers());
   }
   end_life(process);
+  tampered_ = tampered_ && !life.opened();
   if (!scheduler_.failed()) {
     history_.probes.hit(!life.ended()   ? "life ended by a crash"
                         : life.closed() ? "life ended by a stop"
@@ -118,6 +119,10 @@ World::Crash World::draw_crash() {
   // cope with what is lost later: so it is lost now.
   if (sync_failed_) {
     return Crash::kPower;
+  }
+  // Between a kill and a loss of power nobody can tell whose the last write to the image was.
+  if (tampered_) {
+    return Crash::kKill;
   }
   if (plan_.power_losses && (!plan_.kills || random_.one_in(2))) {
     return Crash::kPower;
@@ -174,10 +179,12 @@ void World::crash(Crash kind) {
   }
   const std::vector<Version> image = read_versions(0, disk_.cached(kImageName).value());
   report(history_.oracle.check_crash(image, kind == Crash::kPower, history_.image_syncs_failed));
-  if (plan_.tampering && random_.one_in(3)) {
+  // (What a rollback that may have ended has restored could not be checked any more.)
+  if (plan_.tampering && random_.one_in(3) && !history_.oracle.rolling_back()) {
     // A write of the server's own may be stamped up to a second after its death.
     scheduler_.advance(seconds(3));
     tamper();
+    tampered_ = true;
   }
   scheduler_.advance(milliseconds(random_.between(5, 500)));
 }
@@ -205,6 +212,7 @@ void World::look() {
   if (found && !*found) {
     report("a start failed: " + found->error().message());
   } else if (found) {
+    tampered_ = false;
     check_changed(**found);
   }
   if (!scheduler_.failed()) {

@@ -55,6 +55,8 @@ class World {
   uint64_t lives_ = 0;
   bool volume_exists_ = false;
   bool sync_failed_ = false;  // in this life
+  // Somebody wrote to the image, and no start has come to its end since.
+  bool tampered_ = false;
 };
 
 }  // namespace ckpt::sim

@@ -242,6 +242,7 @@ TEST(Batch, ExtentsMustLieOnTheDiskAtBlocksAndAscend) {
         Table{{512, kBlockBytes, ExtentKind::kZero}, last}, Table{{0, 0, ExtentKind::kZero}, last},
         Table{{0, 3 * kBlockBytes, ExtentKind::kZero}, last},
         Table{{2 * kBlockBytes, 16, ExtentKind::kZero}, last},
+        Table{{kBlockBytes, UINT64_MAX - 4095, ExtentKind::kZero}, last},
         Table{{0, UINT64_MAX, ExtentKind::kZero}, last},
         Table{{UINT64_MAX - 4095, 4096, ExtentKind::kZero}, last},
         Table{{0, 4096, ExtentKind::kZero}, {3 * kBlockBytes, 16}}}) {

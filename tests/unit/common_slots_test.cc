@@ -159,18 +159,6 @@ TEST_F(SlotsTest, BothCopiesOfAGenerationDamagedIsRefused) {
 }
 
 // The copy that the crash did not reach is all that there is of what open() gave.
-TEST_F(SlotsTest, AFlippedBitAfterATornWriteNeverFallsBack) {
-  create("older");
-  ASSERT_TRUE(write("old"));
-  disk_.stop_at(4);  // opening's sync, the first copy's write and sync; the second copy's write
-  EXPECT_FALSE(write("new"));
-  disk_.lose_power(0);
-  ASSERT_EQ(found(), "new");
-  flip(2 * kSlotBytes + 64, 0);
-  const std::string text = found();
-  EXPECT_TRUE(text == "new" || text == "error") << "fell back to " << text;
-}
-
 TEST_F(SlotsTest, AnotherSizeIsRefused) {
   create("x");
   for (const uint64_t size_bytes : {uint64_t{0}, 4 * kSlotBytes - 1, 4 * kSlotBytes + 1}) {

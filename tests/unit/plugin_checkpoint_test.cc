@@ -125,6 +125,33 @@ TEST_F(CheckpointTest, PreservedCopiesAreSentBeforeNewerReads) {
   EXPECT_EQ(first.header.epoch, Epoch{2});
 }
 
+// A writer that entered the epoch before its cut, and finds its block frozen: it preserves what is
+// there, writes, and its block is to be shipped once more. The copy is older than that read.
+TEST_F(CheckpointTest, ACopyThatComesWhileABatchIsReadIsSentBeforeWhatIsReadAfterIt) {
+  start();
+  ASSERT_DONE(primary_.write(1, 5));
+  ASSERT_DONE(primary_.write(100, 5));
+  EpochObject& epoch = primary_.disk->epochs.enter();
+  Caller caller(primary_);
+  cut(caller);
+  bool came = false;
+  primary_.image->on_read_many = [&] {
+    if (std::exchange(came, true)) {
+      return;
+    }
+    std::vector<BlockRange> taken;
+    epoch.unshipped.take({100, 101}, taken);
+    ASSERT_EQ(taken.size(), 1U);
+    primary_.disk->preserved.put({Epoch{2}, 100 * kBlockBytes, primary_.block(100)});
+    ASSERT_DONE(primary_.image->write(100 * kBlockBytes, block_of(6)));
+    epoch.unshipped.set({100, 101});
+    primary_.disk->epochs.leave(epoch);
+  };
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+  expect_store_has(primary_.image_content());
+}
+
 TEST_F(CheckpointTest, BlocksOfZeroesTravelAsZeroExtents) {
   start();
   ASSERT_DONE(primary_.write({1, 9}, 5));

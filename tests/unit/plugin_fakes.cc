@@ -203,7 +203,7 @@ Primary::Primary(ShipOptions ship, PreserveLimits limits) {
 }
 
 void Primary::make_files() {
-  image = std::move(*state->open("image", OpenMode::kCreate));
+  image = std::make_unique<HookedFile>(std::move(*state->open("image", OpenMode::kCreate)));
   EXPECT_TRUE(image->resize(kGeometry.size_bytes));
   VolumeRecord fresh;
   fresh.volume = uuid_of(1);

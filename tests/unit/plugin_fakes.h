@@ -82,6 +82,40 @@ class FakeMemoryStore : public SharedMemoryStore {
   std::map<std::string, Kept> kept_;
 };
 
+// A file that tells when it is read: what another thread may do just then.
+class HookedFile : public File {
+ public:
+  explicit HookedFile(std::unique_ptr<File> inner) : inner_(std::move(inner)) {}
+  Result<> read(uint64_t offset, ByteSpan buffer) override { return inner_->read(offset, buffer); }
+  Result<> write(uint64_t offset, ConstByteSpan buffer) override {
+    return inner_->write(offset, buffer);
+  }
+  Result<> read_many(std::span<const Transfer> transfers) override {
+    auto outcome = inner_->read_many(transfers);
+    if (on_read_many) {
+      on_read_many();
+    }
+    return outcome;
+  }
+  Result<> write_many(std::span<const Transfer> transfers) override {
+    return inner_->write_many(transfers);
+  }
+  Result<> sync() override { return inner_->sync(); }
+  Result<> allocate(ByteRange range) override { return inner_->allocate(range); }
+  Result<> zero(ByteRange range, bool punch) override { return inner_->zero(range, punch); }
+  Result<> resize(uint64_t size_bytes) override { return inner_->resize(size_bytes); }
+  Result<uint64_t> size() override { return inner_->size(); }
+  Result<std::optional<ByteRange>> next_data(uint64_t offset) override {
+    return inner_->next_data(offset);
+  }
+  Result<FileStamp> stamp() override { return inner_->stamp(); }
+
+  std::function<void()> on_read_many;  // called after each read, still under the block lock
+
+ private:
+  std::unique_ptr<File> inner_;
+};
+
 // A store that checks every batch and every confirmation as the real one would, and keeps a log.
 class FakeStore : public StoreLink {
  public:
@@ -147,7 +181,7 @@ class Primary {
 
   MemoryDisk machine;
   std::unique_ptr<Directory> state;
-  std::unique_ptr<File> image;
+  std::unique_ptr<HookedFile> image;
   FakeMemoryStore memory;
   FakeClock clock;
   FakeRandom random;
