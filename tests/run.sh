@@ -110,9 +110,9 @@ build_product() {
 
 unit_tests() {
   local program
-  for program in "$build"/tests/unit/*_test "$build"/tests/integration/integration_model_test \
+  for program in "$build"/tests/unit/unit_* "$build"/tests/integration/integration_model_test \
     "$build"/tests/sim/*_test; do
-    [ -x "$program" ] && run_counted "$(basename "$program")" "$program"
+    [ -f "$program" ] && [ -x "$program" ] && run_counted "$(basename "$program")" "$program"
   done
 }
 
@@ -157,25 +157,31 @@ logic_is_pure() {
 }
 
 clang_build() {
-  CXX=clang++ configure "$build-clang" --werror -Dbuildtype=plain &&
+  CXX=clang++ configure "$build-clang" --werror -Dbuildtype=plain -Dtests=false &&
     ninja -C "$build-clang"
 }
 
 sanitizer_build() {
   configure "$build-asan" -Db_sanitize=address,undefined -Dbuildtype=debug -Doptimization=1 \
-    -Db_lundef=false && ninja -C "$build-asan"
+    -Db_lundef=false &&
+    ninja -C "$build-asan" plugin/nbdkit-ckpt-plugin.so \
+      tests/unit/unit_common tests/unit/unit_store tests/unit/unit_plugin tests/unit/unit_control &&
+    mkdir -p "$build-asan/served" &&
+    ln -sfn "$build-asan/plugin" "$build-asan/served/plugin" &&
+    ln -sfn "$build/tools" "$build-asan/served/tools" &&
+    ln -sfn "$build/tests" "$build-asan/served/tests"
 }
 
 sanitized() { # command...
-  CKPT_BUILD="$build-asan" CKPT_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
+  CKPT_BUILD="$build-asan/served" CKPT_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"
 }
 
 sanitizer_tests() {
   run "build with ASan and UBSan" sanitizer_build
   local program
-  for program in "$build-asan"/tests/unit/*_test; do
-    [ -x "$program" ] && UBSAN_OPTIONS=halt_on_error=1 run_counted "asan $(basename "$program")" "$program"
+  for program in "$build-asan"/tests/unit/unit_*; do
+    [ -f "$program" ] && [ -x "$program" ] && UBSAN_OPTIONS=halt_on_error=1 run_counted "asan $(basename "$program")" "$program"
   done
   for program in test_basics test_rollback; do
     run_counted "asan $program" sanitized /usr/bin/python3 "$top/tests/integration/$program.py"

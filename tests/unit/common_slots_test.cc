@@ -158,7 +158,6 @@ TEST_F(SlotsTest, BothCopiesOfAGenerationDamagedIsRefused) {
   EXPECT_EQ(found(), "newest");
 }
 
-// The copy that the crash did not reach is all that there is of what open() gave.
 TEST_F(SlotsTest, AnotherSizeIsRefused) {
   create("x");
   for (const uint64_t size_bytes : {uint64_t{0}, 4 * kSlotBytes - 1, 4 * kSlotBytes + 1}) {
