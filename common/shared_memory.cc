@@ -42,11 +42,13 @@ ByteRange whole_pages(ByteRange range, uint64_t limit) {
 
 Result<> MappedFile::allocate(ByteRange range) {
   const ByteRange pages = whole_pages(range, memory_.size());
-  if (fallocate(fd_.get(), 0, static_cast<off_t>(pages.offset), static_cast<off_t>(pages.length)) !=
-      0) {
-    return fail_errno(errno, "fallocate " + path_);
-  }
-  return {};
+  int status = 0;
+  do {
+    // A signal is no lack of space: the caller would replace the pages by private ones.
+    status =
+        fallocate(fd_.get(), 0, static_cast<off_t>(pages.offset), static_cast<off_t>(pages.length));
+  } while (status != 0 && errno == EINTR);
+  return status == 0 ? Result<>() : Result<>(fail_errno(errno, "fallocate " + path_));
 }
 
 Result<> MappedFile::allocate_private(ByteRange range) {

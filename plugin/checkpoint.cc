@@ -138,6 +138,8 @@ bool CheckpointMaker::ship() {
     disk_.epochs.wait_frozen(kFrozenWait);
   } else if (!*shipped && shipper_.all_sent(closed)) {
     complete();
+  } else if (!*shipped) {
+    disk_.epochs.wait_preserved(kFrozenWait);
   }
   return true;
 }

@@ -75,6 +75,14 @@ void Epochs::wait_frozen(std::chrono::nanoseconds time) {
   }
 }
 
+void Epochs::wait_preserved(std::chrono::nanoseconds time) {
+  const MutexLock lock(mutex_);
+  const EpochObject* const epoch = closed();
+  if (epoch != nullptr && epoch->preserving.load() != 0) {
+    idle_.wait_for(mutex_, time);
+  }
+}
+
 Result<> Epochs::adopt_bits(WrittenMaps& maps) {
   for (size_t index = 0; index < objects_.size(); ++index) {
     CKPT_ASSIGN(const auto ranges, maps.used_ranges(index));

@@ -60,6 +60,8 @@ class Epochs {
   [[nodiscard]] bool is_frozen() const;
   // Waits until it is, or for so long.
   void wait_frozen(std::chrono::nanoseconds time);
+  // Waits until nobody preserves blocks of the closed epoch, or for so long.
+  void wait_preserved(std::chrono::nanoseconds time);
 
   // Makes all bits that an earlier process left in the written maps the current epoch's.
   Result<> adopt_bits(WrittenMaps& maps);

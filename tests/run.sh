@@ -158,7 +158,7 @@ logic_is_pure() {
   found=$(nm -u --format=posix "$build"/tests/sim/libsim_logic.a | awk '{print $1}' |
     grep -xE "($forbidden)(64)?|_ZNSt6chrono.*now.*|_ZNSt13random_device.*" || true)
   [ -z "$found" ] || { echo "the logic calls: $found"; return 1; }
-  nm --format=posix "$build"/tests/sim/libsim_logic.a | grep -q WritePath # the check looked at something
+  nm --format=posix "$build"/tests/sim/libsim_logic.a | grep WritePath > /dev/null # it looked at something
 }
 
 clang_build() {

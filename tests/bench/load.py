@@ -76,15 +76,16 @@ class Checkpoints:
             raise self._failure
 
     def _loop(self):
+        pause = self._interval
         try:
-            while not self._over.is_set():
+            while not self._over.wait(pause):
                 began = time.monotonic()
                 answer = self._server.ask("checkpoint", timeout_ms=300000)
                 taken = time.monotonic() - began
+                pause = max(0, self._interval - taken)
                 self.outcomes.append({"answered_ms": round(taken * 1000), **{
-                    key: answer[key]
-                    for key in ("confirm_ms", "stall_us", "changed_bytes", "shipped_bytes")}})
-                self._over.wait(max(0, self._interval - taken))
+                    field: answer[field]
+                    for field in ("confirm_ms", "stall_us", "changed_bytes", "shipped_bytes")}})
         except (RuntimeError, OSError) as failure:
             if not self._over.is_set():
                 self._failure = failure

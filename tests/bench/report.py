@@ -45,15 +45,20 @@ def human(value, unit):
         return f"{value / 1e6:.0f} MB/s" if value < 1e9 else f"{value / 1e9:.2f} GB/s"
     if unit == "B":
         return f"{value / (1 << 20):.1f} MiB"
-    return f"{value:.2f}" if unit == "" else f"{value:.3g} {unit}"
+    if unit == "":
+        return f"{value:.2f}"
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def with_spread(result, unit):
     """Median (least–greatest)."""
+    middle = human(result["median"], unit)
     if len(result["values"]) == 1:
-        return human(result["median"], unit)
+        return middle
     low, high = human(result["min"], unit), human(result["max"], unit)
-    return f"{human(result['median'], unit)} ({low.split()[0]}–{high.split()[0]})"
+    if low.partition(" ")[2] == high.partition(" ")[2]:
+        low = low.partition(" ")[0]
+    return f"{middle} ({low}–{high})"
 
 
 def verdict(row):
@@ -79,8 +84,9 @@ def throughput_table(rows):
         cpu = f"{fields['file_cpu_us']:.1f} → {fields['ckpt_cpu_us']:.1f}"
         lines.append([fields["name"], with_spread(fields["file"], fields["rate_unit"]),
                       with_spread(fields["ckpt"], fields["rate_unit"]),
-                      with_spread(fields, ""), verdict(row), cpu])
-    return table(["job", "nbdkit file", "ckpt", "ckpt ÷ file", "bar", "server CPU µs/op"], lines)
+                      with_spread(fields, ""), verdict(row), cpu, fields["checkpoints"]])
+    return table(["job", "nbdkit file", "ckpt", "ckpt ÷ file", "bar", "server CPU, µs an operation",
+                  "checkpoints a run"], lines)
 
 
 def value_table(rows):

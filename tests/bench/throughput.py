@@ -4,7 +4,7 @@
 import statistics
 
 from load import Checkpoints, Job, run_fio
-from report import Row, ratios, spread
+from report import Row, human, ratios, spread
 from servers import GIB
 
 SECTION = "throughput"
@@ -49,6 +49,15 @@ class Contender:
     def values(self, field):
         return [run[field] for run in self.runs]
 
+    def checkpoints(self):
+        """How many were confirmed in a run, and how soon after their cut: medians."""
+        if not self.busy:
+            return ""
+        count = statistics.median(len(run["checkpoints"]) for run in self.runs)
+        waits = [one["confirm_ms"] for run in self.runs for one in run["checkpoints"]]
+        return f"{count:g}" + (f", confirmed in {human(statistics.median(waits), 'ms')}"
+                               if waits else "")
+
 
 def measure(place, options, say):
     """The rows of all jobs. The rounds of a job run every contender once, the order turns around
@@ -76,6 +85,6 @@ def compare(job, theirs, ours):
             "file": spread(theirs.values(rate)), "ckpt": spread(ours.values(rate)),
             "file_cpu_us": statistics.median(theirs.values("server_cpu_us")),
             "ckpt_cpu_us": statistics.median(ours.values("server_cpu_us")),
-            "file_runs": theirs.runs, "ckpt_runs": ours.runs}
+            "checkpoints": ours.checkpoints(), "file_runs": theirs.runs, "ckpt_runs": ours.runs}
     return Row(SECTION, f"{job.name}; {ours.title}",
                ratios(ours.values(rate), theirs.values(rate)), "", bar, ">=", **more)

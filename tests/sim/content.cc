@@ -24,11 +24,15 @@ Version read_version(uint64_t sector, const std::byte* bytes) {
 
 }  // namespace
 
-void fill_sectors(uint64_t first, Version version, ByteSpan bytes) {
-  for (size_t at = 0; at < bytes.size(); at += kWord) {
-    const uint64_t word = version == 0 ? 0 : (version << kSectorBits) | (first + at / kSector);
-    std::memcpy(bytes.data() + at, &word, kWord);
+std::vector<std::byte> make_sectors(uint64_t first, const std::vector<Version>& versions) {
+  std::vector<std::byte> bytes(versions.size() * kSector);
+  for (size_t i = 0; i < versions.size(); ++i) {
+    const uint64_t word = versions[i] == 0 ? 0 : (versions[i] << kSectorBits) | (first + i);
+    for (size_t at = i * kSector; at < (i + 1) * kSector; at += kWord) {
+      std::memcpy(bytes.data() + at, &word, kWord);
+    }
   }
+  return bytes;
 }
 
 std::vector<Version> read_versions(uint64_t first, ConstByteSpan bytes) {

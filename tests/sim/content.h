@@ -25,8 +25,8 @@ struct SectorRange {
   [[nodiscard]] uint64_t bytes() const { return (end - first) * kSector; }
 };
 
-// The content of sectors [first, first + size / 512) in a version.
-void fill_sectors(uint64_t first, Version version, ByteSpan bytes);
+// The content of sectors from the first on, in these versions.
+std::vector<std::byte> make_sectors(uint64_t first, const std::vector<Version>& versions);
 // The versions of sectors from the first on.
 std::vector<Version> read_versions(uint64_t first, ConstByteSpan bytes);
 // "version 17", "zeroes", "a torn sector".

@@ -8,6 +8,13 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+// Of a hundred requests: new content, the back-up's, zeroes, trims, flushes, reads.
+constexpr uint64_t kRestore = 55;
+constexpr uint64_t kZero = 62;
+constexpr uint64_t kTrim = 74;
+constexpr uint64_t kFlush = 84;
+constexpr uint64_t kRead = 92;
+
 bool never_stop(uint64_t /*done*/, uint64_t /*total*/) { return true; }
 
 }  // namespace
@@ -17,7 +24,8 @@ Life::Life(Machine& machine, History& history, const LifeOptions& options)
       history_(history),
       options_(options),
       plan_(options.plan),
-      random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))) {}
+      random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))),
+      quiet_(!options.last && random_.one_in(4)) {}
 
 void Life::report(const std::string& what) {
   if (!what.empty()) {
@@ -50,8 +58,12 @@ void Life::run() {
   machine_.guard.set_serving(true);
   connect();
   serve();
-  if (!stuck_ && (options_.last || random_.one_in(2))) {
+  if (!stuck_ && !quiet_ && (options_.last || random_.one_in(2))) {
     settle();
+  }
+  if (plan_.long_pauses && !options_.last && random_.one_in(2)) {
+    // Long enough for regions to be unmarked.
+    machine_.scheduler.sleep(seconds(random_.between(5, 40)));
   }
   if (!stuck_ && random_.one_in(2)) {
     disconnect();
@@ -121,7 +133,9 @@ void Life::serve() {
   for (uint32_t writer = 0; writer < plan_.writers; ++writer) {
     start_worker("writer" + std::to_string(writer), [this, writer] { write_requests(writer); });
   }
-  start_worker("control", [this] { control(); });
+  if (!quiet_) {
+    start_worker("control", [this] { control(); });
+  }
   wait_for_workers();
 }
 
@@ -135,7 +149,7 @@ void Life::wait_for_workers() {
 // Nothing is in flight: a checkpoint must make both sides equal.
 void Life::settle() {
   report(history_.oracle.check_primary(primary()));
-  bool done = checkpoint(!history_.image_syncs_failed);
+  bool done = checkpoint(!history_.image_suspect);
   if (!done && options_.last) {
     // After a failed sync of the image only a rollback makes it trustworthy again.
     roll_back();
@@ -220,7 +234,7 @@ void Life::resume_requests() {
 
 void Life::write_requests(uint32_t writer) {
   SeededRandom random = random_.stream("writer" + std::to_string(writer));
-  const uint64_t count = random.between(1, plan_.requests);
+  const uint64_t count = random.between(1, quiet_ ? 3 : plan_.requests);
   for (uint64_t i = 0; i < count && !stuck_; ++i) {
     enter_request();
     one_request(writer, random);
@@ -239,9 +253,9 @@ void Life::one_request(uint32_t writer, SeededRandom& random) {
   }
   const ClientPtr client = clients_[writer];
   const uint64_t kind = random.below(100);
-  if (kind < 84) {
+  if (kind < kFlush) {
     do_change(*client, random, kind);
-  } else if (kind < 92) {
+  } else if (kind < kRead) {
     do_flush(*client);
   } else {
     do_read(*client, random);
@@ -266,24 +280,25 @@ SectorRange Life::draw_range(SeededRandom& random) const {
   return {first, std::min(end, sectors)};
 }
 
+RequestPtr Life::begin_change(SectorRange range, uint64_t kind) {
+  if (kind >= kZero) {
+    return history_.oracle.begin_zero(range);
+  }
+  return kind >= kRestore ? history_.oracle.begin_restore(range)
+                          : history_.oracle.begin_write(range);
+}
+
 void Life::do_change(Client& client, SeededRandom& random, uint64_t kind) {
   Volume& volume = server_->volume();
   const SectorRange range = draw_range(random);
   const bool fua = random.one_in(12);
   const uint64_t offset = range.first * kSector;
-  const bool zero = kind >= 60;
-  const RequestPtr request = zero ? history_.oracle.begin_zero(range)
-                                  : history_.oracle.begin_write(range);
-  Result<> done;
-  if (zero) {
-    machine_.scheduler.event("> zero", "", range.first, range.end);
-    done = volume.zero(client, {offset, range.bytes()}, kind >= 72, fua);
-  } else {
-    machine_.scheduler.event("> write", "", range.first, range.end);
-    std::vector<std::byte> buffer(range.bytes());
-    fill_sectors(range.first, request->version, buffer);
-    done = volume.write(client, offset, buffer, fua);
-  }
+  const RequestPtr request = begin_change(range, kind);
+  machine_.scheduler.event(kind >= kZero ? "> zero" : "> write", "", range.first, range.end);
+  const Result<> done =
+      kind >= kZero
+          ? volume.zero(client, {offset, range.bytes()}, kind >= kTrim, fua)
+          : volume.write(client, offset, make_sectors(range.first, request->versions), fua);
   end_if_killed();
   machine_.scheduler.event(done ? "< done" : "< failed", "", request->number);
   history_.oracle.end(request, done.has_value(), fua);
@@ -357,7 +372,7 @@ bool Life::checkpoint(bool must) {
   machine_.scheduler.event(unknown ? "< checkpoint?" : "< no checkpoint", "", history_.checkpoints);
   history_.oracle.end_checkpoint(name, unknown ? Existence::kUnknown : Existence::kVoid);
   history_.probes.hit(unknown ? "checkpoint of unknown outcome" : "void checkpoint");
-  expect((may_void() && !(must && options_.last)) || history_.image_syncs_failed,
+  expect((may_void() && !(must && options_.last)) || history_.image_suspect,
          "O8: no checkpoint: " + made.error().message());
   return false;
 }
@@ -389,7 +404,7 @@ void Life::check_verify() {
   end_if_killed();
   if (verified) {
     history_.probes.hit("verify");
-    expect(verified->mismatched_bytes == 0 || history_.image_syncs_failed,
+    expect(verified->mismatched_bytes == 0,
            "verify: " + std::to_string(verified->mismatched_bytes) +
                " bytes differ that do not count as changed");
   } else {

@@ -17,7 +17,8 @@ struct History {
   Oracle oracle;
   Uuid timeline;              // of the volume, when it was last seen
   uint64_t checkpoints = 0;   // asked for so far: their names
-  bool image_syncs_failed = false;
+  bool image_syncs_failed = false;  // and what they lost may be lost yet
+  bool image_suspect = false;       // no checkpoint before a rollback
   Probes& probes;
 };
 
@@ -54,6 +55,7 @@ class Life {
   // ---- writers
   void write_requests(uint32_t writer);
   void one_request(uint32_t writer, SeededRandom& random);
+  RequestPtr begin_change(SectorRange range, uint64_t kind);
   void do_change(Client& client, SeededRandom& random, uint64_t kind);
   void do_flush(Client& client);
   void do_read(Client& client, SeededRandom& random);
@@ -93,6 +95,7 @@ class Life {
   LifeOptions options_;
   const Plan& plan_;
   SeededRandom random_;
+  bool quiet_;  // few requests, no checkpoints
   std::unique_ptr<Server> server_;
   Mutex mutex_;
   CondVar changed_;

@@ -40,18 +40,25 @@ void Oracle::add(Era& era, const RequestPtr& request) {
   }
 }
 
-RequestPtr Oracle::begin(SectorRange sectors, bool zero) {
+RequestPtr Oracle::begin(SectorRange sectors, Content content) {
   auto request = std::make_shared<Request>();
   request->sectors = sectors;
   request->number = ++last_version_;
-  request->version = zero ? 0 : last_version_;
   request->issued = ++now_;
+  for (uint64_t sector = sectors.first; sector < sectors.end; ++sector) {
+    request->versions.push_back(content == Content::kNew      ? last_version_
+                                : content == Content::kBackup ? last_backup_[sector]
+                                                              : 0);
+  }
   add(eras_.back(), request);
   return request;
 }
 
-RequestPtr Oracle::begin_write(SectorRange sectors) { return begin(sectors, false); }
-RequestPtr Oracle::begin_zero(SectorRange sectors) { return begin(sectors, true); }
+RequestPtr Oracle::begin_write(SectorRange sectors) { return begin(sectors, Content::kNew); }
+RequestPtr Oracle::begin_zero(SectorRange sectors) { return begin(sectors, Content::kZero); }
+RequestPtr Oracle::begin_restore(SectorRange sectors) {
+  return begin(sectors, last_number_ != 0 ? Content::kBackup : Content::kNew);
+}
 
 void Oracle::end(const RequestPtr& request, bool success, bool fua) {
   request->ended = ++now_;
@@ -103,7 +110,7 @@ Oracle::Spans Oracle::spans_of(const Era& era, uint64_t sector, Version version)
     spans.push_back(span_of(requests, era.began, era.began));
   }
   for (const RequestPtr& request : requests) {
-    if (request->version == version) {
+    if (request->version_at(sector) == version) {
       spans.push_back(span_of(requests, std::max(request->issued, era.began), request->ended));
     }
   }
@@ -154,7 +161,7 @@ std::string Oracle::explain(const Era& era, uint64_t sector, Version version) {
                      std::to_string(era.began) + " with " + describe_version(era.base[sector]);
   for (const RequestPtr& request : era.requests[sector]) {
     text += "; request " + std::to_string(request->number) + " (" +
-            describe_version(request->version) + ") " + moment_text(request->issued) + ".." +
+            describe_version(request->version_at(sector)) + ") " + moment_text(request->issued) + ".." +
             moment_text(request->ended) + (request->certain ? " done" : "") +
             (request->flushed ? " flushed" : "") + (request->doubtful ? " doubtful" : "");
   }
@@ -280,7 +287,7 @@ bool Oracle::may_be_after_power_loss(uint64_t sector, Version version) const {
   }
   for (size_t i = durable_era_; i < eras_.size(); ++i) {
     for (const RequestPtr& request : eras_[i].requests[sector]) {
-      if (request->version == version && !overwritten_durably(sector, request->ended)) {
+      if (request->version_at(sector) == version && !overwritten_durably(sector, request->ended)) {
         return true;
       }
     }
@@ -312,13 +319,14 @@ std::string Oracle::check_crash(const std::vector<Version>& primary, bool power_
   }
   begin_era(primary, {});
   if (power_lost) {
+    // What is left of the disk is durable, whatever failed before.
     synced_all();
   }
   return wrong;
 }
 
 RequestPtr Oracle::tamper(SectorRange sectors) {
-  RequestPtr request = begin(sectors, false);
+  RequestPtr request = begin(sectors, Content::kNew);
   end(request, true, true);
   return request;
 }

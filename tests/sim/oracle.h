@@ -24,13 +24,16 @@ inline constexpr Moment kNever = ~Moment{0};
 
 struct Request {
   SectorRange sectors;
-  Version version = 0;  // what its sectors hold afterwards
-  Version number = 0;   // its own, for messages
+  std::vector<Version> versions;  // what its sectors hold afterwards
+  Version number = 0;             // its own, for messages
   Moment issued = 0;
   Moment ended = kNever;   // no effect after it
   bool certain = false;    // answered with success: all of it has had its effect
   bool flushed = false;    // and is durable: FUA, or a flush since
   bool doubtful = false;   // a rollback ran meanwhile: its success proves nothing
+  [[nodiscard]] Version version_at(uint64_t sector) const {
+    return versions[sector - sectors.first];
+  }
 };
 using RequestPtr = std::shared_ptr<Request>;  // of each era that it lies in, and of the client
 
@@ -57,6 +60,8 @@ class Oracle {
 
   RequestPtr begin_write(SectorRange sectors);
   RequestPtr begin_zero(SectorRange sectors);
+  // Writes what the last checked checkpoint holds.
+  RequestPtr begin_restore(SectorRange sectors);
   // Answered; with fua and success it is durable, too.
   void end(const RequestPtr& request, bool success, bool fua);
   // A flush covers all that was answered before it was issued.
@@ -121,7 +126,8 @@ class Oracle {
   };
   using Spans = std::vector<Span>;
 
-  RequestPtr begin(SectorRange sectors, bool zero);
+  enum class Content { kNew, kZero, kBackup };
+  RequestPtr begin(SectorRange sectors, Content content);
   static void add(Era& era, const RequestPtr& request);
   static Spans spans_of(const Era& era, uint64_t sector, Version version);
   static Span span_of(const std::vector<RequestPtr>& requests, Moment issued, Moment ended);

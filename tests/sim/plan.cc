@@ -85,6 +85,7 @@ Plan draw_plan(uint64_t seed) {
   plan.kills = random.one_in(2);
   plan.power_losses = !plan.kills || random.one_in(2);
   plan.tampering = random.one_in(6);
+  plan.corruption = random.one_in(10);
   if (random.one_in(2)) {
     draw_errors(plan, random);
   }
@@ -104,6 +105,8 @@ std::string describe(const Plan& plan) {
   say("kills", plan.kills ? 1 : 0);
   say("power losses", plan.power_losses ? 1 : 0);
   say("tampering", plan.tampering ? 1 : 0);
+  say("corruption", plan.corruption ? 1 : 0);
+  say("long pauses", plan.long_pauses ? 1 : 0);
   say("image write errors", plan.image_write_error_one_in);
   say("image read errors", plan.image_read_error_one_in);
   say("image sync errors", plan.image_sync_error_one_in);

@@ -28,7 +28,8 @@ struct Plan {
   // Faults; none at all in one seed of five.
   bool kills = false;
   bool power_losses = false;
-  bool tampering = false;
+  bool tampering = false;     // other programs write to the image while it is not served
+  bool corruption = false;    // bits of the journal flip, at rest
   uint64_t image_write_error_one_in = 0;
   uint64_t image_read_error_one_in = 0;
   uint64_t state_error_one_in = 0;  // writes and syncs of the volume's own files

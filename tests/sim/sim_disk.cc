@@ -175,6 +175,18 @@ std::optional<std::vector<std::byte>> SimDisk::durable(const std::string& path) 
   return inode ? std::optional(inode->durable_content()) : std::nullopt;
 }
 
+std::vector<std::string> SimDisk::list(const std::string& path) const {
+  std::string name;
+  const DirectoryNode* const parent = find_parent(path, &name);
+  std::vector<std::string> names;
+  if (parent != nullptr && parent->cached.contains(name) && parent->cached.at(name).directory) {
+    for (const auto& [entry_name, entry] : parent->cached.at(name).directory->cached) {
+      names.push_back(entry_name);
+    }
+  }
+  return names;
+}
+
 std::byte SimDisk::durable_byte(const std::string& path, uint64_t offset) const {
   const std::shared_ptr<Inode> inode = find(path);
   return inode ? inode->durable_byte(offset) : std::byte{0};

@@ -88,6 +88,8 @@ class SimDisk final : private ProcessListener {
   // As a loss of power at this instant could leave it at worst: only what was synced (and what chance
   // wrote back). The entry itself may still not be durable.
   [[nodiscard]] std::optional<std::vector<std::byte>> durable(const std::string& path) const;
+  // Names in a directory; none if there is no such directory.
+  [[nodiscard]] std::vector<std::string> list(const std::string& path) const;
   // 0 beyond the end, or if there is no such file.
   [[nodiscard]] std::byte durable_byte(const std::string& path, uint64_t offset) const;
   // Whether a loss of power would leave the file's content as it is.

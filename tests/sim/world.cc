@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/world.h"
 
+#include <array>
 #include <cerrno>
 
 namespace ckpt::sim {
@@ -25,7 +26,7 @@ World::World(const Plan& plan, Probes& probes)
       guard_(disk_, plan.server.volume.start.region_bytes,
              [this](const std::string& what) { report(what); }),
       machine_{scheduler_, disk_, memory_, guard_, "boot0", scheduler_.clock().wall()},
-      history_{Oracle(plan.size_bytes / kSector), {}, 0, false, probes} {
+      history_{.oracle = Oracle(plan.size_bytes / kSector), .timeline = {}, .probes = probes} {
   scheduler_.advance(seconds(5));
 }
 
@@ -68,9 +69,7 @@ void World::tamper() {
   const uint64_t first = random_.below(sectors);
   const SectorRange range{first, std::min(sectors, first + random_.between(1, 20))};
   const RequestPtr request = history_.oracle.tamper(range);
-  std::vector<std::byte> bytes(range.bytes());
-  fill_sectors(range.first, request->version, bytes);
-  disk_.tamper(kImageName, range.first * kSector, bytes);
+  disk_.tamper(kImageName, range.first * kSector, make_sectors(range.first, request->versions));
   scheduler_.event("tamper", "", range.first, range.end);
 }
 
@@ -161,7 +160,9 @@ void World::switch_errors(bool on) {
 
 void World::end_life(ProcessId process) {
   sync_failed_ = faults_.count(DiskOperation::kSync) > 0;
-  history_.image_syncs_failed = history_.image_syncs_failed || faults_.failed_syncs(kImageName) > 0;
+  const bool image_failed = faults_.failed_syncs(kImageName) > 0;
+  history_.image_syncs_failed = history_.image_syncs_failed || image_failed;
+  history_.image_suspect = history_.image_suspect || image_failed;
   switch_errors(false);
   scheduler_.kill(process);
   guard_.restart();
@@ -178,7 +179,9 @@ void World::crash(Crash kind) {
     disk_.land_zombies();
   }
   const std::vector<Version> image = read_versions(0, disk_.cached(kImageName).value());
-  report(history_.oracle.check_crash(image, kind == Crash::kPower, history_.image_syncs_failed));
+  const bool power_lost = kind == Crash::kPower;
+  report(history_.oracle.check_crash(image, power_lost, history_.image_syncs_failed));
+  history_.image_syncs_failed = history_.image_syncs_failed && !power_lost;
   // (What a rollback that may have ended has restored could not be checked any more.)
   if (plan_.tampering && random_.one_in(3) && !history_.oracle.rolling_back()) {
     // A write of the server's own may be stamped up to a second after its death.
@@ -202,6 +205,7 @@ void World::lose_power() {
 // O3: starts, looks which blocks count as changed, and dies.
 void World::look() {
   std::optional<Result<Probe>> found;
+  const std::optional<Flip> flip = plan_.corruption ? flip_a_bit() : std::nullopt;
   const ProcessId process = scheduler_.new_process();
   scheduler_.spawn(process, "probe",
                    [&] { found.emplace(probe(machine_, plan_.server)); });
@@ -210,14 +214,46 @@ void World::look() {
   scheduler_.kill(process);
   guard_.restart();
   if (found && !*found) {
-    report("a start failed: " + found->error().message());
+    const bool refused = flip && found->error().kind == ErrorKind::kCorrupt;
+    history_.probes.hit("corruption refused", refused ? 1 : 0);
+    report(refused ? "" : "a start failed: " + found->error().message());
   } else if (found) {
     tampered_ = false;
     check_changed(**found);
   }
+  if (flip) {
+    flip_back(*flip);
+  }
   if (!scheduler_.failed()) {
     sync_failed_ = false;
     crash(draw_crash());
+  }
+}
+
+// Of the journal, at rest.
+std::optional<World::Flip> World::flip_a_bit() {
+  const std::vector<std::string> files = disk_.list("state/store/journal");
+  if (files.empty()) {
+    return std::nullopt;
+  }
+  const std::string path = "state/store/journal/" + files[random_.below(files.size())];
+  const std::vector<std::byte> content = disk_.cached(path).value();
+  if (content.empty()) {
+    return std::nullopt;
+  }
+  const uint64_t offset = random_.below(content.size());
+  const std::byte before = content[offset];
+  const std::byte after = before ^ static_cast<std::byte>(1U << random_.below(8));
+  scheduler_.event("flip a bit", "", offset);
+  history_.probes.hit("flip a bit");
+  disk_.tamper(path, offset, std::array{after});
+  return Flip{path, offset, before};
+}
+
+void World::flip_back(const Flip& flip) {
+  // Beyond what was confirmed the whole file may be gone, as a torn tail.
+  if (disk_.cached(flip.path)) {
+    disk_.tamper(flip.path, flip.offset, std::array{flip.before});
   }
 }
 
@@ -233,7 +269,7 @@ void World::check_changed(const Probe& found) {
         std::equal(image.begin() + static_cast<ptrdiff_t>(range.offset),
                    image.begin() + static_cast<ptrdiff_t>(range.end()),
                    found.backup.begin() + static_cast<ptrdiff_t>(range.offset));
-    if (!equal && !found.changed[block] && !history_.image_syncs_failed) {
+    if (!equal && !found.changed[block]) {
       report("O3: block " + std::to_string(block) +
              " differs from the store's checkpoint and does not count as changed");
     }

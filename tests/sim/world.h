@@ -24,6 +24,12 @@ class World {
  private:
   enum class Crash { kNone, kKill, kPower };
 
+  struct Flip {
+    std::string path;
+    uint64_t offset = 0;
+    std::byte before{};
+  };
+
   void make_image();
   void live(bool last);
   void run_life(Life& life, ProcessId process, bool last);
@@ -34,6 +40,8 @@ class World {
   void tamper();
   void look();
   void check_changed(const Probe& found);
+  std::optional<Flip> flip_a_bit();
+  void flip_back(const Flip& flip);
   [[nodiscard]] Crash draw_crash();
   [[nodiscard]] uint64_t draw_steps();
   void report(const std::string& what) {
