@@ -244,7 +244,8 @@ bool Volume::keep_step() {
     // A failure is known to the next change of the record: no checkpoint is made without one.
     (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
   }
-  if (const Epoch wanted = maker_.wants_sync(); wanted.value != 0 && !disk().suspect.load()) {
+  if (const Epoch wanted = maker_.wants_sync();
+      wanted.value != 0 && !disk().suspect.load() && !CKPT_PLANTED(unmark_before_primary_sync)) {
     if (disk().sync_image()) {
       maker_.synced(wanted);
     }

@@ -81,8 +81,8 @@ def machine(options):
 
 
 def file_system(folder):
-    """Its type and what it lies on."""
-    return first_line("findmnt", "-no", "FSTYPE,OPTIONS", "-T", folder)
+    """Its type and mount options."""
+    return " ".join(first_line("findmnt", "-no", "FSTYPE,OPTIONS", "-T", folder).split())
 
 
 def say(text):
