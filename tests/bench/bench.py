@@ -72,11 +72,13 @@ def build_type(build):
 def machine(options):
     """What the numbers were measured with."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    here = str(Path(__file__).parent)
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "kernel": platform.release(), "cpu": cpu_model(), "cores": os.cpu_count(),
             "memory_gib": round(memory), "nbdkit": first_line("nbdkit", "--version"),
             "fio": first_line("fio", "--version"),
             "ckpt": first_line(str(options.build / "tools/ckpt-tool"), "--version"),
+            "commit": first_line("git", "-C", here, "describe", "--always", "--dirty"),
             "build": build_type(options.build), "load": os.getloadavg()[0]}
 
 

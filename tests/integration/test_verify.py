@@ -32,7 +32,7 @@ class Verify(Case):
         with NbdClient(str(self.server.socket)) as client:
             for offset in range(0, len(self.content), MIB):
                 client.write(offset, self.content[offset:offset + MIB])
-            self.number = tool("checkpoint", self.server.image, "--name", "c")["checkpoint"]
+            self.number = tool("checkpoint", self.server.image)["checkpoint"]
             eventually(self.applied, "the checkpoint is applied")
             client.write(0, b"changed since" * 80659)
 

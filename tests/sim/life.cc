@@ -25,7 +25,8 @@ Life::Life(Machine& machine, History& history, const LifeOptions& options)
       options_(options),
       plan_(options.plan),
       random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))),
-      quiet_(!options.last && random_.one_in(4)) {}
+      quiet_(!options.last && random_.one_in(4)),
+      undoing_(quiet_ && random_.one_in(2)) {}
 
 void Life::report(const std::string& what) {
   if (!what.empty()) {
@@ -253,8 +254,11 @@ void Life::one_request(uint32_t writer, SeededRandom& random) {
   }
   const ClientPtr client = clients_[writer];
   const uint64_t kind = random.below(100);
-  if (kind < kFlush) {
-    do_change(*client, random, kind);
+  const SectorRange undone = undoing_ ? changed_range() : SectorRange{};
+  if (undone.end != 0) {
+    do_change(*client, random, undone, kRestore);
+  } else if (kind < kFlush) {
+    do_change(*client, random, draw_range(random), kind);
   } else if (kind < kRead) {
     do_flush(*client);
   } else {
@@ -288,9 +292,21 @@ RequestPtr Life::begin_change(SectorRange range, uint64_t kind) {
                           : history_.oracle.begin_write(range);
 }
 
-void Life::do_change(Client& client, SeededRandom& random, uint64_t kind) {
+// From the first to the last sector that the last checkpoint has otherwise.
+SectorRange Life::changed_range() const {
+  const std::vector<Version> now = primary();
+  const std::vector<Version>& then = history_.oracle.last_backup();
+  SectorRange range;
+  for (uint64_t sector = 0; sector < then.size(); ++sector) {
+    if (now[sector] != then[sector]) {
+      range = {range.end == 0 ? sector : range.first, sector + 1};
+    }
+  }
+  return range;
+}
+
+void Life::do_change(Client& client, SeededRandom& random, SectorRange range, uint64_t kind) {
   Volume& volume = server_->volume();
-  const SectorRange range = draw_range(random);
   const bool fua = random.one_in(12);
   const uint64_t offset = range.first * kSector;
   const RequestPtr request = begin_change(range, kind);

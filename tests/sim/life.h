@@ -56,7 +56,8 @@ class Life {
   void write_requests(uint32_t writer);
   void one_request(uint32_t writer, SeededRandom& random);
   RequestPtr begin_change(SectorRange range, uint64_t kind);
-  void do_change(Client& client, SeededRandom& random, uint64_t kind);
+  [[nodiscard]] SectorRange changed_range() const;
+  void do_change(Client& client, SeededRandom& random, SectorRange range, uint64_t kind);
   void do_flush(Client& client);
   void do_read(Client& client, SeededRandom& random);
   [[nodiscard]] SectorRange draw_range(SeededRandom& random) const;
@@ -95,7 +96,8 @@ class Life {
   LifeOptions options_;
   const Plan& plan_;
   SeededRandom random_;
-  bool quiet_;  // few requests, no checkpoints
+  bool quiet_;     // few requests, no checkpoints
+  bool undoing_;   // writes that make the disk again what it was at the last checkpoint
   std::unique_ptr<Server> server_;
   Mutex mutex_;
   CondVar changed_;

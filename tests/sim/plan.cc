@@ -62,7 +62,9 @@ void draw_errors(Plan& plan, SeededRandom& random) {
   plan.image_read_error_one_in = rate(12, 30);
   plan.state_error_one_in = rate(8, 20);
   plan.store_error_one_in = rate(6, 30);
-  plan.image_sync_error_one_in = rate(10, 6);
+  plan.image_sync_error_one_in = rate(6, 4);
+  // What a failed sync lost is found only when nothing else covers it any more.
+  plan.long_pauses = plan.long_pauses || (plan.image_sync_error_one_in != 0 && random.one_in(2));
   plan.memory_full_one_in = rate(10, 3);
   plan.no_space = random.one_in(10);
   plan.server.link_lost_one_in = rate(4, 12);

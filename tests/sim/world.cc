@@ -91,7 +91,7 @@ void World::live(bool last) {
 }
 
 void World::run_life(Life& life, ProcessId process, bool last) {
-  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(6);
+  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(3);
   const uint64_t steps = crashes ? draw_steps() : kStepsMax;
   const RunEnd end = scheduler_.run({.steps = steps, .time = kLifeMax});
   if (end == RunEnd::kTime || (end == RunEnd::kSteps && !crashes)) {
