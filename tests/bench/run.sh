@@ -25,4 +25,5 @@ install_missing() {
 }
 
 install_missing
+export PYTHONDONTWRITEBYTECODE=1
 exec "$python" "$here/bench.py" "$@"

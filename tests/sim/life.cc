@@ -25,7 +25,7 @@ Life::Life(Machine& machine, History& history, const LifeOptions& options)
       options_(options),
       plan_(options.plan),
       random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))),
-      quiet_(!options.last && random_.one_in(4)),
+      quiet_(!options.last && random_.one_in(options.crashes ? 6 : 3)),
       undoing_(quiet_ && random_.one_in(2)) {}
 
 void Life::report(const std::string& what) {
@@ -56,15 +56,14 @@ void Life::run() {
     return;
   }
   server_->start_pumps();
-  machine_.guard.set_serving(true);
   connect();
   serve();
   if (!stuck_ && !quiet_ && (options_.last || random_.one_in(2))) {
     settle();
   }
-  if (plan_.long_pauses && !options_.last && random_.one_in(2)) {
+  if (plan_.long_pauses && !options_.last && (undoing_ || random_.one_in(2))) {
     // Long enough for regions to be unmarked.
-    machine_.scheduler.sleep(seconds(random_.between(5, 40)));
+    machine_.scheduler.sleep(seconds(random_.between(10, 40)));
   }
   if (!stuck_ && random_.one_in(2)) {
     disconnect();
@@ -442,11 +441,9 @@ void Life::roll_back() {
     disconnect();
   }
   history_.oracle.begin_rollback();
-  machine_.guard.set_serving(false);
   machine_.scheduler.event("> rollback", "", history_.oracle.last_number());
   auto outcome = server_->volume().roll_back({.checkpoint = "last", .clients = policy}, never_stop);
   end_if_killed();
-  machine_.guard.set_serving(true);
   if (!after_roll_back(outcome, quiet)) {
     stuck_ = true;
   }

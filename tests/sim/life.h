@@ -26,6 +26,7 @@ struct LifeOptions {
   const Plan& plan;
   bool errors = false;  // operations may fail
   bool last = false;    // nothing may
+  bool crashes = false; // it will be killed, if it lives long enough
   uint64_t number = 0;
 };
 

@@ -19,7 +19,7 @@ World::World(const Plan& plan, Probes& probes)
     : plan_(plan),
       random_(SeededRandom(plan.seed).stream("world")),
       scheduler_(plan.scheduler),
-      disk_(scheduler_, {.name = "disk", .tells_holes = true},
+      disk_(scheduler_, {.name = "disk", .tells_holes = plan.tells_holes},
             random_.stream("disk")),
       memory_(scheduler_),
       faults_(random_.stream("faults")),
@@ -77,21 +77,22 @@ void World::tamper() {
 
 void World::live(bool last) {
   const bool errors = plan_.has_errors() && !last;
+  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(3);
   switch_errors(errors);
   Life life(machine_, history_,
             {.plan = plan_,
              .errors = errors || (plan_.server.link_lost_one_in != 0 && !last),
              .last = last,
+             .crashes = crashes,
              .number = ++lives_});
   const ProcessId process = scheduler_.new_process();
   scheduler_.event("life", "", lives_, process);
   scheduler_.spawn(process, "main", [&life] { life.run(); });
-  run_life(life, process, last);
+  run_life(life, process, crashes, last);
   volume_exists_ = true;
 }
 
-void World::run_life(Life& life, ProcessId process, bool last) {
-  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(3);
+void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
   const uint64_t steps = crashes ? draw_steps() : kStepsMax;
   const RunEnd end = scheduler_.run({.steps = steps, .time = kLifeMax});
   if (end == RunEnd::kTime || (end == RunEnd::kSteps && !crashes)) {

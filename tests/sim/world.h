@@ -32,7 +32,7 @@ class World {
 
   void make_image();
   void live(bool last);
-  void run_life(Life& life, ProcessId process, bool last);
+  void run_life(Life& life, ProcessId process, bool crashes, bool last);
   void switch_errors(bool on);
   void end_life(ProcessId process);
   void crash(Crash kind);
