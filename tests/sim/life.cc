@@ -56,6 +56,7 @@ void Life::run() {
     return;
   }
   server_->start_pumps();
+  machine_.guard.set_serving(true);
   connect();
   serve();
   if (!stuck_ && !quiet_ && (options_.last || random_.one_in(2))) {
@@ -441,9 +442,11 @@ void Life::roll_back() {
     disconnect();
   }
   history_.oracle.begin_rollback();
+  machine_.guard.set_serving(false);
   machine_.scheduler.event("> rollback", "", history_.oracle.last_number());
   auto outcome = server_->volume().roll_back({.checkpoint = "last", .clients = policy}, never_stop);
   end_if_killed();
+  machine_.guard.set_serving(true);
   if (!after_roll_back(outcome, quiet)) {
     stuck_ = true;
   }

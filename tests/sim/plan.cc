@@ -19,7 +19,6 @@ void draw_size(Plan& plan, SeededRandom& random) {
     // The last block is short.
     plan.size_bytes += random.between(1, 7) * 512;
   }
-  plan.tells_holes = !random.one_in(8);
 }
 
 void draw_server(Plan& plan, SeededRandom& random) {

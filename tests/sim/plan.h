@@ -11,7 +11,6 @@ namespace ckpt::sim {
 struct Plan {
   uint64_t seed = 0;
   uint64_t size_bytes = 0;
-  bool tells_holes = true;  // the file system does
   ServerOptions server;
   SchedulerOptions scheduler;
 

@@ -17,7 +17,7 @@ bool VolumeGuard::is_marked(uint64_t region) const {
 
 void VolumeGuard::on_write(const std::string& path, ByteRange range) {
   IoGuard::on_write(path, range);
-  if (path != "image" || marks_excused_ || range.length == 0) {
+  if (path != "image" || !serving_ || marks_excused_ || range.length == 0) {
     return;
   }
   for (uint64_t region = range.offset / region_bytes_; region * region_bytes_ < range.end();
@@ -27,6 +27,11 @@ void VolumeGuard::on_write(const std::string& path, ByteRange range) {
              std::to_string(region) + " is not marked durably");
     }
   }
+}
+
+void VolumeGuard::restart() {
+  IoGuard::restart();
+  serving_ = false;
 }
 
 void VolumeGuard::on_answer(const std::string& label, uint64_t number) {

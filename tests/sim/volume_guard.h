@@ -7,8 +7,9 @@
 
 namespace ckpt::sim {
 
-// A write to a region of the image, a client's or a rollback's, begins only if the region's mark is
-// durable. CONFIRM is sent only when the intent, and all else in the volume's record, is durable.
+// A client's write to a region of the image begins only if the region's mark is durable. (A rollback's
+// need not: it is on record itself.) CONFIRM is sent only when the intent, and all else in the volume's
+// record, is durable.
 class VolumeGuard final : public IoGuard {
  public:
   VolumeGuard(SimDisk& disk, uint64_t region_bytes, Report report)
@@ -18,6 +19,9 @@ class VolumeGuard final : public IoGuard {
   void on_answer(const std::string& label, uint64_t number) override;
   // Marks may have failed: then "everything changed" in the record stands for them.
   void excuse_marks() { marks_excused_ = true; }
+  // Whether clients are served, and no rollback is under way.
+  void set_serving(bool serving) { serving_ = serving; }
+  void restart() override;
 
  private:
   // The image: clients go on writing; the record says "suspect", and no checkpoint is confirmed. The
@@ -30,6 +34,7 @@ class VolumeGuard final : public IoGuard {
   SimDisk& disk_;  // outlives this
   uint64_t region_bytes_;
   bool marks_excused_ = false;
+  bool serving_ = false;
 };
 
 }  // namespace ckpt::sim

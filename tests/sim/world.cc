@@ -19,7 +19,7 @@ World::World(const Plan& plan, Probes& probes)
     : plan_(plan),
       random_(SeededRandom(plan.seed).stream("world")),
       scheduler_(plan.scheduler),
-      disk_(scheduler_, {.name = "disk", .tells_holes = plan.tells_holes},
+      disk_(scheduler_, {.name = "disk", .tells_holes = true},
             random_.stream("disk")),
       memory_(scheduler_),
       faults_(random_.stream("faults")),
