@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include <memory>
+#include <optional>
 
 #include "common/checksum.h"
 
@@ -35,16 +36,27 @@ ZSTD_DCtx* decompressor() {
   return context.get();
 }
 
-// Compresses to the end of out; leaves out as it was and returns false if that did not save
-// anything.
-bool compress_onto(std::vector<std::byte>& out, ConstByteSpan data, int level) {
-  const size_t before = out.size();
-  out.resize(before + ZSTD_compressBound(data.size()));
-  const size_t written = ZSTD_compressCCtx(compressor(), out.data() + before, out.size() - before,
-                                           data.data(), data.size(), level);
+// Memory to compress into, kept by its thread and never cleared: it is as large as a batch.
+ByteSpan scratch(size_t bytes) {
+  struct Memory {
+    std::unique_ptr<std::byte[]> memory;
+    size_t bytes = 0;
+  };
+  thread_local Memory kept;
+  if (kept.bytes < bytes) {
+    kept.memory.reset(new std::byte[bytes]);
+    kept.bytes = bytes;
+  }
+  return {kept.memory.get(), bytes};
+}
+
+// Nothing if that did not save anything. Valid until the thread compresses again.
+std::optional<ConstByteSpan> compress(ConstByteSpan data, int level) {
+  const ByteSpan out = scratch(ZSTD_compressBound(data.size()));
+  const size_t written =
+      ZSTD_compressCCtx(compressor(), out.data(), out.size(), data.data(), data.size(), level);
   const bool smaller = ZSTD_isError(written) == 0 && written < data.size();
-  out.resize(smaller ? before + written : before);
-  return smaller;
+  return smaller ? std::optional(ConstByteSpan(out.first(written))) : std::nullopt;
 }
 
 // Whether compressing pays, judged by a few samples: incompressible data would cost a core for
@@ -53,15 +65,17 @@ bool shrinks(ConstByteSpan data, int level) {
   if (data.size() <= kSampleBytes * kSampleCount) {
     return true;
   }
-  std::vector<std::byte> scratch;
   size_t sampled = 0;
   for (size_t i = 0; i < kSampleCount; ++i) {
     const size_t at = (data.size() - kSampleBytes) / (kSampleCount - 1) * i;
-    const ConstByteSpan sample = data.subspan(at, kSampleBytes);
-    const size_t before = scratch.size();
-    sampled += compress_onto(scratch, sample, level) ? scratch.size() - before : kSampleBytes;
+    const auto packed = compress(data.subspan(at, kSampleBytes), level);
+    sampled += packed ? packed->size() : kSampleBytes;
   }
   return sampled < kSampleBytes * kSampleCount / 20 * 19;
+}
+
+void append(std::vector<std::byte>& out, ConstByteSpan bytes) {
+  out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
 std::vector<std::byte> encode_table(const std::vector<Extent>& extents) {
@@ -113,19 +127,27 @@ uint64_t data_bytes_of(const std::vector<Extent>& extents) {
   return total;
 }
 
-// The frame must say that it holds just the declared bytes, and hold them, and be the only one.
-Result<std::vector<std::byte>> decompress(ConstByteSpan frame, uint64_t data_bytes) {
+// The frame must say that it holds just the declared bytes, and be the only one.
+Result<> check_frame(ConstByteSpan frame, uint64_t data_bytes) {
   const bool one_frame = ZSTD_findFrameCompressedSize(frame.data(), frame.size()) == frame.size();
   if (!one_frame || ZSTD_getFrameContentSize(frame.data(), frame.size()) != data_bytes) {
     return fail(ErrorKind::kCorrupt, "batch: not one zstd frame of the declared size");
   }
-  std::vector<std::byte> data(data_bytes);
+  return {};
+}
+
+Result<> decompress(ConstByteSpan frame, std::vector<std::byte>& data) {
   const size_t got =
       ZSTD_decompressDCtx(decompressor(), data.data(), data.size(), frame.data(), frame.size());
-  if (got != data_bytes) {
+  if (got != data.size()) {
     return fail(ErrorKind::kCorrupt, "batch: the zstd frame is damaged");
   }
-  return data;
+  return {};
+}
+
+// Everything after the extent table.
+ConstByteSpan stored_data(const BatchHeader& header, ConstByteSpan payload) {
+  return payload.subspan(uint64_t{header.extent_count} * kExtentBytes);
 }
 
 Result<> check_limits(const BatchHeader& header) {
@@ -143,41 +165,66 @@ Result<> check_limits(const BatchHeader& header) {
 
 EncodedBatch encode_batch(const BatchHeader& identity, const std::vector<Extent>& extents,
                           ConstByteSpan data, const Compression& compression) {
-  EncodedBatch batch{identity, encode_table(extents)};
-  const bool packed = compression.codec == Codec::kZstd && !data.empty() &&
-                      shrinks(data, compression.level) &&
-                      compress_onto(batch.payload, data, compression.level);
-  if (!packed) {
-    batch.payload.insert(batch.payload.end(), data.begin(), data.end());
+  EncodedBatch batch;
+  encode_batch_into(batch, identity, extents, data, compression);
+  return batch;
+}
+
+void encode_batch_into(EncodedBatch& batch, const BatchHeader& identity,
+                       const std::vector<Extent>& extents, ConstByteSpan data,
+                       const Compression& compression) {
+  std::optional<ConstByteSpan> packed;
+  if (compression.codec == Codec::kZstd && !data.empty() && shrinks(data, compression.level)) {
+    packed = compress(data, compression.level);
   }
+  batch.payload.clear();
+  append(batch.payload, encode_table(extents));
+  append(batch.payload, packed.value_or(data));
+  batch.header = identity;
   batch.header.codec = packed ? Codec::kZstd : Codec::kNone;
   batch.header.extent_count = static_cast<uint32_t>(extents.size());
   batch.header.data_bytes = data.size();
   batch.header.stored_bytes = batch.payload.size();
   batch.header.payload_digest = digest_of(batch.payload);
-  return batch;
 }
 
-Result<Batch> decode_batch(const BatchHeader& header, ConstByteSpan payload, uint64_t size_bytes) {
+Result<std::vector<Extent>> decode_extents(const BatchHeader& header, ConstByteSpan payload,
+                                           uint64_t size_bytes) {
   CKPT_TRY(check_limits(header));
   if (payload.size() != header.stored_bytes || digest_of(payload) != header.payload_digest) {
     return fail(ErrorKind::kCorrupt, "batch: the payload's digest is wrong");
   }
   Decoder decoder(payload);
-  Batch batch{header, {}, {}};
-  CKPT_ASSIGN(batch.extents, decode_table(decoder, header.extent_count, size_bytes));
-  const ConstByteSpan stored = decoder.get_bytes(decoder.remaining());
-  if (data_bytes_of(batch.extents) != header.data_bytes) {
+  CKPT_ASSIGN(auto extents, decode_table(decoder, header.extent_count, size_bytes));
+  if (data_bytes_of(extents) != header.data_bytes) {
     return fail(ErrorKind::kCorrupt, "batch: the extents do not add up to the declared size");
   }
+  const ConstByteSpan stored = stored_data(header, payload);
   if (header.codec == Codec::kZstd) {
-    CKPT_ASSIGN(batch.data, decompress(stored, header.data_bytes));
-  } else if (stored.size() == header.data_bytes) {
-    batch.data.assign(stored.begin(), stored.end());
-  } else {
+    CKPT_TRY(check_frame(stored, header.data_bytes));
+  } else if (stored.size() != header.data_bytes) {
     return fail(ErrorKind::kCorrupt, "batch: the data is not of the declared size");
   }
+  return extents;
+}
+
+Result<Batch> decode_batch(const BatchHeader& header, ConstByteSpan payload, uint64_t size_bytes) {
+  Batch batch;
+  CKPT_TRY(decode_batch_into(batch, header, payload, size_bytes));
   return batch;
+}
+
+Result<> decode_batch_into(Batch& batch, const BatchHeader& header, ConstByteSpan payload,
+                           uint64_t size_bytes) {
+  batch.header = header;
+  CKPT_ASSIGN(batch.extents, decode_extents(header, payload, size_bytes));
+  const ConstByteSpan stored = stored_data(header, payload);
+  if (header.codec == Codec::kZstd) {
+    batch.data.resize(header.data_bytes);
+    return decompress(stored, batch.data);
+  }
+  batch.data.assign(stored.begin(), stored.end());
+  return {};
 }
 
 std::vector<std::byte> encode_batch_header(const BatchHeader& header) {

@@ -70,6 +70,18 @@ EncodedBatch encode_batch(const BatchHeader& identity, const std::vector<Extent>
 // the disk and ascending, sizes as declared. kCorrupt says what is not valid.
 Result<Batch> decode_batch(const BatchHeader& header, ConstByteSpan payload, uint64_t size_bytes);
 
+// The same into a batch whose memory is used again: fresh pages cost more than what is done with
+// them. After an error the content of the batch is undefined.
+void encode_batch_into(EncodedBatch& batch, const BatchHeader& identity,
+                       const std::vector<Extent>& extents, ConstByteSpan data,
+                       const Compression& compression);
+Result<> decode_batch_into(Batch& batch, const BatchHeader& header, ConstByteSpan payload,
+                           uint64_t size_bytes);
+
+// The extents alone, with every check but that compressed data can be decompressed.
+Result<std::vector<Extent>> decode_extents(const BatchHeader& header, ConstByteSpan payload,
+                                           uint64_t size_bytes);
+
 // The fixed 128-byte form of a header. Includes CRC32C over itself.
 inline constexpr size_t kBatchHeaderBytes = 128;
 std::vector<std::byte> encode_batch_header(const BatchHeader& header);

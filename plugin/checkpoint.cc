@@ -273,7 +273,11 @@ bool CheckpointMaker::finish() {
   }
   const uint64_t number = disk_.epochs.closed()->number.load();
   if (sync_done_.load() < number && !CKPT_PLANTED(unmark_before_primary_sync)) {
-    return false;
+    // The next checkpoint does not wait for a sync that will not begin soon.
+    if (is_asked() && sync_rests_.load()) {
+      fold();
+    }
+    return stage_ == Stage::kIdle;
   }
   disk_.epochs.drop_closed();
   stage_ = Stage::kIdle;

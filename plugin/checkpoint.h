@@ -44,10 +44,15 @@ class CheckpointMaker {
 
   [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
   [[nodiscard]] bool is_asked();
+  // The last checkpoint exists, and only its written map is still there.
+  [[nodiscard]] bool waits_for_sync() const { return stage_.load() == Stage::kExists; }
   // The epoch whose written map waits for a sync of the image that begins now or later; 0: none.
   [[nodiscard]] Epoch wants_sync() const;
   // Such a sync, begun after wants_sync() said n, has succeeded.
   void synced(Epoch n);
+  // No sync will begin soon: a checkpoint that is asked for does not wait for it, and what the
+  // one before wrote counts as changed until the next sync.
+  void set_sync_rests(bool rests) { sync_rests_.store(rests); }
   // The outcome is unknown, and the store cannot be asked: tells the caller so.
   void doubt(const Error& reason);
 
@@ -88,7 +93,7 @@ class CheckpointMaker {
   VolumeRecordFile& record_;
   Shipper& shipper_;
   Session& session_;
-  Stage stage_ = Stage::kIdle;
+  std::atomic<Stage> stage_{Stage::kIdle};  // changed by the pump only
   TicketPtr active_;
   CheckpointInfo making_;
   WallTime cut_time_{};
@@ -96,6 +101,7 @@ class CheckpointMaker {
   Error failure_;  // why the outcome is unknown
   std::atomic<uint64_t> sync_wanted_{0};
   std::atomic<uint64_t> sync_done_{0};
+  std::atomic<bool> sync_rests_{false};
   Mutex mutex_;
   CondVar answered_;
   std::deque<TicketPtr> queue_ CKPT_GUARDED_BY(mutex_);

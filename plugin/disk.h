@@ -69,6 +69,10 @@ struct Disk {
     const EpochObject* const closed = epochs.closed();
     return epochs.current().written.count() + (closed != nullptr ? closed->written.count() : 0);
   }
+  // How long ago a client's last write ended.
+  [[nodiscard]] std::chrono::nanoseconds since_write() const {
+    return clock.wall() - maps.last_write();
+  }
   // Syncs the image; a failure makes it suspect: no checkpoint is confirmed any more.
   Result<> sync_image() {
     auto synced = image.sync();

@@ -12,6 +12,7 @@
 #include <fstream>
 
 #include "plugin/control_socket.h"
+#include "plugin/crowd_meter.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -21,6 +22,21 @@ constexpr std::chrono::seconds kLockPatience{10};
 constexpr std::chrono::milliseconds kLockLook{50};
 constexpr std::chrono::milliseconds kKeeperSleep{5};
 constexpr std::chrono::seconds kApplierSleep{1};
+// Where processors are short, clients come first: these pumps rest so many times as long as they
+// work. For the shipper somebody waits; for the applier nobody does until the store has too much to
+// apply, and then the shipper helps.
+constexpr int kShipperRest = 2;
+constexpr int kApplierRest = 7;
+// A pass ends with a sync of the back-up image, which clients feel most: then it rests so many
+// times as long as that took, at most so long.
+constexpr int kPassRest = 20;
+constexpr std::chrono::seconds kPassRestMax{10};
+constexpr std::chrono::milliseconds kApplierLook{20};  // no client has written for so long: no rest
+
+std::chrono::nanoseconds rest_after_pass(const CrowdMeter& crowd, std::chrono::nanoseconds last) {
+  return crowd.is_crowded() ? std::min<std::chrono::nanoseconds>(last * kPassRest, kPassRestMax)
+                            : std::chrono::nanoseconds(0);
+}
 
 std::string read_boot_id() {
   std::ifstream file("/proc/sys/kernel/random/boot_id");
@@ -232,6 +248,7 @@ void LocalVolume::start_pumps() {
 
 void LocalVolume::ship() {
   SteadyTime next = system_clock().steady() + options_.checkpoint_interval;
+  CrowdMeter crowd;
   while (!stopping_.load()) {
     if (options_.checkpoint_interval.count() > 0 && system_clock().steady() >= next) {
       volume_->ask_checkpoint();
@@ -239,7 +256,11 @@ void LocalVolume::ship() {
     }
     if (!volume_->ship_step()) {
       volume_->wait_for_work();
+      continue;
     }
+    crowd.look();
+    volume_->set_crowded(crowd.is_crowded());
+    std::this_thread::sleep_for(crowd.rest(kShipperRest));
   }
 }
 
@@ -252,17 +273,31 @@ void LocalVolume::keep() {
 }
 
 void LocalVolume::apply() {
+  CrowdMeter crowd;
+  Pace pace(kApplierLook);
   while (!stopping_.load()) {
-    if (!store_->has_work()) {
+    if (!store_->has_work() || !pace.may_go_on(system_clock().steady(), volume_->since_write())) {
+      const auto rest = pace.rest(system_clock().steady());
+      applier_.wait(store_->has_work() ? rest : std::chrono::nanoseconds(kApplierSleep));
+      continue;
+    }
+    const uint64_t passes = store_->passes();
+    const SteadyTime begin = system_clock().steady();
+    if (!apply_some()) {
+      // The store's status says what is wrong; space may come back.
       applier_.wait(kApplierSleep);
       continue;
     }
-    const PhaseScope phase(Phase::kApplying);
-    if (!store_->apply_some()) {
-      // The store's status says what is wrong; space may come back.
-      applier_.wait(kApplierSleep);
-    }
+    crowd.look();
+    const SteadyTime end = system_clock().steady();
+    const bool ends_pass = store_->passes() != passes;
+    pace.rest_for(ends_pass ? rest_after_pass(crowd, end - begin) : crowd.rest(kApplierRest), end);
   }
+}
+
+Result<bool> LocalVolume::apply_some() {
+  const PhaseScope phase(Phase::kApplying);
+  return store_->apply_some();
 }
 
 void LocalVolume::stop_pumps() {

@@ -56,6 +56,7 @@ class LocalVolume {
   void ship();
   void keep();
   void apply();
+  Result<bool> apply_some();
   void stop_pumps();
 
   LocalOptions options_;

@@ -10,31 +10,55 @@ constexpr char kSpillName[] = "preserved";
 
 }  // namespace
 
-void PreservedQueue::put(PreservedCopy copy) {
+void PreservedQueue::keep(Epoch epoch, ByteRange range, File& image) {
+  PreservedCopy copy{epoch, range, nullptr, 0};
+  blocks_ += block_count(range.length);
+  const bool room = make_room(copy);
+  // Read and spilled outside the mutex: writers do not wait for one another.
+  const bool filled = room && fill(copy, image);
   const MutexLock lock(mutex_);
-  ++arrivals_;
-  blocks_ += block_count(copy.data.size());
-  Item item{std::move(copy), 0, std::nullopt};
-  item.length = item.copy.data.size();
-  const Epoch epoch = item.copy.epoch;
-  if (memory_bytes_ + item.length <= limits_.memory_bytes) {
-    memory_bytes_ += item.length;
-  } else if (!spill(item)) {
-    lost_ = std::max(lost_, epoch);
+  if (filled) {
+    copies_.push_back(std::move(copy));
     return;
   }
-  items_.push_back(std::move(item));
+  lost_ = std::max(lost_, epoch);
+  if (room) {
+    release(copy);
+  }
 }
 
-bool PreservedQueue::spill(Item& item) {
-  const bool room = memory_bytes_ + spilled_bytes_ + item.length <= limits_.total_bytes;
-  if (!room || !open_spill_file() || !spill_file_->write(spilled_bytes_, item.copy.data)) {
+bool PreservedQueue::make_room(PreservedCopy& copy) {
+  const uint64_t bytes = copy.range.length;
+  const MutexLock lock(mutex_);
+  if (memory_bytes_ + bytes <= limits_.memory_bytes) {
+    memory_bytes_ += bytes;
+    copy.data.reset(new std::byte[bytes]);  // not cleared: it is about to be read into
+    return true;
+  }
+  if (memory_bytes_ + spilled_bytes_ + bytes > limits_.total_bytes || !open_spill_file()) {
     return false;
   }
-  item.spilled_at = spilled_bytes_;
-  spilled_bytes_ += item.length;
-  item.copy.data = {};
+  copy.spilled_at = spilled_bytes_;
+  spilled_bytes_ += bytes;
+  ++spilled_copies_;
   return true;
+}
+
+bool PreservedQueue::fill(const PreservedCopy& copy, File& image) {
+  if (copy.data != nullptr) {
+    return image.read(copy.range.offset, {copy.data.get(), copy.range.length}).has_value();
+  }
+  const std::unique_ptr<std::byte[]> memory(new std::byte[copy.range.length]);
+  const ByteSpan buffer(memory.get(), copy.range.length);
+  return image.read(copy.range.offset, buffer) && spill_file_->write(copy.spilled_at, buffer);
+}
+
+void PreservedQueue::release(const PreservedCopy& copy) {
+  if (copy.data != nullptr) {
+    memory_bytes_ -= copy.range.length;
+  } else if (--spilled_copies_ == 0) {
+    spilled_bytes_ = 0;  // the file is filled from its start again
+  }
 }
 
 Result<> PreservedQueue::open_spill_file() {
@@ -56,36 +80,40 @@ void PreservedQueue::lose(Epoch epoch) {
   lost_ = std::max(lost_, epoch);
 }
 
-Result<std::optional<PreservedCopy>> PreservedQueue::next() {
+std::optional<PreservedCopy> PreservedQueue::next() {
   const MutexLock lock(mutex_);
-  if (items_.empty()) {
-    return std::optional<PreservedCopy>();
+  if (copies_.empty()) {
+    return std::nullopt;
   }
-  Item item = std::move(items_.front());
-  items_.pop_front();
-  if (item.spilled_at) {
-    item.copy.data.resize(item.length);
-    CKPT_TRY(spill_file_->read(*item.spilled_at, item.copy.data));
+  PreservedCopy copy = std::move(copies_.front());
+  copies_.pop_front();
+  return copy;
+}
+
+Result<> PreservedQueue::read(const PreservedCopy& copy, ByteSpan buffer) {
+  Result<> outcome;
+  if (copy.data != nullptr) {
+    std::copy_n(copy.data.get(), copy.range.length, buffer.begin());
   } else {
-    memory_bytes_ -= item.length;
+    outcome = spill_file_->read(copy.spilled_at, buffer);
   }
-  if (items_.empty()) {
-    spilled_bytes_ = 0;
-  }
-  return std::optional(std::move(item.copy));
+  const MutexLock lock(mutex_);
+  release(copy);
+  return outcome;
 }
 
 void PreservedQueue::clear() {
   const MutexLock lock(mutex_);
-  items_.clear();
-  memory_bytes_ = 0;
-  spilled_bytes_ = 0;
+  for (const PreservedCopy& copy : copies_) {
+    release(copy);
+  }
+  copies_.clear();
   lost_ = Epoch{};
 }
 
 bool PreservedQueue::empty() {
   const MutexLock lock(mutex_);
-  return items_.empty();
+  return copies_.empty();
 }
 
 Epoch PreservedQueue::lost() {

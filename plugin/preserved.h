@@ -13,10 +13,12 @@
 
 namespace ckpt {
 
+// Where the content of one copy is.
 struct PreservedCopy {
   Epoch epoch;
-  uint64_t offset = 0;  // on the disk, in bytes
-  std::vector<std::byte> data;
+  ByteRange range;                    // on the disk, in bytes
+  std::unique_ptr<std::byte[]> data;  // null: in the spill file
+  uint64_t spilled_at = 0;
 };
 
 struct PreserveLimits {
@@ -24,11 +26,12 @@ struct PreserveLimits {
   uint64_t total_bytes = uint64_t{1} << 30U;  // memory and spill file together
 };
 
-// A queue of them, in the order of the reads: in memory first, then in a spill file.
+// A queue of them: in memory first, then in a spill file.
 //
-// Threads:    put() by writers, the others by the shipper.
-// Failure:    when a copy finds no room, or the spill file fails, it is dropped and lost() tells of
-//             which epoch: its checkpoint must be void. put() never waits for memory or a link.
+// Threads:    keep() by writers, each for blocks that it has locked; the others by the shipper.
+// Failure:    when a copy cannot be read, finds no room, or the spill file fails, it is dropped and
+//             lost() tells of which epoch: its checkpoint must be void. keep() never waits for a
+//             link, and for memory only where the operating system does.
 // Durability: none; copies are good for the checkpoint in progress only.
 class PreservedQueue {
  public:
@@ -36,37 +39,37 @@ class PreservedQueue {
   PreservedQueue(Directory& directory, PreserveLimits limits)
       : directory_(directory), limits_(limits) {}
 
-  void put(PreservedCopy copy);
+  // Copies a range of the image.
+  void keep(Epoch epoch, ByteRange range, File& image);
   // A copy could not be made: the epoch's checkpoint must be void.
   void lose(Epoch epoch);
-  Result<std::optional<PreservedCopy>> next();
+  // Takes the oldest copy from the queue; nothing: it is empty.
+  std::optional<PreservedCopy> next();
+  // The content of a copy that was taken, before clear(). Releases its place.
+  Result<> read(const PreservedCopy& copy, ByteSpan buffer);
   // Void: drops all copies and what was lost.
   void clear();
   [[nodiscard]] bool empty();
   // The newest epoch that a copy is missing of; 0: none.
   [[nodiscard]] Epoch lost();
-  // How often put() was called: changes before a copied block's lock is released.
-  [[nodiscard]] uint64_t arrivals() const { return arrivals_.load(); }
   [[nodiscard]] uint64_t blocks_total() const { return blocks_.load(); }
 
  private:
-  struct Item {
-    PreservedCopy copy;  // without data when spilled
-    uint64_t length = 0;
-    std::optional<uint64_t> spilled_at;
-  };
-  [[nodiscard]] bool spill(Item& item) CKPT_REQUIRES(mutex_);
+  // Finds room for a copy; false: there is none.
+  [[nodiscard]] bool make_room(PreservedCopy& copy);
+  [[nodiscard]] bool fill(const PreservedCopy& copy, File& image);
+  void release(const PreservedCopy& copy) CKPT_REQUIRES(mutex_);
   Result<> open_spill_file() CKPT_REQUIRES(mutex_);
 
   Directory& directory_;
   PreserveLimits limits_;
-  std::atomic<uint64_t> arrivals_{0};
   std::atomic<uint64_t> blocks_{0};
   Mutex mutex_;
-  std::deque<Item> items_ CKPT_GUARDED_BY(mutex_);
+  std::deque<PreservedCopy> copies_ CKPT_GUARDED_BY(mutex_);
   uint64_t memory_bytes_ CKPT_GUARDED_BY(mutex_) = 0;
-  uint64_t spilled_bytes_ CKPT_GUARDED_BY(mutex_) = 0;  // the spill file's end
-  std::unique_ptr<File> spill_file_ CKPT_GUARDED_BY(mutex_);
+  uint64_t spilled_copies_ CKPT_GUARDED_BY(mutex_) = 0;  // with a place in the spill file
+  uint64_t spilled_bytes_ CKPT_GUARDED_BY(mutex_) = 0;   // the spill file's end
+  std::unique_ptr<File> spill_file_;  // set once, under the mutex, before any copy is spilled
   Epoch lost_ CKPT_GUARDED_BY(mutex_);
 };
 

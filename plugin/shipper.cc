@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "common/checksum.h"
-
 namespace ckpt {
 namespace {
 
@@ -13,17 +11,11 @@ constexpr uint64_t kChunkBlocks = kLockedBytesMax / kBlockBytes;
 constexpr size_t kExtentsPerBatch = kBatchExtentsMax / 2;
 // Looked up at once when shipping ahead: more than a batch holds if they are full.
 constexpr size_t kRegionsAhead = 64;
-
-void add_extent(std::vector<Extent>& extents, const Extent& extent) {
-  if (!extents.empty()) {
-    Extent& last = extents.back();
-    if (last.kind == extent.kind && last.offset + last.length == extent.offset) {
-      last.length += extent.length;
-      return;
-    }
-  }
-  extents.push_back(extent);
-}
+// Shipping ahead may wait. It rests so many times as long as it works while clients write.
+constexpr int kRestWhenCrowded = 15;
+constexpr int kRestElse = 1;
+// One of zstd's fast levels: half the time of level 1.
+constexpr int kLevelWhenCrowded = -7;
 
 }  // namespace
 
@@ -51,8 +43,9 @@ bool Shipper::is_due() {
   if (!waiting_since_) {
     waiting_since_ = disk_.clock.steady();
   }
-  return blocks >= disk_.batch_blocks ||
-         disk_.clock.steady() - *waiting_since_ >= options_.batch_delay;
+  const SteadyTime now = disk_.clock.steady();
+  const bool enough = blocks >= disk_.batch_blocks || now - *waiting_since_ >= options_.batch_delay;
+  return enough && pace_.may_go_on(now, disk_.since_write());
 }
 
 bool Shipper::all_sent(const EpochObject& closed) {
@@ -62,19 +55,20 @@ bool Shipper::all_sent(const EpochObject& closed) {
 }
 
 Result<bool> Shipper::ship_some(EpochObject& epoch) {
-  // Taken before the preserved copies are sent: one that comes later than this ends the draft.
-  const uint64_t arrivals = disk_.preserved.arrivals();
   CKPT_ASSIGN(const bool preserved, send_preserved());
-  CKPT_ASSIGN(const bool shipped, ship_regions(epoch, hottest(epoch.unshipped), arrivals));
-  return preserved || shipped;
+  return preserved ? Result<bool>(true) : ship_regions(epoch, hottest(epoch.unshipped));
 }
 
 Result<bool> Shipper::ship_ahead() {
-  const uint64_t arrivals = disk_.preserved.arrivals();
+  const SteadyTime begin = disk_.clock.steady();
   CKPT_ASSIGN(const bool preserved, send_preserved());
   EpochObject& epoch = disk_.epochs.current();
-  CKPT_ASSIGN(const bool shipped, ship_regions(epoch, worth_it(epoch), arrivals));
-  if (!shipped) {
+  CKPT_ASSIGN(const bool shipped, ship_regions(epoch, worth_it(epoch)));
+  if (shipped) {
+    const SteadyTime end = disk_.clock.steady();
+    const int rest = is_crowded_ ? kRestWhenCrowded : kRestElse;
+    pace_.rest_for((end - begin) * rest, end);
+  } else {
     waiting_since_ = disk_.clock.steady();
   }
   return preserved || shipped;
@@ -125,47 +119,70 @@ std::vector<uint64_t> Shipper::hottest(const ChangeMap& map) const {
   return regions;
 }
 
+// One batch of each epoch that there are copies of.
 Result<bool> Shipper::send_preserved() {
-  bool any = false;
-  while (true) {
-    CKPT_ASSIGN(auto copy, disk_.preserved.next());
-    if (!copy) {
-      return any;
-    }
-    Draft draft{++sequence_, 0, 0, {}, {}};
-    add_blocks(copy->offset, copy->data, draft);
-    CKPT_TRY(send(copy->epoch, std::move(draft)));
-    any = true;
+  const std::vector<PreservedCopy> copies = take_preserved();
+  for (auto from = copies.begin(); from != copies.end();) {
+    const auto to = std::find_if(from, copies.end(), [from](const PreservedCopy& copy) {
+      return copy.epoch != from->epoch;
+    });
+    CKPT_TRY(send_copies({from, to}));
+    from = to;
   }
+  return !copies.empty();
 }
 
-Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions,
-                                   uint64_t arrivals) {
+// As many as fit a batch, ordered as batches need them. Of one block there is only one copy an
+// epoch: once its bit was taken from the closed object, no write of that epoch can come to it.
+std::vector<PreservedCopy> Shipper::take_preserved() {
+  std::vector<PreservedCopy> copies;
+  for (uint64_t bytes = 0; bytes < draft_bytes_; bytes += copies.back().range.length) {
+    auto copy = disk_.preserved.next();
+    if (!copy) {
+      break;
+    }
+    copies.push_back(std::move(*copy));
+  }
+  std::ranges::sort(copies, [](const PreservedCopy& a, const PreservedCopy& b) {
+    return std::pair(a.epoch, a.range.offset) < std::pair(b.epoch, b.range.offset);
+  });
+  return copies;
+}
+
+Result<> Shipper::send_copies(std::span<const PreservedCopy> copies) {
+  draft_.begin(++sequence_);
+  for (const PreservedCopy& copy : copies) {
+    CKPT_TRY(disk_.preserved.read(copy, draft_.room(copy.range.length)));
+    draft_.add(copy.range.offset, copy.range.length);
+  }
+  return send_draft(copies.front().epoch);
+}
+
+Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions) {
   const Epoch number{epoch.number.load()};
-  Draft draft{++sequence_, arrivals, 0, {}, {}};
+  draft_.begin(++sequence_);
   for (const uint64_t region : regions) {
-    const uint64_t before = draft.blocks;
-    CKPT_ASSIGN(const bool more, read_region(epoch, region, draft));
+    const uint64_t before = draft_.blocks();
+    CKPT_ASSIGN(const bool more, read_region(epoch, region));
     epoch.unshipped.tidy(region);
-    ahead_[region] += draft.blocks - before;
+    ahead_[region] += draft_.blocks() - before;
     if (!more) {
       break;
     }
   }
-  if (draft.extents.empty()) {
-    // A draft that a preserved copy ended before it began is not the end of the work.
-    return disk_.preserved.arrivals() != arrivals;
+  if (draft_.empty()) {
+    return false;
   }
-  CKPT_TRY(send(number, std::move(draft)));
+  CKPT_TRY(send_draft(number));
   return true;
 }
 
-// False: the draft is full, or ended.
-Result<bool> Shipper::read_region(EpochObject& epoch, uint64_t region, Draft& draft) {
+// False: the draft is full.
+Result<bool> Shipper::read_region(EpochObject& epoch, uint64_t region) {
   BlockRange rest = disk_.geometry.region_blocks(region);
   for (auto run = epoch.unshipped.next_run(rest); run; run = epoch.unshipped.next_run(rest)) {
     const uint64_t end = std::min(run->first + kChunkBlocks, rest.end);
-    CKPT_ASSIGN(const bool more, read_chunk(epoch, {run->first, end}, draft));
+    CKPT_ASSIGN(const bool more, read_chunk(epoch, {run->first, end}));
     rest.first = end;
     if (!more) {
       return false;
@@ -174,61 +191,45 @@ Result<bool> Shipper::read_region(EpochObject& epoch, uint64_t region, Draft& dr
   return true;
 }
 
-Result<bool> Shipper::read_chunk(EpochObject& epoch, BlockRange chunk, Draft& draft) {
+Result<bool> Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
   const BlockLocks::Hold lock(disk_.locks, chunk);
-  // A copy of one of these blocks that was preserved since the draft began is older than what would
-  // be read now, and must be sent first.
-  if (disk_.preserved.arrivals() != draft.arrivals) {
-    return false;
-  }
   std::vector<BlockRange> runs;
   epoch.unshipped.take(chunk, runs);
-  CKPT_TRY(read_runs(runs, draft));
-  return draft.data.size() < draft_bytes_ && draft.extents.size() < kExtentsPerBatch;
+  CKPT_TRY(read_runs(runs));
+  return draft_.data().size() < draft_bytes_ && draft_.extents().size() < kExtentsPerBatch;
 }
 
-Result<> Shipper::read_runs(const std::vector<BlockRange>& runs, Draft& draft) {
+Result<> Shipper::read_runs(const std::vector<BlockRange>& runs) {
+  std::vector<ByteRange> ranges;
   std::vector<Transfer> transfers;
+  const ByteSpan room = draft_.room(kLockedBytesMax);
   size_t at = 0;
   for (const BlockRange& run : runs) {
     const ByteRange range = bytes_of(run, disk_.geometry.size_bytes);
-    transfers.push_back({range.offset, ByteSpan(chunk_).subspan(at, range.length)});
+    ranges.push_back(range);
+    transfers.push_back({range.offset, room.subspan(at, range.length)});
     at += range.length;
-    draft.blocks += run.count();
   }
   CKPT_TRY(disk_.image.read_many(transfers));
-  for (const Transfer& transfer : transfers) {
-    add_blocks(transfer.offset, transfer.buffer, draft);
-  }
+  draft_.add_many(ranges);
   return {};
 }
 
-void Shipper::add_blocks(uint64_t offset, ConstByteSpan data, Draft& draft) {
-  while (!data.empty()) {
-    const ConstByteSpan block = data.first(std::min<size_t>(kBlockBytes, data.size()));
-    const bool zero = is_zero(block);
-    add_extent(draft.extents, {offset, block.size(), zero ? ExtentKind::kZero : ExtentKind::kData});
-    if (!zero) {
-      draft.data.insert(draft.data.end(), block.begin(), block.end());
-    }
-    offset += block.size();
-    data = data.subspan(block.size());
-  }
-}
-
-Result<> Shipper::send(Epoch epoch, Draft draft) {
+Result<> Shipper::send_draft(Epoch epoch) {
   const BatchHeader identity{.volume = sender_.volume,
                              .timeline = sender_.timeline,
                              .epoch = epoch,
-                             .sequence = draft.sequence,
+                             .sequence = draft_.sequence(),
                              .incarnation = sender_.incarnation};
-  const EncodedBatch batch =
-      encode_batch(identity, draft.extents, draft.data, options_.compression);
-  CKPT_TRY(store_.receive(batch));
+  Compression compression = options_.compression;
+  compression.level =
+      is_crowded_ ? std::min(compression.level, kLevelWhenCrowded) : compression.level;
+  encode_batch_into(batch_, identity, draft_.extents(), draft_.data(), compression);
+  CKPT_TRY(store_.receive(batch_));
   sent_ = true;
   Sent& sent = unconfirmed_[epoch];
-  sent.chain = chain(sent.chain, batch.header);
-  sent.bytes += batch.header.stored_bytes;
+  sent.chain = chain(sent.chain, batch_.header);
+  sent.bytes += batch_.header.stored_bytes;
   return {};
 }
 

@@ -8,6 +8,8 @@
 
 #include "common/store_link.h"
 #include "plugin/disk.h"
+#include "plugin/draft.h"
+#include "plugin/pace.h"
 
 namespace ckpt {
 
@@ -16,6 +18,9 @@ inline constexpr uint64_t kLockedBytesMax = 65536;
 
 // A batch is sent when it holds so much, however large the trigger is: it is in memory meanwhile.
 inline constexpr uint64_t kDraftBytesMax = uint64_t{16} << 20U;
+
+// Shipping ahead goes on when no client has written for so long.
+inline constexpr std::chrono::milliseconds kLookAhead{2};
 
 struct ShipOptions {
   uint64_t batch_bytes = uint64_t{4} << 20U;  // so much unshipped is reason to ship
@@ -40,18 +45,24 @@ class Shipper {
       : disk_(disk),
         store_(store),
         options_(options),
-        draft_bytes_(std::min(options.batch_bytes, kDraftBytesMax)) {}
+        draft_bytes_(std::min(options.batch_bytes, kDraftBytesMax)),
+        // What comes last may begin just below the limit; a preserved copy is the largest.
+        draft_(draft_bytes_ + kPieceBytes) {}
 
   // A new session: nothing is pending at the store.
   void start_session(const Sender& sender);
-  // Sends the preserved copies, then up to one batch of the epoch object's unshipped blocks, the
-  // most often written regions first. False: nothing was left to send.
+  // Sends a batch of preserved copies; if there are none, one of the epoch object's unshipped
+  // blocks, the most often written regions first. False: nothing was left to send.
   Result<bool> ship_some(EpochObject& epoch);
   // The same for the current epoch ahead of its cut: leaves alone what was sent and rewritten
   // since, so that a block is sent once or twice an epoch, however often it is written.
   Result<bool> ship_ahead();
-  // Whether enough bytes or enough time have come together for ship_ahead().
+  // Whether enough bytes or enough time have come together for ship_ahead(), and it need not rest.
   [[nodiscard]] bool is_due();
+  // How long until is_due() is worth asking again; 0: it does not rest.
+  [[nodiscard]] std::chrono::nanoseconds rest() const { return pace_.rest(disk_.clock.steady()); }
+  // Whether processors are short: then every cycle of shipping ahead is taken from the clients.
+  void set_crowded(bool crowded) { is_crowded_ = crowded; }
   // Whether every block of the closed epoch, read or preserved, has been sent. Only when it is
   // frozen.
   [[nodiscard]] bool all_sent(const EpochObject& closed);
@@ -70,21 +81,14 @@ class Shipper {
     Digest chain;
     uint64_t bytes = 0;
   };
-  struct Draft {
-    uint64_t sequence = 0;
-    uint64_t arrivals = 0;  // of preserved copies when it began
-    uint64_t blocks = 0;
-    std::vector<Extent> extents;
-    std::vector<std::byte> data;
-  };
   Result<bool> send_preserved();
-  Result<bool> ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions,
-                            uint64_t arrivals);
-  Result<bool> read_region(EpochObject& epoch, uint64_t region, Draft& draft);
-  Result<bool> read_chunk(EpochObject& epoch, BlockRange chunk, Draft& draft);
-  Result<> read_runs(const std::vector<BlockRange>& runs, Draft& draft);
-  static void add_blocks(uint64_t offset, ConstByteSpan data, Draft& draft);
-  Result<> send(Epoch epoch, Draft draft);
+  std::vector<PreservedCopy> take_preserved();
+  Result<> send_copies(std::span<const PreservedCopy> copies);
+  Result<bool> ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions);
+  Result<bool> read_region(EpochObject& epoch, uint64_t region);
+  Result<bool> read_chunk(EpochObject& epoch, BlockRange chunk);
+  Result<> read_runs(const std::vector<BlockRange>& runs);
+  Result<> send_draft(Epoch epoch);
   [[nodiscard]] std::vector<uint64_t> hottest(const ChangeMap& map) const;
   [[nodiscard]] std::vector<uint64_t> worth_it(EpochObject& epoch);
   [[nodiscard]] bool is_worth_it(const EpochObject& epoch, uint64_t region) const;
@@ -99,8 +103,11 @@ class Shipper {
   std::map<Epoch, Sent> unconfirmed_;
   std::map<uint64_t, uint64_t> ahead_;  // region: blocks sent ahead in this epoch
   uint64_t region_cursor_ = 0;
-  std::vector<std::byte> chunk_ = std::vector<std::byte>(kLockedBytesMax);
+  Draft draft_;
+  EncodedBatch batch_;                       // its memory is used again
   std::optional<SteadyTime> waiting_since_;  // when unshipped blocks were first seen
+  Pace pace_{kLookAhead};                    // of shipping ahead
+  bool is_crowded_ = true;
 };
 
 }  // namespace ckpt

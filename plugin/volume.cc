@@ -12,7 +12,14 @@ constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
 constexpr std::chrono::seconds kRetryMax{30};
 constexpr std::chrono::seconds kUnmarkEvery{5};
 constexpr std::chrono::seconds kPatience{2};   // with clients that are closing
-constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a sync or a writer
+constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a writer
+// A sync of the image writes what the kernel would otherwise gather and write much later, and
+// clients feel it. So after one that took long it rests: this many times as long, at most so long,
+// and less if the clients are quiet.
+constexpr int kSyncRest = 20;
+constexpr std::chrono::seconds kSyncRestMax{30};
+constexpr std::chrono::seconds kSyncDelay{10};
+constexpr std::chrono::seconds kHurryMax{10};
 
 std::optional<uint64_t> parse_number(const std::string& id) {
   const bool digits =
@@ -218,8 +225,9 @@ bool Volume::ship_or_narrow() {
     session_.set_inexact(narrower_.is_active());
     return true;
   }
-  disk().wake_by_volume.store(true);
-  if (disk().suspect.load() || !session_.is_open() || !shipper_.is_due()) {
+  const bool due = shipper_.is_due();
+  disk().wake_by_volume.store(due || shipper_.rest().count() <= 0);
+  if (disk().suspect.load() || !session_.is_open() || !due) {
     return false;
   }
   const PhaseScope phase(Phase::kShipping);
@@ -234,9 +242,13 @@ bool Volume::ship_or_narrow() {
 }
 
 void Volume::wait_for_work() {
-  const bool waiting = disk().epochs.closed() != nullptr;
-  disk().shipper.wait(waiting ? std::chrono::nanoseconds(kPoll)
-                              : std::chrono::nanoseconds(options_.ship.batch_delay));
+  std::chrono::nanoseconds time = options_.ship.batch_delay;
+  if (disk().epochs.closed() != nullptr && !maker_.waits_for_sync()) {
+    time = kPoll;
+  } else if (const auto rest = shipper_.rest(); rest.count() > 0) {
+    time = rest;
+  }
+  disk().shipper.wait(time);
 }
 
 bool Volume::keep_step() {
@@ -244,21 +256,47 @@ bool Volume::keep_step() {
     // A failure is known to the next change of the record: no checkpoint is made without one.
     (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
   }
-  if (const Epoch wanted = maker_.wants_sync();
-      wanted.value != 0 && !disk().suspect.load() && !CKPT_PLANTED(unmark_before_primary_sync)) {
-    if (disk().sync_image()) {
-      maker_.synced(wanted);
-    }
-    disk().shipper.wake();
+  const SteadyTime now = surroundings_.clock.steady();
+  if (maker_.wants_sync().value != 0 && may_sync(now) && sync_for_checkpoint()) {
     return true;
   }
-  const SteadyTime now = surroundings_.clock.steady();
   if (now < next_unmark_) {
     return false;
   }
   next_unmark_ = now + kUnmarkEvery;
   // A failure leaves marks as they are, or makes writers record that everything is changed.
   return static_cast<bool>(started_.regions->unmark_some());
+}
+
+// Where processors are short it waits a while for the clients to be quiet.
+bool Volume::may_sync(SteadyTime now) {
+  if (!sync_delayed_) {
+    sync_delayed_ = true;
+    if (crowded_.load() && sync_pace_.rest(now).count() == 0) {
+      sync_pace_.rest_for(kSyncDelay, now);
+    }
+  }
+  const bool may = sync_hurried_.load() || sync_pace_.may_go_on(now, since_write());
+  maker_.set_sync_rests(!may);
+  return may;
+}
+
+// False: no written map waits for it.
+bool Volume::sync_for_checkpoint() {
+  const Epoch wanted = maker_.wants_sync();
+  if (wanted.value == 0 || disk().suspect.load() || CKPT_PLANTED(unmark_before_primary_sync)) {
+    return false;
+  }
+  const SteadyTime begin = surroundings_.clock.steady();
+  if (disk().sync_image()) {
+    maker_.synced(wanted);
+  }
+  const SteadyTime end = surroundings_.clock.steady();
+  sync_delayed_ = false;
+  sync_pace_.rest_for(std::min<std::chrono::nanoseconds>((end - begin) * kSyncRest, kSyncRestMax),
+                      end);
+  disk().shipper.wake();
+  return true;
 }
 
 VolumeStatus Volume::status() {
@@ -440,8 +478,21 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   return outcome;
 }
 
+// Until it is done, what was written before the last checkpoint counts as changed.
+void Volume::hurry_sync() {
+  const SteadyTime deadline = surroundings_.clock.steady() + kHurryMax;
+  sync_hurried_.store(true);
+  Waker pause;
+  while (maker_.waits_for_sync() && !disk().suspect.load() && !stopping_.load() &&
+         surroundings_.clock.steady() < deadline) {
+    pause.wait(kPoll);
+  }
+  sync_hurried_.store(false);
+}
+
 Result<VerifyOutcome> Volume::verify(const Progress& progress) {
   CKPT_ASSIGN(const CheckpointInfo last, find_checkpoint("last"));
+  hurry_sync();
   Verifier verifier(disk(), store_);
   CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify([&](uint64_t done, uint64_t total) {
     return !stopping_.load() && progress(done, total);

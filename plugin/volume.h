@@ -12,6 +12,9 @@
 
 namespace ckpt {
 
+// The image's sync after a checkpoint need not rest when no client has written for so long.
+inline constexpr std::chrono::milliseconds kSyncLook{20};
+
 struct VolumeOptions {
   StartOptions start;
   ShipOptions ship;
@@ -54,6 +57,13 @@ class Volume : public VolumeApi {
   // Makes checkpoints and ships. True: there is more to do at once; else wait_for_work() says when.
   bool ship_step();
   void wait_for_work();
+  // Whether the pump has to wait for a processor: what may wait then does. By the pump.
+  void set_crowded(bool crowded) {
+    crowded_.store(crowded);
+    shipper_.set_crowded(crowded);
+  }
+  // How long ago a client's last write ended.
+  [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
   // Ends wait_for_work().
   void wake() { disk().shipper.wake(); }
   // Asks for a checkpoint without waiting for it; not while one is made or asked for.
@@ -80,6 +90,9 @@ class Volume : public VolumeApi {
   [[nodiscard]] Disk& disk() const { return *started_.disk; }
   Result<> open_session() CKPT_REQUIRES(work_mutex_);
   Result<> connect_store() CKPT_REQUIRES(work_mutex_);
+  bool may_sync(SteadyTime now);
+  void hurry_sync();
+  bool sync_for_checkpoint();
   bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
   void back_off() CKPT_REQUIRES(work_mutex_);
@@ -115,7 +128,11 @@ class Volume : public VolumeApi {
   SteadyTime next_try_ CKPT_GUARDED_BY(work_mutex_){};
   SteadyTime session_since_ CKPT_GUARDED_BY(work_mutex_){};
   std::chrono::nanoseconds retry_ CKPT_GUARDED_BY(work_mutex_){std::chrono::seconds(1)};
-  SteadyTime next_unmark_{};  // the keeper's own
+  SteadyTime next_unmark_{};   // the keeper's own
+  Pace sync_pace_{kSyncLook};  // also
+  bool sync_delayed_ = false;  // also: the sync that is wanted was delayed already, if need be
+  std::atomic<bool> crowded_{false};
+  std::atomic<bool> sync_hurried_{false};  // somebody waits for the sync
 };
 
 }  // namespace ckpt

@@ -29,9 +29,7 @@ class WritePath {
   template <typename Change>
   Result<> change_image(const Change& change);
   void wake_shipper();
-  void preserve(BlockRange blocks);
-  // False: the copy could not be made.
-  bool preserve_run(EpochObject& closed, BlockRange run);
+  void preserve(BlockRange blocks, const EpochObject& own);
   void note_heat(BlockRange blocks);
   void note_stall(SteadyTime since);
 

@@ -156,6 +156,8 @@ void WrittenMaps::end_write(WallTime now) {
   --header_->writes_in_flight;
 }
 
+WallTime WrittenMaps::last_write() const { return WallTime(header_->last_write.load()); }
+
 void WrittenMaps::set_connections(uint32_t count) { header_->connections.store(count); }
 
 }  // namespace ckpt

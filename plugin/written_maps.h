@@ -54,6 +54,7 @@ class WrittenMaps {
   // Around every change of the image: so that a start knows what it may have been.
   void begin_write();
   void end_write(WallTime now);
+  [[nodiscard]] WallTime last_write() const;
   void set_connections(uint32_t count);
 
  private:

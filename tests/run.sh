@@ -137,7 +137,8 @@ sim_seeds() {
   if [ "$tier" = soak ]; then seeds=100000; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
   local bug
-  for bug in skip_step6_on_error unmark_before_primary_sync answer_before_confirm_durable; do
+  for bug in skip_step6_on_error unmark_before_primary_sync answer_before_confirm_durable \
+    preserve_own_epoch free_journal_before_image_sync narrow_by_digest_before_primary_sync; do
     run "simulator finds $bug" finds_bug "$bug"
   done
 }

@@ -118,8 +118,8 @@ Result<> Applier::advance() {
     return end_pass();
   }
   const Work& work = work_[work_done_];
-  CKPT_ASSIGN(Batch batch, work.file->read(*work.batch, parts_.size_bytes));
-  CKPT_TRY(parts_.image.apply(batch));
+  CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
+  CKPT_TRY(parts_.image.apply(buffer_.batch));
   ++work_done_;
   return {};
 }
@@ -150,12 +150,14 @@ void Applier::forget_pass() {
   const size_t checkpoints = pass_.size();
   work_.clear();
   pass_.clear();
+  buffer_ = {};  // memory is held while there is work, not between
   is_recorded_ = false;
   const MutexLock lock(queue_mutex_);
   in_pass_ = false;
   waiting_bytes_ -= bytes;
   waiting_checkpoints_ -= checkpoints;
   problem_.clear();
+  ++passes_;
 }
 
 Result<> Applier::record_applied(Epoch number) {

@@ -2,6 +2,7 @@
 // Brings the back-up image from one confirmed checkpoint to the next.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -60,6 +61,8 @@ class Applier {
   [[nodiscard]] size_t waiting_checkpoints() const CKPT_EXCLUDES(queue_mutex_);
   // Confirmed and not applied, as stored.
   [[nodiscard]] uint64_t waiting_bytes() const CKPT_EXCLUDES(queue_mutex_);
+  // How many passes have ended.
+  [[nodiscard]] uint64_t passes() const { return passes_.load(); }
   // Why the last pass ended early; empty: it did not.
   [[nodiscard]] std::string problem() const CKPT_EXCLUDES(queue_mutex_);
 
@@ -87,6 +90,8 @@ class Applier {
   std::vector<ConfirmedCheckpoint> pass_ CKPT_GUARDED_BY(pass_mutex_);
   std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
+  BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
+  std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);
   bool in_pass_ CKPT_GUARDED_BY(queue_mutex_) = false;

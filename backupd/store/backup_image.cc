@@ -66,14 +66,14 @@ Result<> BackupImage::learn_allocated() {
   return {};
 }
 
-Result<> BackupImage::reserve(const Batch& batch) {
+Result<> BackupImage::reserve(const BatchHeader& header, const std::vector<Extent>& extents) {
   const MutexLock lock(mutex_);
-  for (const Extent& extent : batch.extents) {
+  for (const Extent& extent : extents) {
     if (extent.kind == ExtentKind::kData) {
       CKPT_TRY(reserve_blocks(blocks_of(extent)));
     }
   }
-  note(batch);
+  note(header, extents);
   return {};
 }
 
@@ -89,13 +89,13 @@ Result<> BackupImage::reserve_blocks(BlockRange blocks) {
 
 void BackupImage::expect(const Batch& batch) {
   const MutexLock lock(mutex_);
-  note(batch);
+  note(batch.header, batch.extents);
 }
 
-void BackupImage::note(const Batch& batch) {
-  Expected& expected = expected_[batch.header.epoch];
-  const bool is_newest = batch.header.sequence >= expected.sequence_max;
-  for (const Extent& extent : batch.extents) {
+void BackupImage::note(const BatchHeader& header, const std::vector<Extent>& extents) {
+  Expected& expected = expected_[header.epoch];
+  const bool is_newest = header.sequence >= expected.sequence_max;
+  for (const Extent& extent : extents) {
     if (extent.kind == ExtentKind::kData) {
       expected.data.add(blocks_of(extent));
     } else if (is_newest) {
@@ -103,7 +103,7 @@ void BackupImage::note(const Batch& batch) {
       expected.data.remove(blocks_of(extent));
     }
   }
-  expected.sequence_max = std::max(expected.sequence_max, batch.header.sequence);
+  expected.sequence_max = std::max(expected.sequence_max, header.sequence);
 }
 
 void BackupImage::drop(Epoch epoch) {

@@ -15,7 +15,8 @@ namespace ckpt {
 // A raw, sparse file. Space is reserved when a batch arrives, so that applying it later does not
 // run out; and a zero extent that is applied does not give back space that a later batch has
 // reserved. Which blocks have their space is kept in memory, so a fully allocated image costs no
-// system calls.
+// system calls. Every run is allocated in place, though that is slow for scattered blocks of a new
+// image: a file system may find no space for a block only when it is synced, and that is final.
 //
 // Threads:    reserve, drop and give_back by the session; apply and applied by the applier,
 // meanwhile;
@@ -23,9 +24,8 @@ namespace ckpt {
 // Failure:    errors are the caller's to latch. After a failed apply() the content of the batch's
 // ranges
 //             is undefined until it is applied again.
-// Durability: what was applied survives after sync(). A reservation may be lost with power;
-// applying then
-//             fails with kNoSpace at worst, and can be repeated.
+// Durability: what was applied survives after sync(). A reservation may be lost with the process or
+//             with power; applying then fails with kNoSpace at worst, and can be repeated.
 class BackupImage {
  public:
   // Makes it, all holes, or takes one that an earlier attempt left.
@@ -34,7 +34,8 @@ class BackupImage {
   static Result<std::unique_ptr<BackupImage>> open(Directory& directory, uint64_t size_bytes);
 
   // Notes what a batch will do, and reserves space for its data. kNoSpace.
-  Result<> reserve(const Batch& batch) CKPT_EXCLUDES(mutex_);
+  Result<> reserve(const BatchHeader& header, const std::vector<Extent>& extents)
+      CKPT_EXCLUDES(mutex_);
   // Notes what a confirmed batch will do, whose space was reserved in an earlier life.
   void expect(const Batch& batch) CKPT_EXCLUDES(mutex_);
   // The batches of an epoch will not be applied.
@@ -62,7 +63,7 @@ class BackupImage {
       : file_(std::move(file)), size_bytes_(size_bytes) {}
   Result<> learn_allocated() CKPT_EXCLUDES(mutex_);
   Result<> reserve_blocks(BlockRange blocks) CKPT_REQUIRES(mutex_);
-  void note(const Batch& batch) CKPT_REQUIRES(mutex_);
+  void note(const BatchHeader& header, const std::vector<Extent>& extents) CKPT_REQUIRES(mutex_);
   // The first run of blocks that are, or are not, expected to be written by this epoch or a later
   // one.
   [[nodiscard]] BlockRange run_at(BlockRange blocks, Epoch from, bool& is_expected) const
@@ -76,7 +77,7 @@ class BackupImage {
   Mutex mutex_;
   BlockSet allocated_ CKPT_GUARDED_BY(mutex_);  // known to have their space
   BlockSet unwritten_
-      CKPT_GUARDED_BY(mutex_);  // those of them that were holes and still read as such
+      CKPT_GUARDED_BY(mutex_);               // those of them that were holes and still read as such
   std::map<Epoch, Expected> expected_ CKPT_GUARDED_BY(mutex_);
 };
 

@@ -127,13 +127,19 @@ std::string JournalFile::at(uint64_t offset) const {
 }
 
 Result<std::vector<std::byte>> JournalFile::read_bytes(uint64_t offset, uint64_t length) {
+  std::vector<std::byte> bytes;
+  CKPT_TRY(read_bytes_into(bytes, offset, length));
+  return bytes;
+}
+
+Result<> JournalFile::read_bytes_into(std::vector<std::byte>& bytes, uint64_t offset,
+                                      uint64_t length) {
   CKPT_ASSIGN(const uint64_t size, file_->size());
   if (offset > size || length > size - offset) {
     return fail(ErrorKind::kCorrupt, at(offset) + ": the file is too short");
   }
-  std::vector<std::byte> bytes(length);
-  CKPT_TRY(file_->read(offset, bytes));
-  return bytes;
+  bytes.resize(length);
+  return file_->read(offset, bytes);
 }
 
 // A frame whose body ends at or before end_offset.
@@ -208,14 +214,12 @@ Result<ConfirmRecord> JournalFile::read_confirm(const JournalPosition& position)
   return record;
 }
 
-Result<Batch> JournalFile::read(const JournalBatch& batch, uint64_t size_bytes) {
-  CKPT_ASSIGN(const auto payload, read_bytes(batch.offset + kFrameBytes + kBatchHeaderBytes,
-                                             batch.header.stored_bytes));
-  auto decoded = decode_batch(batch.header, payload, size_bytes);
-  if (!decoded) {
-    return within(at(batch.offset), decoded.error());
-  }
-  return decoded;
+Result<> JournalFile::read_into(BatchBuffer& buffer, const JournalBatch& batch,
+                                uint64_t size_bytes) {
+  CKPT_TRY(read_bytes_into(buffer.payload, batch.offset + kFrameBytes + kBatchHeaderBytes,
+                           batch.header.stored_bytes));
+  auto decoded = decode_batch_into(buffer.batch, batch.header, buffer.payload, size_bytes);
+  return decoded ? Result<>() : Result<>(within(at(batch.offset), decoded.error()));
 }
 
 }  // namespace ckpt

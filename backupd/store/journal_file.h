@@ -17,6 +17,12 @@ struct JournalBatch {
   BatchHeader header;
 };
 
+// What a batch is read into: the payload as stored, and decoded.
+struct BatchBuffer {
+  std::vector<std::byte> payload;
+  Batch batch;
+};
+
 // Batches of one epoch in the order of their arrival, then perhaps the confirm record of the
 // checkpoint of that number. Space is taken ahead, so appending seldom changes the file's metadata.
 //
@@ -48,8 +54,8 @@ class JournalFile {
                 const std::function<void(const Batch&)>& visit);
   // The confirm record that stands just after what was loaded.
   Result<ConfirmRecord> read_confirm(const JournalPosition& position);
-  // The batch, checked and decoded.
-  Result<Batch> read(const JournalBatch& batch, uint64_t size_bytes);
+  // A batch of it, checked and decoded, into memory that is used again.
+  Result<> read_into(BatchBuffer& buffer, const JournalBatch& batch, uint64_t size_bytes);
 
   [[nodiscard]] const JournalHeader& header() const { return header_; }
   [[nodiscard]] Epoch epoch() const { return header_.epoch; }
@@ -69,6 +75,7 @@ class JournalFile {
                       const std::function<void(const Batch&)>& visit);
   Result<Frame> read_frame(uint64_t offset, uint64_t end_offset);
   Result<std::vector<std::byte>> read_bytes(uint64_t offset, uint64_t length);
+  Result<> read_bytes_into(std::vector<std::byte>& bytes, uint64_t offset, uint64_t length);
   [[nodiscard]] std::string at(uint64_t offset) const;
   void note(const JournalBatch& batch);
 

@@ -22,8 +22,8 @@ Result<JournalFile*> Pending::file_for(const JournalHeader& header) {
 
 Result<> Pending::receive(const EncodedBatch& batch) {
   const BatchHeader& header = batch.header;
-  CKPT_ASSIGN(const Batch decoded, decode_batch(header, batch.payload, size_bytes_));
-  CKPT_TRY(image_.reserve(decoded));
+  CKPT_ASSIGN(const auto extents, decode_extents(header, batch.payload, size_bytes_));
+  CKPT_TRY(image_.reserve(header, extents));
   CKPT_ASSIGN(JournalFile* const file,
               file_for({header.volume, header.timeline, header.epoch, header.incarnation}));
   return file->append(batch);

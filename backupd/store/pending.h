@@ -26,8 +26,7 @@ class Pending {
   Pending(BackupImage& image, Directory& journal, uint64_t size_bytes)
       : image_(image), journal_(journal), size_bytes_(size_bytes) {}
 
-  // Checks and decodes the payload, reserves its space in the image, appends it. kCorrupt,
-  // kInvalid, kNoSpace.
+  // Checks the payload, reserves its space in the image, appends it. kCorrupt, kInvalid, kNoSpace.
   Result<> receive(const EncodedBatch& batch);
   // What a checkpoint of that number covers.
   [[nodiscard]] std::vector<CoveredSegment> covered(Epoch number) const;

@@ -192,6 +192,11 @@ class MemoryFile : public File {
 
   Result<> resize(uint64_t size_bytes) override {
     return change("resize", {0, size_bytes}, [&]() -> Result<> {
+      const uint64_t pages = (size_bytes + kPageBytes - 1) / kPageBytes;
+      node_->allocated_pages.erase(node_->allocated_pages.lower_bound(pages),
+                                   node_->allocated_pages.end());
+      node_->written_pages.erase(node_->written_pages.lower_bound(pages),
+                                 node_->written_pages.end());
       node_->cached.resize(size_bytes);
       node_->is_size_dirty = true;
       return {};

@@ -81,6 +81,31 @@ TEST_F(CheckpointTest, WritesAfterTheCutAreNotInIt) {
   expect_store_has(primary_.image_content());
 }
 
+// The image is not synced meanwhile: what both epochs wrote counts as changed until it is.
+TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  Caller first(primary_);
+  primary_.maker->set_sync_rests(true);
+  for (int step = 0; step < 20 && !first.is_answered(); ++step) {
+    primary_.maker->step();
+  }
+  ASSERT_DONE(first.outcome());
+  ASSERT_TRUE(primary_.maker->waits_for_sync());
+  EXPECT_EQ(primary_.disk->changed_blocks(), 3U);
+  ASSERT_DONE(primary_.write(9, 6));
+  Caller second(primary_);
+  for (int step = 0; step < 20 && !second.is_answered(); ++step) {
+    primary_.maker->step();
+  }
+  ASSERT_DONE(second.outcome());
+  expect_store_has(primary_.image_content());
+  EXPECT_EQ(primary_.disk->changed_blocks(), 4U);
+  primary_.maker->set_sync_rests(false);
+  primary_.run();
+  EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
+}
+
 // Writes before, between and inside all steps, also while a batch is on its way.
 TEST_F(CheckpointTest, EveryCheckpointIsTheDiskAtItsCutUnderRandomWrites) {
   start();
@@ -125,9 +150,9 @@ TEST_F(CheckpointTest, PreservedCopiesAreSentBeforeNewerReads) {
   EXPECT_EQ(first.header.epoch, Epoch{2});
 }
 
-// A writer that entered the epoch before its cut, and finds its block frozen: it preserves what is
-// there, writes, and its block is to be shipped once more. The copy is older than that read.
-TEST_F(CheckpointTest, ACopyThatComesWhileABatchIsReadIsSentBeforeWhatIsReadAfterIt) {
+// A writer that entered the epoch before its cut and writes after it: its data belongs to the
+// epoch.
+TEST_F(CheckpointTest, ALateWriterOfTheClosedEpochIsWaitedForAndShipped) {
   start();
   ASSERT_DONE(primary_.write(1, 5));
   ASSERT_DONE(primary_.write(100, 5));
@@ -139,10 +164,6 @@ TEST_F(CheckpointTest, ACopyThatComesWhileABatchIsReadIsSentBeforeWhatIsReadAfte
     if (std::exchange(came, true)) {
       return;
     }
-    std::vector<BlockRange> taken;
-    epoch.unshipped.take({100, 101}, taken);
-    ASSERT_EQ(taken.size(), 1U);
-    primary_.disk->preserved.put({Epoch{2}, 100 * kBlockBytes, primary_.block(100)});
     ASSERT_DONE(primary_.image->write(100 * kBlockBytes, block_of(6)));
     epoch.unshipped.set({100, 101});
     primary_.disk->epochs.leave(epoch);

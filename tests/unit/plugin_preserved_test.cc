@@ -16,21 +16,31 @@ class PreservedTest : public testing::Test {
   static constexpr PreserveLimits kLimits{.memory_bytes = 2 * kBlockBytes,
                                           .total_bytes = 4 * kBlockBytes};
 
-  void put(uint64_t value) { queue_.put({Epoch{5}, value * kBlockBytes, block_of(value)}); }
+  void SetUp() override {
+    auto file = images_.root()->open("image", OpenMode::kCreate);
+    ASSERT_DONE(file);
+    image_ = std::move(*file);
+    for (uint64_t value = 1; value <= 5; ++value) {
+      ASSERT_DONE(image_->write(value * kBlockBytes, block_of(value)));
+    }
+  }
+  void put(uint64_t value) { queue_.keep(Epoch{5}, {value * kBlockBytes, kBlockBytes}, *image_); }
   void expect_next(uint64_t value) {
     const auto copy = queue_.next();
-    ASSERT_DONE(copy);
-    ASSERT_TRUE(*copy);
-    EXPECT_EQ((*copy)->epoch, Epoch{5});
-    EXPECT_EQ((*copy)->offset, value * kBlockBytes);
-    EXPECT_TRUE((*copy)->data == block_of(value)) << value;
+    ASSERT_TRUE(copy);
+    EXPECT_EQ(copy->epoch, Epoch{5});
+    EXPECT_EQ(copy->range.offset, value * kBlockBytes);
+    Content content(copy->range.length);
+    ASSERT_DONE(queue_.read(*copy, content));
+    EXPECT_TRUE(content == block_of(value)) << value;
   }
   void expect_none() {
-    const auto copy = queue_.next();
-    ASSERT_DONE(copy);
-    EXPECT_FALSE(*copy);
+    EXPECT_FALSE(queue_.next());
     EXPECT_TRUE(queue_.empty());
   }
+
+  MemoryDisk images_;
+  std::unique_ptr<File> image_;
 
   MemoryDisk machine_;
   std::unique_ptr<Directory> directory_ = machine_.root();
@@ -43,7 +53,6 @@ TEST_F(PreservedTest, CopiesComeBackInOrderFromMemoryAndSpillFile) {
   }
   EXPECT_FALSE(queue_.empty());
   EXPECT_EQ(queue_.lost(), Epoch{});
-  EXPECT_EQ(queue_.arrivals(), 4U);
   EXPECT_EQ(queue_.blocks_total(), 4U);
   for (uint64_t value = 1; value <= 4; ++value) {
     expect_next(value);
@@ -86,7 +95,6 @@ TEST_F(PreservedTest, BeyondTheLimitACopyIsLostAndItsEpochKnown) {
     put(value);
   }
   EXPECT_EQ(queue_.lost(), Epoch{5});
-  EXPECT_EQ(queue_.arrivals(), 5U);
   for (uint64_t value = 1; value <= 4; ++value) {
     expect_next(value);
   }
@@ -102,6 +110,16 @@ TEST_F(PreservedTest, AFailedSpillFileLosesTheCopyOnly) {
   expect_next(1);
   expect_next(2);
   expect_none();
+}
+
+TEST_F(PreservedTest, ACopyThatCannotBeReadIsLostAndLeavesItsRoom) {
+  put(100);  // beyond the end of the file
+  EXPECT_EQ(queue_.lost(), Epoch{5});
+  queue_.clear();
+  for (uint64_t value = 1; value <= 4; ++value) {
+    put(value);
+  }
+  EXPECT_EQ(queue_.lost(), Epoch{});
 }
 
 TEST_F(PreservedTest, ClearingForgetsCopiesAndLosses) {

@@ -122,8 +122,9 @@ TEST(StoreApply, OrderOfWritesAndSyncs) {
       "sync journal/00000000000000000001", "sync directory journal", "write volume", "sync volume",
       "write volume", "sync volume",
       // Here it is answered.
-      "write backup.img", "sync backup.img", "write volume", "sync volume", "write volume",
-      "sync volume", "remove journal/00000000000000000001", "sync directory journal"};
+      "write backup.img", "sync backup.img", "write volume", "sync volume",
+      "write volume", "sync volume", "remove journal/00000000000000000001",
+      "sync directory journal"};
   EXPECT_EQ(acts_of_a_checkpoint(), expected);
 }
 

@@ -156,6 +156,14 @@ TEST_F(StoreSpace, ApplyingNeedsNoSpaceThatWasNotReserved) {
   peer_.expect_exact();
 }
 
+TEST_F(StoreSpace, ApplyingScatteredBlocksNeedsNoSpaceThatWasNotReserved) {
+  ASSERT_DONE(peer_.ship(1, {blocks(3, 1), blocks(7, 2), blocks(40, 1)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  disk_.set_capacity(disk_.used_bytes());
+  ASSERT_DONE(peer_.store().finish_applying());
+  peer_.expect_exact();
+}
+
 TEST_F(StoreSpace, PunchingKeepsWhatLaterDataHasReserved) {
   ASSERT_DONE(peer_.ship(1, {blocks(0, 64)}));
   ASSERT_DONE(peer_.checkpoint(1));
