@@ -22,6 +22,7 @@ enum class ErrorKind {
   kUnreachable,  // the store does not answer
   kFenced,       // fenced or diverged
   kCorrupt,      // what was read back is not what was written
+  kUnreadable,   // the primary image could not be read
   kVoid,         // a checkpoint that does not come to exist; nothing changed
 };
 

@@ -130,8 +130,7 @@ bool CheckpointMaker::ship() {
   }
   auto shipped = ship_closed(closed);
   if (!shipped) {
-    session_.lose(shipped.error());
-    void_closed(shipped.error());
+    fail_to_ship(shipped.error());
     return true;
   }
   if (!*shipped && !frozen) {
@@ -149,12 +148,17 @@ Result<bool> CheckpointMaker::ship_closed(EpochObject& closed) {
   return shipper_.ship_some(closed);
 }
 
+// What could not be read is unshipped again; all else has reached the store.
+void CheckpointMaker::fail_to_ship(const Error& error) {
+  if (error.kind != ErrorKind::kUnreadable) {
+    session_.lose(error);
+  }
+  void_closed(error);
+}
+
 std::optional<Error> CheckpointMaker::reason_to_void() {
-  if (disk_.suspect.load()) {
-    return Error{
-        ErrorKind::kVoid, 0,
-        "a sync of the image failed: what it holds is in doubt. Restart the server and roll "
-        "back"};
+  if (disk_.trouble.is_suspect()) {
+    return Error{ErrorKind::kVoid, 0, disk_.trouble.text()};
   }
   if (disk_.preserved.lost().value >= disk_.epochs.closed()->number.load()) {
     return Error{ErrorKind::kVoid, 0,
@@ -255,6 +259,7 @@ void CheckpointMaker::exists() {
   outcome.stall = std::chrono::nanoseconds(disk_.stall_epoch_ns.load());
   outcome.confirm = disk_.clock.steady() - cut_steady_;
   answer(std::exchange(active_, nullptr), outcome);
+  disk_.trouble.all_read();
   shipper_.start_epoch();
   if (auto recorded = record_.change([this](VolumeRecord& record) {
         record.last = making_;
@@ -267,7 +272,7 @@ void CheckpointMaker::exists() {
 }
 
 bool CheckpointMaker::finish() {
-  if (disk_.suspect.load()) {
+  if (disk_.trouble.is_suspect()) {
     fold();
     return true;
   }
@@ -306,6 +311,9 @@ void CheckpointMaker::void_lost(const Error& reason) {
 }
 
 void CheckpointMaker::leave() {
+  if (stage_ == Stage::kExists) {
+    finish();
+  }
   if (disk_.epochs.closed() != nullptr) {
     disk_.epochs.merge_closed();
     stage_ = Stage::kIdle;

@@ -35,7 +35,8 @@ class CheckpointMaker {
   void cancel(const std::string& reason);
   // The session was lost while it was being shipped: what the store had of it is gone.
   void void_lost(const Error& reason);
-  // Whatever the closed epoch waits for: its blocks stay changed. The open intent says the rest.
+  // Whatever the closed epoch waits for, but a sync that was made: its blocks stay changed. The
+  // open intent says the rest.
   void leave();
   // Callers wait no longer: the server stops.
   void stop();
@@ -79,6 +80,7 @@ class CheckpointMaker {
   void cut(TicketPtr ticket);
   bool ship();
   Result<bool> ship_closed(EpochObject& closed);
+  void fail_to_ship(const Error& error);
   [[nodiscard]] std::optional<Error> reason_to_void();
   void void_closed(const Error& error);
   [[nodiscard]] CheckpointInfo describe();

@@ -15,7 +15,7 @@ struct KindRow {
 };
 
 // design: "The contract outside", exit codes.
-constexpr std::array<KindRow, 12> kKinds{{
+constexpr std::array<KindRow, 13> kKinds{{
     {ErrorKind::kIo, "io", kExitFailed},
     {ErrorKind::kNoSpace, "no-space", kExitFailed},
     {ErrorKind::kInvalid, "invalid", kExitUsage},
@@ -27,6 +27,7 @@ constexpr std::array<KindRow, 12> kKinds{{
     {ErrorKind::kUnreachable, "unreachable", 10},
     {ErrorKind::kFenced, "fenced", 11},
     {ErrorKind::kCorrupt, "corrupt", kExitFailed},
+    {ErrorKind::kUnreadable, "unreadable", kExitFailed},
     {ErrorKind::kVoid, "void", kExitFailed},
 }};
 

@@ -28,6 +28,28 @@ class Waker {
   CondVar woken_;
 };
 
+// What is wrong with the image.
+//
+// Threads: any.
+class ImageTrouble {
+ public:
+  // A sync failed: what the image holds is in doubt until it was rolled back. The first one counts.
+  void sync_failed(const std::string& why) CKPT_EXCLUDES(mutex_);
+  void rolled_back() CKPT_EXCLUDES(mutex_);
+  [[nodiscard]] bool is_suspect() const { return suspect_.load(); }
+  // Blocks could not be read for the store, until all_read().
+  void unreadable(const Error& error) CKPT_EXCLUDES(mutex_);
+  void all_read() CKPT_EXCLUDES(mutex_);
+  // For people; empty: nothing.
+  [[nodiscard]] std::string text() const CKPT_EXCLUDES(mutex_);
+
+ private:
+  std::atomic<bool> suspect_{false};
+  mutable Mutex mutex_;
+  std::string sync_ CKPT_GUARDED_BY(mutex_);
+  std::string read_ CKPT_GUARDED_BY(mutex_);
+};
+
 // Threads: the parts say it themselves.
 // Order of locks: region pins, then block locks, then an epoch reference; the parts' own mutexes
 // last.
@@ -57,7 +79,8 @@ struct Disk {
   uint64_t batch_blocks = 1024;            // so many unshipped ones wake the shipper
   std::atomic<int64_t> stall_epoch_ns{0};  // the longest that a cut made a write wait: this epoch
   std::atomic<int64_t> stall_max_ns{0};    // and ever
-  std::atomic<bool> suspect{false};        // a sync of the image failed
+  std::atomic<bool> crowded{true};         // processors are short: what may wait does
+  ImageTrouble trouble;
 
   // Whether a block may differ from the store's checkpoint.
   [[nodiscard]] bool is_changed(BlockRange blocks) const {
@@ -77,7 +100,7 @@ struct Disk {
   Result<> sync_image() {
     auto synced = image.sync();
     if (!synced) {
-      suspect.store(true);
+      trouble.sync_failed(synced.error().message());
     }
     return synced;
   }

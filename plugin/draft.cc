@@ -37,13 +37,9 @@ ByteSpan Draft::room(uint64_t bytes) {
   return {memory_.get() + used_, bytes};
 }
 
-void Draft::add(uint64_t offset, uint64_t bytes) { add_many({{offset, bytes}}); }
-
-void Draft::add_many(const std::vector<ByteRange>& ranges) {
-  std::byte* at = memory_.get() + used_;
-  for (const ByteRange& range : ranges) {
-    add_blocks(range.offset, {at, range.length});
-    at += range.length;
+void Draft::add(std::span<const Transfer> transfers) {
+  for (const Transfer& transfer : transfers) {
+    add_blocks(transfer.offset, transfer.buffer);
   }
 }
 

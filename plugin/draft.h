@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "common/batch.h"
 #include "common/block.h"
+#include "common/file.h"
 
 namespace ckpt {
 
@@ -23,10 +25,8 @@ class Draft {
   void begin(uint64_t sequence);
   // Memory to read the next blocks into. Valid until add().
   [[nodiscard]] ByteSpan room(uint64_t bytes);
-  // The blocks from offset on were read to the start of the room.
-  void add(uint64_t offset, uint64_t bytes);
-  // The same for several ranges, one after the other in the room.
-  void add_many(const std::vector<ByteRange>& ranges);
+  // These were read, one after the other, from the start of the room on.
+  void add(std::span<const Transfer> transfers);
 
   [[nodiscard]] bool empty() const { return extents_.empty(); }
   [[nodiscard]] uint64_t sequence() const { return sequence_; }

@@ -2,6 +2,7 @@
 #include "plugin/preserved.h"
 
 #include <algorithm>
+#include <new>
 
 namespace ckpt {
 namespace {
@@ -11,7 +12,7 @@ constexpr char kSpillName[] = "preserved";
 }  // namespace
 
 void PreservedQueue::keep(Epoch epoch, ByteRange range, File& image) {
-  PreservedCopy copy{epoch, range, nullptr, 0};
+  PreservedCopy copy{.epoch = epoch, .range = range, .spilled_at = {}, .data = {}};
   blocks_ += block_count(range.length);
   const bool room = make_room(copy);
   // Read and spilled outside the mutex: writers do not wait for one another.
@@ -23,7 +24,7 @@ void PreservedQueue::keep(Epoch epoch, ByteRange range, File& image) {
   }
   lost_ = std::max(lost_, epoch);
   if (room) {
-    release(copy);
+    release_one(copy);
   }
 }
 
@@ -32,7 +33,6 @@ bool PreservedQueue::make_room(PreservedCopy& copy) {
   const MutexLock lock(mutex_);
   if (memory_bytes_ + bytes <= limits_.memory_bytes) {
     memory_bytes_ += bytes;
-    copy.data.reset(new std::byte[bytes]);  // not cleared: it is about to be read into
     return true;
   }
   if (memory_bytes_ + spilled_bytes_ + bytes > limits_.total_bytes || !open_spill_file()) {
@@ -44,17 +44,30 @@ bool PreservedQueue::make_room(PreservedCopy& copy) {
   return true;
 }
 
-bool PreservedQueue::fill(const PreservedCopy& copy, File& image) {
-  if (copy.data != nullptr) {
-    return image.read(copy.range.offset, {copy.data.get(), copy.range.length}).has_value();
+bool PreservedQueue::fill(PreservedCopy& copy, File& image) {
+  // Not cleared: it is about to be read into. A client's write does not fail for want of it.
+  copy.data.reset(new (std::nothrow) std::byte[copy.range.length]);
+  const ByteSpan buffer(copy.data.get(), copy.range.length);
+  if (copy.data == nullptr || !image.read(copy.range.offset, buffer)) {
+    return false;
   }
-  const std::unique_ptr<std::byte[]> memory(new std::byte[copy.range.length]);
-  const ByteSpan buffer(memory.get(), copy.range.length);
-  return image.read(copy.range.offset, buffer) && spill_file_->write(copy.spilled_at, buffer);
+  if (!copy.spilled_at) {
+    return true;
+  }
+  const bool spilled = spill_file_->write(*copy.spilled_at, buffer).has_value();
+  copy.data.reset();
+  return spilled;
 }
 
-void PreservedQueue::release(const PreservedCopy& copy) {
-  if (copy.data != nullptr) {
+void PreservedQueue::release(std::span<const PreservedCopy> copies) {
+  const MutexLock lock(mutex_);
+  for (const PreservedCopy& copy : copies) {
+    release_one(copy);
+  }
+}
+
+void PreservedQueue::release_one(const PreservedCopy& copy) {
+  if (!copy.spilled_at) {
     memory_bytes_ -= copy.range.length;
   } else if (--spilled_copies_ == 0) {
     spilled_bytes_ = 0;  // the file is filled from its start again
@@ -91,21 +104,17 @@ std::optional<PreservedCopy> PreservedQueue::next() {
 }
 
 Result<> PreservedQueue::read(const PreservedCopy& copy, ByteSpan buffer) {
-  Result<> outcome;
-  if (copy.data != nullptr) {
-    std::copy_n(copy.data.get(), copy.range.length, buffer.begin());
-  } else {
-    outcome = spill_file_->read(copy.spilled_at, buffer);
+  if (copy.spilled_at) {
+    return spill_file_->read(*copy.spilled_at, buffer);
   }
-  const MutexLock lock(mutex_);
-  release(copy);
-  return outcome;
+  std::copy_n(copy.data.get(), copy.range.length, buffer.begin());
+  return {};
 }
 
 void PreservedQueue::clear() {
   const MutexLock lock(mutex_);
   for (const PreservedCopy& copy : copies_) {
-    release(copy);
+    release_one(copy);
   }
   copies_.clear();
   lost_ = Epoch{};

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "common/file.h"
@@ -16,9 +17,9 @@ namespace ckpt {
 // Where the content of one copy is.
 struct PreservedCopy {
   Epoch epoch;
-  ByteRange range;                    // on the disk, in bytes
-  std::unique_ptr<std::byte[]> data;  // null: in the spill file
-  uint64_t spilled_at = 0;
+  ByteRange range;                     // on the disk, in bytes
+  std::optional<uint64_t> spilled_at;  // where in the spill file; nothing: in memory
+  std::unique_ptr<std::byte[]> data;
 };
 
 struct PreserveLimits {
@@ -45,9 +46,11 @@ class PreservedQueue {
   void lose(Epoch epoch);
   // Takes the oldest copy from the queue; nothing: it is empty.
   std::optional<PreservedCopy> next();
-  // The content of a copy that was taken, before clear(). Releases its place.
+  // The content of a copy that was taken and not released.
   Result<> read(const PreservedCopy& copy, ByteSpan buffer);
-  // Void: drops all copies and what was lost.
+  // Gives back the places of copies that were taken: every one, once, sent or not.
+  void release(std::span<const PreservedCopy> copies);
+  // Void: drops all copies that were not taken, and what was lost.
   void clear();
   [[nodiscard]] bool empty();
   // The newest epoch that a copy is missing of; 0: none.
@@ -57,8 +60,8 @@ class PreservedQueue {
  private:
   // Finds room for a copy; false: there is none.
   [[nodiscard]] bool make_room(PreservedCopy& copy);
-  [[nodiscard]] bool fill(const PreservedCopy& copy, File& image);
-  void release(const PreservedCopy& copy) CKPT_REQUIRES(mutex_);
+  [[nodiscard]] bool fill(PreservedCopy& copy, File& image);
+  void release_one(const PreservedCopy& copy) CKPT_REQUIRES(mutex_);
   Result<> open_spill_file() CKPT_REQUIRES(mutex_);
 
   Directory& directory_;

@@ -117,7 +117,7 @@ Result<> Rollback::finish() {
   // Recorded, then cleared: in the other order a crash would leave changed blocks without a bit.
   disk_.epochs.current().written.clear();
   disk_.epochs.current().unshipped.clear();
-  disk_.suspect.store(false);
+  disk_.trouble.rolled_back();
   return {};
 }
 

@@ -14,6 +14,8 @@ constexpr size_t kRegionsAhead = 64;
 // Shipping ahead may wait. It rests so many times as long as it works while clients write.
 constexpr int kRestWhenCrowded = 15;
 constexpr int kRestElse = 1;
+// What could not be read is not tried again at once.
+constexpr std::chrono::seconds kRestUnreadable{1};
 // One of zstd's fast levels: half the time of level 1.
 constexpr int kLevelWhenCrowded = -7;
 
@@ -23,6 +25,7 @@ void Shipper::start_session(const Sender& sender) {
   sender_ = sender;
   unconfirmed_.clear();
   sent_ = false;
+  unreadable_.reset();
   start_epoch();
 }
 
@@ -40,12 +43,10 @@ bool Shipper::is_due() {
     waiting_since_.reset();
     return !disk_.preserved.empty();
   }
-  if (!waiting_since_) {
-    waiting_since_ = disk_.clock.steady();
-  }
   const SteadyTime now = disk_.clock.steady();
+  waiting_since_ = waiting_since_.value_or(now);
   const bool enough = blocks >= disk_.batch_blocks || now - *waiting_since_ >= options_.batch_delay;
-  return enough && pace_.may_go_on(now, disk_.since_write());
+  return enough && now >= not_before_ && pace_.may_go_on(now, disk_.since_write());
 }
 
 bool Shipper::all_sent(const EpochObject& closed) {
@@ -66,7 +67,7 @@ Result<bool> Shipper::ship_ahead() {
   CKPT_ASSIGN(const bool shipped, ship_regions(epoch, worth_it(epoch)));
   if (shipped) {
     const SteadyTime end = disk_.clock.steady();
-    const int rest = is_crowded_ ? kRestWhenCrowded : kRestElse;
+    const int rest = disk_.crowded.load() ? kRestWhenCrowded : kRestElse;
     pace_.rest_for((end - begin) * rest, end);
   } else {
     waiting_since_ = disk_.clock.steady();
@@ -119,9 +120,16 @@ std::vector<uint64_t> Shipper::hottest(const ChangeMap& map) const {
   return regions;
 }
 
-// One batch of each epoch that there are copies of.
 Result<bool> Shipper::send_preserved() {
   const std::vector<PreservedCopy> copies = take_preserved();
+  const auto sent = send_epochs(copies);
+  disk_.preserved.release(copies);
+  CKPT_TRY(sent);
+  return !copies.empty();
+}
+
+// One batch of each epoch that there are copies of.
+Result<> Shipper::send_epochs(std::span<const PreservedCopy> copies) {
   for (auto from = copies.begin(); from != copies.end();) {
     const auto to = std::find_if(from, copies.end(), [from](const PreservedCopy& copy) {
       return copy.epoch != from->epoch;
@@ -129,7 +137,7 @@ Result<bool> Shipper::send_preserved() {
     CKPT_TRY(send_copies({from, to}));
     from = to;
   }
-  return !copies.empty();
+  return {};
 }
 
 // As many as fit a batch, ordered as batches need them. Of one block there is only one copy an
@@ -152,10 +160,14 @@ std::vector<PreservedCopy> Shipper::take_preserved() {
 Result<> Shipper::send_copies(std::span<const PreservedCopy> copies) {
   draft_.begin(++sequence_);
   for (const PreservedCopy& copy : copies) {
-    CKPT_TRY(disk_.preserved.read(copy, draft_.room(copy.range.length)));
-    draft_.add(copy.range.offset, copy.range.length);
+    const Transfer transfer{copy.range.offset, draft_.room(copy.range.length)};
+    if (disk_.preserved.read(copy, transfer.buffer)) {
+      draft_.add({&transfer, 1});
+    } else {
+      disk_.preserved.lose(copy.epoch);
+    }
   }
-  return send_draft(copies.front().epoch);
+  return draft_.empty() ? Result<>() : send_draft(copies.front().epoch);
 }
 
 Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions) {
@@ -163,55 +175,75 @@ Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_
   draft_.begin(++sequence_);
   for (const uint64_t region : regions) {
     const uint64_t before = draft_.blocks();
-    CKPT_ASSIGN(const bool more, read_region(epoch, region));
+    const bool more = read_region(epoch, region);
     epoch.unshipped.tidy(region);
     ahead_[region] += draft_.blocks() - before;
     if (!more) {
       break;
     }
   }
-  if (draft_.empty()) {
-    return false;
+  if (!draft_.empty()) {
+    CKPT_TRY(send_draft(number));
   }
-  CKPT_TRY(send_draft(number));
-  return true;
+  CKPT_TRY(take_unreadable());
+  return !draft_.empty();
 }
 
 // False: the draft is full.
-Result<bool> Shipper::read_region(EpochObject& epoch, uint64_t region) {
+bool Shipper::read_region(EpochObject& epoch, uint64_t region) {
   BlockRange rest = disk_.geometry.region_blocks(region);
   for (auto run = epoch.unshipped.next_run(rest); run; run = epoch.unshipped.next_run(rest)) {
     const uint64_t end = std::min(run->first + kChunkBlocks, rest.end);
-    CKPT_ASSIGN(const bool more, read_chunk(epoch, {run->first, end}));
+    read_chunk(epoch, {run->first, end});
     rest.first = end;
-    if (!more) {
+    if (draft_.data().size() >= draft_bytes_ || draft_.extents().size() >= kExtentsPerBatch) {
       return false;
     }
   }
   return true;
 }
 
-Result<bool> Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
+void Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
   const BlockLocks::Hold lock(disk_.locks, chunk);
   std::vector<BlockRange> runs;
   epoch.unshipped.take(chunk, runs);
-  CKPT_TRY(read_runs(runs));
-  return draft_.data().size() < draft_bytes_ && draft_.extents().size() < kExtentsPerBatch;
+  if (auto read = read_runs(runs); !read) {
+    put_back(epoch, runs, read.error());
+  }
 }
 
-Result<> Shipper::read_runs(const std::vector<BlockRange>& runs) {
-  std::vector<ByteRange> ranges;
+// Still under the block lock: nobody has seen the bits gone.
+void Shipper::put_back(EpochObject& epoch, std::span<const BlockRange> runs, const Error& error) {
+  for (const BlockRange& run : runs) {
+    epoch.unshipped.set(run);
+  }
+  if (!unreadable_) {
+    unreadable_ = error;
+    unreadable_->kind = ErrorKind::kUnreadable;
+  }
+}
+
+Result<> Shipper::take_unreadable() {
+  if (!unreadable_) {
+    return {};
+  }
+  const Error error = *std::exchange(unreadable_, std::nullopt);
+  disk_.trouble.unreadable(error);
+  not_before_ = disk_.clock.steady() + kRestUnreadable;
+  return Unexpected(error);
+}
+
+Result<> Shipper::read_runs(std::span<const BlockRange> runs) {
   std::vector<Transfer> transfers;
   const ByteSpan room = draft_.room(kLockedBytesMax);
   size_t at = 0;
   for (const BlockRange& run : runs) {
     const ByteRange range = bytes_of(run, disk_.geometry.size_bytes);
-    ranges.push_back(range);
     transfers.push_back({range.offset, room.subspan(at, range.length)});
     at += range.length;
   }
   CKPT_TRY(disk_.image.read_many(transfers));
-  draft_.add_many(ranges);
+  draft_.add(transfers);
   return {};
 }
 
@@ -223,7 +255,7 @@ Result<> Shipper::send_draft(Epoch epoch) {
                              .incarnation = sender_.incarnation};
   Compression compression = options_.compression;
   compression.level =
-      is_crowded_ ? std::min(compression.level, kLevelWhenCrowded) : compression.level;
+      disk_.crowded.load() ? std::min(compression.level, kLevelWhenCrowded) : compression.level;
   encode_batch_into(batch_, identity, draft_.extents(), draft_.data(), compression);
   CKPT_TRY(store_.receive(batch_));
   sent_ = true;

@@ -36,9 +36,10 @@ struct Sender {
 };
 
 // Step functions: one thread at a time. Preserved copies and blocks are sent in the order in which
-// they were read, so the store can apply by (epoch, sequence). Failure: an error of the store ends
-// the session; what was read is then unshipped again, because a new
-//          session makes everything that is changed unshipped.
+// they were read, so the store can apply by (epoch, sequence).
+// Failure: an error of the store ends the session; what was read is then unshipped again, because a
+// new session makes everything that is changed unshipped. kUnreadable does not: what could be read
+// was sent, the rest is unshipped again.
 class Shipper {
  public:
   Shipper(Disk& disk, StoreLink& store, ShipOptions options)
@@ -61,8 +62,6 @@ class Shipper {
   [[nodiscard]] bool is_due();
   // How long until is_due() is worth asking again; 0: it does not rest.
   [[nodiscard]] std::chrono::nanoseconds rest() const { return pace_.rest(disk_.clock.steady()); }
-  // Whether processors are short: then every cycle of shipping ahead is taken from the clients.
-  void set_crowded(bool crowded) { is_crowded_ = crowded; }
   // Whether every block of the closed epoch, read or preserved, has been sent. Only when it is
   // frozen.
   [[nodiscard]] bool all_sent(const EpochObject& closed);
@@ -83,11 +82,14 @@ class Shipper {
   };
   Result<bool> send_preserved();
   std::vector<PreservedCopy> take_preserved();
+  Result<> send_epochs(std::span<const PreservedCopy> copies);
   Result<> send_copies(std::span<const PreservedCopy> copies);
   Result<bool> ship_regions(EpochObject& epoch, const std::vector<uint64_t>& regions);
-  Result<bool> read_region(EpochObject& epoch, uint64_t region);
-  Result<bool> read_chunk(EpochObject& epoch, BlockRange chunk);
-  Result<> read_runs(const std::vector<BlockRange>& runs);
+  bool read_region(EpochObject& epoch, uint64_t region);
+  void read_chunk(EpochObject& epoch, BlockRange chunk);
+  Result<> read_runs(std::span<const BlockRange> runs);
+  void put_back(EpochObject& epoch, std::span<const BlockRange> runs, const Error& error);
+  [[nodiscard]] Result<> take_unreadable();
   Result<> send_draft(Epoch epoch);
   [[nodiscard]] std::vector<uint64_t> hottest(const ChangeMap& map) const;
   [[nodiscard]] std::vector<uint64_t> worth_it(EpochObject& epoch);
@@ -107,7 +109,8 @@ class Shipper {
   EncodedBatch batch_;                       // its memory is used again
   std::optional<SteadyTime> waiting_since_;  // when unshipped blocks were first seen
   Pace pace_{kLookAhead};                    // of shipping ahead
-  bool is_crowded_ = true;
+  std::optional<Error> unreadable_;          // the first read that failed for this draft
+  SteadyTime not_before_{};                  // shipping ahead, after such a failure
 };
 
 }  // namespace ckpt

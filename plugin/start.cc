@@ -130,7 +130,9 @@ Result<> Start::make_disk() {
   started_.disk = std::make_unique<Disk>(geometry_, at_.image, *started_.maps, *started_.regions,
                                          at_.state, at_.clock, options_.preserve);
   started_.disk->epochs.set_number(found_.highest.next());
-  started_.disk->suspect.store(found_.suspect);
+  if (found_.suspect) {
+    started_.disk->trouble.sync_failed("before this start");
+  }
   WrittenMaps* const maps = started_.maps.get();
   Disk* const disk = started_.disk.get();
   VolumeRecordFile* const record = started_.record.get();
@@ -229,7 +231,7 @@ Result<StartedVolume> start_volume(const Surroundings& surroundings, const Start
 
 Result<> stop_volume(const Surroundings& surroundings, StartedVolume& volume) {
   Disk& disk = *volume.disk;
-  if (disk.suspect.load()) {
+  if (disk.trouble.is_suspect()) {
     CKPT_TRY(volume.record->change([](VolumeRecord& record) { record.suspect = true; }));
   }
   CKPT_TRY(disk.sync_image());

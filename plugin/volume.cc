@@ -125,6 +125,9 @@ Result<> Volume::connect_store() {
 Result<> Volume::close() {
   const MutexLock work(work_mutex_);
   maker_.cancel("the server stops");
+  if (maker_.waits_for_sync()) {
+    sync_for_checkpoint();
+  }
   maker_.leave();
   return stop_volume(surroundings_, started_);
 }
@@ -227,14 +230,16 @@ bool Volume::ship_or_narrow() {
   }
   const bool due = shipper_.is_due();
   disk().wake_by_volume.store(due || shipper_.rest().count() <= 0);
-  if (disk().suspect.load() || !session_.is_open() || !due) {
+  if (disk().trouble.is_suspect() || !session_.is_open() || !due) {
     return false;
   }
   const PhaseScope phase(Phase::kShipping);
   auto shipped = shipper_.ship_ahead();
-  if (!shipped) {
+  if (!shipped && shipped.error().kind != ErrorKind::kUnreadable) {
     session_.lose(shipped.error());
     back_off();
+  }
+  if (!shipped) {
     return false;
   }
   disk().wake_by_volume.store(*shipped);
@@ -243,7 +248,7 @@ bool Volume::ship_or_narrow() {
 
 void Volume::wait_for_work() {
   std::chrono::nanoseconds time = options_.ship.batch_delay;
-  if (disk().epochs.closed() != nullptr && !maker_.waits_for_sync()) {
+  if (disk().epochs.closed() != nullptr && (!maker_.waits_for_sync() || maker_.is_asked())) {
     time = kPoll;
   } else if (const auto rest = shipper_.rest(); rest.count() > 0) {
     time = rest;
@@ -252,7 +257,7 @@ void Volume::wait_for_work() {
 }
 
 bool Volume::keep_step() {
-  if (disk().suspect.load() && !started_.record->get().suspect) {
+  if (disk().trouble.is_suspect() && !started_.record->get().suspect) {
     // A failure is known to the next change of the record: no checkpoint is made without one.
     (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
   }
@@ -272,11 +277,11 @@ bool Volume::keep_step() {
 bool Volume::may_sync(SteadyTime now) {
   if (!sync_delayed_) {
     sync_delayed_ = true;
-    if (crowded_.load() && sync_pace_.rest(now).count() == 0) {
+    if (disk().crowded.load() && sync_pace_.rest(now).count() == 0) {
       sync_pace_.rest_for(kSyncDelay, now);
     }
   }
-  const bool may = sync_hurried_.load() || sync_pace_.may_go_on(now, since_write());
+  const bool may = sync_waiters_.load() > 0 || sync_pace_.may_go_on(now, since_write());
   maker_.set_sync_rests(!may);
   return may;
 }
@@ -284,7 +289,8 @@ bool Volume::may_sync(SteadyTime now) {
 // False: no written map waits for it.
 bool Volume::sync_for_checkpoint() {
   const Epoch wanted = maker_.wants_sync();
-  if (wanted.value == 0 || disk().suspect.load() || CKPT_PLANTED(unmark_before_primary_sync)) {
+  if (wanted.value == 0 || disk().trouble.is_suspect() ||
+      CKPT_PLANTED(unmark_before_primary_sync)) {
     return false;
   }
   const SteadyTime begin = surroundings_.clock.steady();
@@ -326,8 +332,8 @@ VolumeStatus Volume::status() {
   status.connections = gate_.count();
   status.store = store_.status();
   status.problem = session_.problem();
-  if (disk().suspect.load()) {
-    status.problem = "a sync of the image failed: restart the server and roll back";
+  if (const std::string trouble = disk().trouble.text(); !trouble.empty()) {
+    status.problem = trouble;
   }
   if (status.problem.empty() && !started_.decision.reason.empty()) {
     status.problem = narrower_.is_active() ? started_.decision.reason : "";
@@ -481,13 +487,13 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
 // Until it is done, what was written before the last checkpoint counts as changed.
 void Volume::hurry_sync() {
   const SteadyTime deadline = surroundings_.clock.steady() + kHurryMax;
-  sync_hurried_.store(true);
+  ++sync_waiters_;
   Waker pause;
-  while (maker_.waits_for_sync() && !disk().suspect.load() && !stopping_.load() &&
-         surroundings_.clock.steady() < deadline) {
+  while (maker_.waits_for_sync() && !disk().trouble.is_suspect() && session_.is_open() &&
+         !stopping_.load() && surroundings_.clock.steady() < deadline) {
     pause.wait(kPoll);
   }
-  sync_hurried_.store(false);
+  --sync_waiters_;
 }
 
 Result<VerifyOutcome> Volume::verify(const Progress& progress) {

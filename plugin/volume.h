@@ -58,10 +58,7 @@ class Volume : public VolumeApi {
   bool ship_step();
   void wait_for_work();
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
-  void set_crowded(bool crowded) {
-    crowded_.store(crowded);
-    shipper_.set_crowded(crowded);
-  }
+  void set_crowded(bool crowded) { disk().crowded.store(crowded); }
   // How long ago a client's last write ended.
   [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
   // Ends wait_for_work().
@@ -131,8 +128,7 @@ class Volume : public VolumeApi {
   SteadyTime next_unmark_{};   // the keeper's own
   Pace sync_pace_{kSyncLook};  // also
   bool sync_delayed_ = false;  // also: the sync that is wanted was delayed already, if need be
-  std::atomic<bool> crowded_{false};
-  std::atomic<bool> sync_hurried_{false};  // somebody waits for the sync
+  std::atomic<uint32_t> sync_waiters_{0};  // who need the sync now
 };
 
 }  // namespace ckpt

@@ -24,8 +24,9 @@ namespace ckpt {
 // Failure:    errors are the caller's to latch. After a failed apply() the content of the batch's
 // ranges
 //             is undefined until it is applied again.
-// Durability: what was applied survives after sync(). A reservation may be lost with the process or
-//             with power; applying then fails with kNoSpace at worst, and can be repeated.
+// Durability: what was applied survives after sync(). A reservation may be lost with power;
+// applying
+//             then fails with kNoSpace at worst, and can be repeated.
 class BackupImage {
  public:
   // Makes it, all holes, or takes one that an earlier attempt left.
@@ -76,8 +77,8 @@ class BackupImage {
   // Held over allocating and punching, so that neither undoes the other; not over writes.
   Mutex mutex_;
   BlockSet allocated_ CKPT_GUARDED_BY(mutex_);  // known to have their space
-  BlockSet unwritten_
-      CKPT_GUARDED_BY(mutex_);               // those of them that were holes and still read as such
+  // Those of them that were holes and still read as such.
+  BlockSet unwritten_ CKPT_GUARDED_BY(mutex_);
   std::map<Epoch, Expected> expected_ CKPT_GUARDED_BY(mutex_);
 };
 

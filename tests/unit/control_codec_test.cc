@@ -157,10 +157,11 @@ TEST(ControlCodec, EveryKindOfErrorRoundTrips) {
 
 TEST(ControlCodec, ExitCodes) {
   const std::pair<ErrorKind, int> table[] = {
-      {ErrorKind::kIo, 1},      {ErrorKind::kNoSpace, 1},      {ErrorKind::kVoid, 1},
-      {ErrorKind::kCorrupt, 1}, {ErrorKind::kInvalid, 2},      {ErrorKind::kNotFound, 4},
-      {ErrorKind::kBusy, 5},    {ErrorKind::kTimeout, 7},      {ErrorKind::kMismatch, 8},
-      {ErrorKind::kHalfway, 9}, {ErrorKind::kUnreachable, 10}, {ErrorKind::kFenced, 11},
+      {ErrorKind::kIo, 1},         {ErrorKind::kNoSpace, 1},      {ErrorKind::kVoid, 1},
+      {ErrorKind::kCorrupt, 1},    {ErrorKind::kInvalid, 2},      {ErrorKind::kNotFound, 4},
+      {ErrorKind::kBusy, 5},       {ErrorKind::kTimeout, 7},      {ErrorKind::kMismatch, 8},
+      {ErrorKind::kHalfway, 9},    {ErrorKind::kUnreachable, 10}, {ErrorKind::kFenced, 11},
+      {ErrorKind::kUnreadable, 1},
   };
   for (const auto& [kind, code] : table) {
     EXPECT_EQ(exit_code_of(kind), code) << word_of(kind);

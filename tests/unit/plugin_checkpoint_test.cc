@@ -286,10 +286,67 @@ TEST_F(CheckpointTest, VoidWhenACopyIsLost) {
   EXPECT_TRUE(primary.store.content == primary.image_content());
 }
 
+// Each lost session leaves copies that were taken and not sent.
+TEST_F(CheckpointTest, CopiesThatCouldNotBeSentGiveBackTheirRoom) {
+  Primary primary({}, {.memory_bytes = 2 * kBlockBytes, .total_bytes = 4 * kBlockBytes});
+  ASSERT_DONE(primary.open_session());
+  ASSERT_DONE(primary.checkpoint());
+  for (int round = 0; round < 5; ++round) {
+    ASSERT_DONE(primary.write({1, 5}, 5));
+    Caller caller(primary);
+    primary.maker->step();
+    ASSERT_DONE(primary.write({1, 5}, 6));  // four copies, two of them spilled
+    EXPECT_EQ(primary.disk->preserved.lost(), Epoch{});
+    primary.store.fail_receive = kLinkBroke;
+    primary.run();
+    EXPECT_KIND(kVoid, caller.outcome());
+    primary.store.fail_receive.reset();
+    ASSERT_DONE(primary.open_session());
+  }
+  ASSERT_DONE(primary.checkpoint());
+  EXPECT_TRUE(primary.store.content == primary.image_content());
+}
+
+TEST_F(CheckpointTest, ABlockThatCannotBeReadVoidsItAndKeepsTheSession) {
+  start();
+  ASSERT_DONE(primary_.write({1, 40}, 5));
+  primary_.image->bad_block = 9;
+  const auto outcome = primary_.checkpoint();
+  EXPECT_KIND(kVoid, outcome);
+  EXPECT_NE(outcome.error().message().find("pread image"), std::string::npos);
+  EXPECT_NE(primary_.disk->trouble.text().find("pread image"), std::string::npos);
+  EXPECT_TRUE(primary_.session->is_open());
+  EXPECT_TRUE(primary_.is_changed(9));
+  // What could be read has reached the store, and is not sent again.
+  EXPECT_EQ(primary_.store.times_received(30), 1U);
+  EXPECT_EQ(primary_.store.times_received(9), 0U);
+  primary_.image->bad_block.reset();
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_EQ(primary_.store.times_received(30), 1U);
+  expect_store_has(primary_.image_content());
+  EXPECT_EQ(primary_.disk->trouble.text(), "");
+}
+
+TEST_F(CheckpointTest, WhatCannotBeReadAheadIsTriedAgainAfterAWhile) {
+  start();
+  ASSERT_DONE(primary_.write({1, 40}, 5));
+  primary_.clock.pass(std::chrono::seconds(1));
+  primary_.image->bad_block = 9;
+  EXPECT_FALSE(primary_.shipper->is_due());  // seen for the first time
+  primary_.clock.pass(milliseconds(100));
+  ASSERT_TRUE(primary_.shipper->is_due());
+  EXPECT_KIND(kUnreadable, primary_.shipper->ship_ahead());
+  EXPECT_EQ(primary_.store.times_received(30), 1U);
+  primary_.clock.pass(milliseconds(500));
+  EXPECT_FALSE(primary_.shipper->is_due());
+  primary_.clock.pass(milliseconds(500));
+  EXPECT_TRUE(primary_.shipper->is_due());
+}
+
 TEST_F(CheckpointTest, VoidWhenASyncOfTheImageFailed) {
   start();
   ASSERT_DONE(primary_.write(1, 5));
-  primary_.disk->suspect.store(true);
+  primary_.disk->trouble.sync_failed("EIO");
   EXPECT_KIND(kVoid, primary_.checkpoint());
   EXPECT_TRUE(primary_.is_changed(1));
   EXPECT_EQ(last_number(), 1U);

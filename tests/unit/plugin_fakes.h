@@ -91,6 +91,13 @@ class HookedFile : public File {
     return inner_->write(offset, buffer);
   }
   Result<> read_many(std::span<const Transfer> transfers) override {
+    const auto is_bad = [this](const Transfer& transfer) {
+      return bad_block && blocks_of(ByteRange{transfer.offset, transfer.buffer.size()})
+                              .overlaps({*bad_block, *bad_block + 1});
+    };
+    if (std::ranges::any_of(transfers, is_bad)) {
+      return fail(ErrorKind::kIo, "pread image", EIO);
+    }
     auto outcome = inner_->read_many(transfers);
     if (on_read_many) {
       on_read_many();
@@ -111,6 +118,7 @@ class HookedFile : public File {
   Result<FileStamp> stamp() override { return inner_->stamp(); }
 
   std::function<void()> on_read_many;  // called after each read, still under the block lock
+  std::optional<uint64_t> bad_block;   // reads of many that touch it fail
 
  private:
   std::unique_ptr<File> inner_;

@@ -69,11 +69,15 @@ TEST(Draft, BlocksOfZeroesBecomeExtentsWithoutDataAndTheRestMovesUp) {
     const Content block = block_of(value);
     content.insert(content.end(), block.begin(), block.end());
   }
-  std::ranges::copy(content, draft.room(content.size()).begin());
-  draft.add_many({{0, 3 * kBlockBytes}, {9 * kBlockBytes, kBlockBytes}});
+  const ByteSpan room = draft.room(content.size());
+  std::ranges::copy(content, room.begin());
+  const std::array<Transfer, 2> blocks{
+      {{0, room.first(3 * kBlockBytes)}, {9 * kBlockBytes, room.subspan(3 * kBlockBytes)}}};
+  draft.add(blocks);
   const Content tail = block_of(3, 512);
-  std::ranges::copy(tail, draft.room(512).begin());
-  draft.add(20 * kBlockBytes, 512);
+  const Transfer last{20 * kBlockBytes, draft.room(512)};
+  std::ranges::copy(tail, last.buffer.begin());
+  draft.add({&last, 1});
   EXPECT_EQ(draft.sequence(), 7U);
   EXPECT_EQ(draft.blocks(), 5U);
   EXPECT_EQ(draft.extents(), (std::vector<Extent>{{0, kBlockBytes},

@@ -32,6 +32,7 @@ class PreservedTest : public testing::Test {
     EXPECT_EQ(copy->range.offset, value * kBlockBytes);
     Content content(copy->range.length);
     ASSERT_DONE(queue_.read(*copy, content));
+    queue_.release({&*copy, 1});
     EXPECT_TRUE(content == block_of(value)) << value;
   }
   void expect_none() {

@@ -183,7 +183,7 @@ TEST_F(NarrowerTest, AFailedSyncClearsNothing) {
   primary_.machine.fail_operation(1, EIO);
   EXPECT_FALSE(narrow());
   EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
-  EXPECT_TRUE(primary_.disk->suspect.load());
+  EXPECT_TRUE(primary_.disk->trouble.is_suspect());
 }
 
 TEST_F(NarrowerTest, ABlockThatIsWrittenMeanwhileStaysChanged) {
