@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/change_map.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -13,6 +15,8 @@ namespace {
 
 constexpr uint64_t kRegionsMax = 65536;
 constexpr uint64_t kRegionBytesMin = uint64_t{4} << 20U;
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kShedBytesMin = uint64_t{1} << 20U;  // of a disk of 32 GiB
 
 static_assert(sizeof(std::atomic<uint64_t>) == sizeof(uint64_t));
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -192,6 +196,17 @@ void ChangeMap::clear() {
     runs.clear();
     take(geometry_.region_blocks(*region), runs);
     tidy(*region);
+  }
+}
+
+void ChangeMap::shed_memory() {
+  CKPT_CHECK(count() == 0);
+  const auto begin = reinterpret_cast<uintptr_t>(words_);
+  const uintptr_t first = (begin + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uintptr_t end = (begin + geometry_.map_bytes()) / kPageBytes * kPageBytes;
+  if (end > first && end - first >= kShedBytesMin) {
+    // Zeroes either way, so a failure changes nothing: madvise(2), MADV_DONTNEED.
+    (void)madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
   }
 }
 

@@ -67,6 +67,9 @@ class ChangeMap {
   // Adds all bits of another map of the same geometry.
   void add_all(const ChangeMap& other);
   void clear();
+  // Of an empty map that nobody changes: private memory goes back to the system, shared memory
+  // stays allocated and is mapped again when it is touched. Little memory is kept.
+  void shed_memory();
   // Counts the bits that an earlier process left in these bytes of the memory.
   void count_bits(ByteRange bytes);
   // Calls visit with every run, ascending; runs end at regions.

@@ -254,6 +254,7 @@ CheckpointInfo CheckpointMaker::describe() {
 // The checkpoint exists: tells the caller, then records it.
 void CheckpointMaker::exists() {
   stage_ = Stage::kExists;
+  disk_.epochs.shed_closed();
   CheckpointOutcome outcome;
   outcome.checkpoint = making_;
   outcome.stall = std::chrono::nanoseconds(disk_.stall_epoch_ns.load());

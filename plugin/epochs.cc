@@ -117,6 +117,9 @@ void Epochs::merge_closed() {
   retire_closed();
 }
 
+// A writer that overwrites its blocks may look at the map meanwhile, and finds no bit to take.
+void Epochs::shed_closed() { closed()->unshipped.shed_memory(); }
+
 void Epochs::drop_closed() {
   CKPT_CHECK(closed_.load() != nullptr);
   retire_closed();
@@ -131,7 +134,9 @@ void Epochs::retire_closed() {
     }
   }
   epoch->written.clear();
+  epoch->written.shed_memory();
   epoch->unshipped.clear();
+  epoch->unshipped.shed_memory();
 }
 
 }  // namespace ckpt

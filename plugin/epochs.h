@@ -71,6 +71,8 @@ class Epochs {
   void cut();
   // Void: ORs the closed object's maps into the current one's. Its writers must have left.
   void merge_closed();
+  // All of the closed epoch was sent: gives back the memory of its unshipped map.
+  void shed_closed();
   // Its checkpoint exists and the primary was synced: drops the closed written map.
   void drop_closed();
 

@@ -30,7 +30,9 @@ void Shipper::start_session(const Sender& sender) {
 }
 
 void Shipper::start_epoch() {
-  ahead_.clear();
+  ahead_.assign(disk_.geometry.regions(), 0);
+  hot_.clear();
+  hot_at_ = 0;
   waiting_since_.reset();
   for (uint64_t region = 0; region < disk_.geometry.regions(); ++region) {
     disk_.heat[region].store(0, std::memory_order_relaxed);
@@ -57,7 +59,7 @@ bool Shipper::all_sent(const EpochObject& closed) {
 
 Result<bool> Shipper::ship_some(EpochObject& epoch) {
   CKPT_ASSIGN(const bool preserved, send_preserved());
-  return preserved ? Result<bool>(true) : ship_regions(epoch, hottest(epoch.unshipped));
+  return preserved ? Result<bool>(true) : ship_regions(epoch, hottest(epoch));
 }
 
 Result<bool> Shipper::ship_ahead() {
@@ -95,26 +97,46 @@ std::vector<uint64_t> Shipper::worth_it(EpochObject& epoch) {
 }
 
 bool Shipper::is_worth_it(const EpochObject& epoch, uint64_t region) const {
-  if (epoch.unshipped.region_empty(region)) {
-    return false;
+  return !epoch.unshipped.region_empty(region) && ahead_[region] < epoch.written.count_in(region);
+}
+
+// Looks at all regions, which takes long on a large disk: once an epoch, if no late writer adds
+// more.
+void Shipper::order_by_heat(const EpochObject& epoch) {
+  hot_.clear();
+  hot_at_ = 0;
+  hot_epoch_ = Epoch{epoch.number.load()};
+  for (auto region = epoch.unshipped.next_region(0); region;
+       region = epoch.unshipped.next_region(*region + 1)) {
+    hot_.push_back(static_cast<uint32_t>(*region));
   }
-  const auto ahead = ahead_.find(region);
-  return ahead == ahead_.end() || ahead->second < epoch.written.count_in(region);
+  // Heat changes meanwhile: a sort needs one that does not.
+  std::vector<uint16_t> heat(disk_.geometry.regions());
+  for (const uint32_t region : hot_) {
+    heat[region] = disk_.heat[region].load(std::memory_order_relaxed);
+  }
+  std::ranges::sort(hot_, [&heat](uint32_t a, uint32_t b) {
+    return std::pair(heat[b], a) < std::pair(heat[a], b);
+  });
 }
 
 // The regions written most often, as many as fill a batch, ascending as a batch must be.
-std::vector<uint64_t> Shipper::hottest(const ChangeMap& map) const {
-  std::vector<std::pair<uint16_t, uint64_t>> hot;
-  for (auto region = map.next_region(0); region; region = map.next_region(*region + 1)) {
-    hot.emplace_back(disk_.heat[*region].load(std::memory_order_relaxed), *region);
+std::vector<uint64_t> Shipper::hottest(const EpochObject& epoch) {
+  const auto skip_empty = [&] {
+    while (hot_at_ < hot_.size() && epoch.unshipped.region_empty(hot_[hot_at_])) {
+      ++hot_at_;
+    }
+  };
+  skip_empty();
+  if (hot_epoch_.value != epoch.number.load() || hot_at_ == hot_.size()) {
+    order_by_heat(epoch);
+    skip_empty();
   }
-  std::stable_sort(hot.begin(), hot.end(),
-                   [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<uint64_t> regions;
   uint64_t bytes = 0;
-  for (size_t i = 0; i < hot.size() && bytes < draft_bytes_; ++i) {
-    bytes += map.count_in(hot[i].second) * kBlockBytes;
-    regions.push_back(hot[i].second);
+  for (size_t i = hot_at_; i < hot_.size() && bytes < draft_bytes_; ++i) {
+    bytes += epoch.unshipped.count_in(hot_[i]) * kBlockBytes;
+    regions.push_back(hot_[i]);
   }
   std::sort(regions.begin(), regions.end());
   return regions;
@@ -177,7 +199,7 @@ Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_
     const uint64_t before = draft_.blocks();
     const bool more = read_region(epoch, region);
     epoch.unshipped.tidy(region);
-    ahead_[region] += draft_.blocks() - before;
+    ahead_[region] += static_cast<uint32_t>(draft_.blocks() - before);
     if (!more) {
       break;
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <vector>
 
 #include "common/store_link.h"
 #include "plugin/disk.h"
@@ -91,7 +92,8 @@ class Shipper {
   void put_back(EpochObject& epoch, std::span<const BlockRange> runs, const Error& error);
   [[nodiscard]] Result<> take_unreadable();
   Result<> send_draft(Epoch epoch);
-  [[nodiscard]] std::vector<uint64_t> hottest(const ChangeMap& map) const;
+  void order_by_heat(const EpochObject& epoch);
+  [[nodiscard]] std::vector<uint64_t> hottest(const EpochObject& epoch);
   [[nodiscard]] std::vector<uint64_t> worth_it(EpochObject& epoch);
   [[nodiscard]] bool is_worth_it(const EpochObject& epoch, uint64_t region) const;
 
@@ -103,8 +105,11 @@ class Shipper {
   uint64_t sequence_ = 0;
   bool sent_ = false;  // anything in this session
   std::map<Epoch, Sent> unconfirmed_;
-  std::map<uint64_t, uint64_t> ahead_;  // region: blocks sent ahead in this epoch
+  std::vector<uint32_t> ahead_;  // a region each: blocks sent ahead in this epoch
   uint64_t region_cursor_ = 0;
+  std::vector<uint32_t> hot_;  // regions of the closed epoch, hottest first, from hot_at_ on
+  size_t hot_at_ = 0;
+  Epoch hot_epoch_;
   Draft draft_;
   EncodedBatch batch_;                       // its memory is used again
   std::optional<SteadyTime> waiting_since_;  // when unshipped blocks were first seen

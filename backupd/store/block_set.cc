@@ -15,11 +15,126 @@ uint64_t mask(uint64_t first, uint64_t end) {
 
 }  // namespace
 
+void BlockSet::Chunk::add(BlockRange blocks) {
+  if (bits_ != nullptr) {
+    change_bits(blocks, true);
+    gather_if_even();
+  } else {
+    add_run(blocks);
+    spread_if_many();
+  }
+}
+
+void BlockSet::Chunk::remove(BlockRange blocks) {
+  if (bits_ != nullptr) {
+    change_bits(blocks, false);
+    gather_if_even();
+  } else {
+    remove_run(blocks);
+    spread_if_many();
+  }
+}
+
+// Joins all runs that it touches.
+void BlockSet::Chunk::add_run(BlockRange blocks) {
+  const auto from = std::ranges::lower_bound(runs_, blocks.first, {}, &Run::end);
+  const auto to = std::ranges::upper_bound(from, runs_.end(), blocks.end, {}, &Run::first);
+  Run run{static_cast<uint16_t>(blocks.first), static_cast<uint16_t>(blocks.end)};
+  if (from == to) {
+    runs_.insert(from, run);
+    return;
+  }
+  run.first = std::min(run.first, from->first);
+  run.end = std::max(run.end, std::prev(to)->end);
+  *from = run;
+  runs_.erase(std::next(from), to);
+}
+
+// What is left of the first and the last run that it touches.
+void BlockSet::Chunk::remove_run(BlockRange blocks) {
+  const auto from = std::ranges::upper_bound(runs_, blocks.first, {}, &Run::end);
+  const auto to = std::ranges::lower_bound(from, runs_.end(), blocks.end, {}, &Run::first);
+  if (from == to) {
+    return;
+  }
+  const Run before{from->first, static_cast<uint16_t>(blocks.first)};
+  const Run after{static_cast<uint16_t>(blocks.end), std::prev(to)->end};
+  auto place = runs_.erase(from, to);
+  if (after.first < after.end) {
+    place = runs_.insert(place, after);
+  }
+  if (before.first < before.end) {
+    runs_.insert(place, before);
+  }
+}
+
+void BlockSet::Chunk::spread_if_many() {
+  if (runs_.size() <= kRunsMax) {
+    return;
+  }
+  bits_ = std::make_unique<Bits>();
+  for (const Run& run : runs_) {
+    change_bits({run.first, run.end}, true);
+  }
+  runs_ = {};
+}
+
+void BlockSet::Chunk::change_bits(BlockRange blocks, bool present) {
+  for (uint64_t block = blocks.first; block < blocks.end;) {
+    const uint64_t bit = block % kWordBits;
+    const uint64_t count = std::min(kWordBits - bit, blocks.end - block);
+    uint64_t& word = (*bits_)[block / kWordBits];
+    word = present ? word | mask(bit, bit + count) : word & ~mask(bit, bit + count);
+    block += count;
+  }
+}
+
+// All or none of them set: a run, or nothing.
+void BlockSet::Chunk::gather_if_even() {
+  const uint64_t first = bits_->front();
+  if ((first != 0 && first != ~uint64_t{0}) ||
+      !std::ranges::all_of(*bits_, [first](uint64_t word) { return word == first; })) {
+    return;
+  }
+  bits_.reset();
+  if (first != 0) {
+    runs_.push_back({0, kChunkBlocks});
+  }
+}
+
+uint64_t BlockSet::Chunk::run_end(uint64_t block, bool present) const {
+  if (bits_ != nullptr) {
+    return run_end_of_bits(block, present);
+  }
+  const auto run = std::ranges::upper_bound(runs_, block, {}, &Run::end);
+  const bool is_in = run != runs_.end() && run->first <= block;
+  if (is_in != present) {
+    return block;
+  }
+  if (is_in) {
+    return run->end;
+  }
+  return run == runs_.end() ? kChunkBlocks : run->first;
+}
+
+uint64_t BlockSet::Chunk::run_end_of_bits(uint64_t block, bool present) const {
+  while (block < kChunkBlocks) {
+    const uint64_t word = (*bits_)[block / kWordBits];
+    const uint64_t bit = block % kWordBits;
+    const uint64_t others = (present ? ~word : word) & mask(bit, kWordBits);
+    if (others != 0) {
+      return block - bit + static_cast<uint64_t>(std::countr_zero(others));
+    }
+    block += kWordBits - bit;
+  }
+  return kChunkBlocks;
+}
+
 void BlockSet::add(BlockRange blocks) {
   for (uint64_t block = blocks.first; block < blocks.end;) {
-    const uint64_t chunk = block / kChunkBlocks;
-    const uint64_t end = std::min(blocks.end, (chunk + 1) * kChunkBlocks);
-    change(chunk, {block, end}, true);
+    const uint64_t begin = block / kChunkBlocks * kChunkBlocks;
+    const uint64_t end = std::min(blocks.end, begin + kChunkBlocks);
+    chunks_[block / kChunkBlocks].add({block - begin, end - begin});
     block = end;
   }
 }
@@ -29,79 +144,34 @@ void BlockSet::remove(BlockRange blocks) {
     return;
   }
   // Only chunks that exist: the range may be a whole disk.
-  auto next = chunks_.lower_bound(blocks.first / kChunkBlocks);
-  while (next != chunks_.end() && next->first * kChunkBlocks < blocks.end) {
-    const uint64_t chunk = next->first;
-    ++next;
-    change(chunk,
-           {std::max(blocks.first, chunk * kChunkBlocks),
-            std::min(blocks.end, (chunk + 1) * kChunkBlocks)},
-           false);
+  auto entry = chunks_.lower_bound(blocks.first / kChunkBlocks);
+  while (entry != chunks_.end() && entry->first * kChunkBlocks < blocks.end) {
+    const uint64_t begin = entry->first * kChunkBlocks;
+    const uint64_t first = std::max(blocks.first, begin) - begin;
+    entry->second.remove({first, std::min(blocks.end - begin, kChunkBlocks)});
+    entry = entry->second.empty() ? chunks_.erase(entry) : std::next(entry);
   }
 }
 
-void BlockSet::change(uint64_t chunk, BlockRange blocks, bool present) {
-  if (blocks.count() == kChunkBlocks) {
-    if (present) {
-      chunks_[chunk] = nullptr;
-    } else {
-      chunks_.erase(chunk);
-    }
-    return;
-  }
-  const auto [entry, is_new] = chunks_.try_emplace(chunk);
-  if (!is_new && entry->second == nullptr && present) {
-    return;
-  }
-  if (entry->second == nullptr) {
-    entry->second = std::make_unique<Bits>();
-    entry->second->fill(is_new ? 0 : ~uint64_t{0});
-  }
-  Bits& bits = *entry->second;
-  for (uint64_t block = blocks.first; block < blocks.end;) {
-    const uint64_t bit = block % kWordBits;
-    const uint64_t count = std::min(kWordBits - bit, blocks.end - block);
-    uint64_t& word = bits[block % kChunkBlocks / kWordBits];
-    word = present ? word | mask(bit, bit + count) : word & ~mask(bit, bit + count);
-    block += count;
-  }
-  if (std::ranges::all_of(bits, [](uint64_t word) { return word == ~uint64_t{0}; })) {
-    entry->second = nullptr;
-  } else if (std::ranges::all_of(bits, [](uint64_t word) { return word == 0; })) {
-    chunks_.erase(entry);
-  }
-}
-
+// The first block at or after block, but before end, whose membership is not present; else end.
 uint64_t BlockSet::run_end(uint64_t block, uint64_t end, bool present) const {
   auto chunk = chunks_.lower_bound(block / kChunkBlocks);
   while (block < end) {
-    const bool is_absent = chunk == chunks_.end() || chunk->first != block / kChunkBlocks;
-    if (is_absent) {
+    const uint64_t begin = block / kChunkBlocks * kChunkBlocks;
+    if (chunk == chunks_.end() || chunk->first * kChunkBlocks != begin) {
       if (present) {
         return block;
       }
       block = chunk == chunks_.end() ? end : chunk->first * kChunkBlocks;
       continue;
     }
-    if (chunk->second == nullptr) {
-      if (!present) {
-        return block;
-      }
-      block = (chunk->first + 1) * kChunkBlocks;
-    } else {
-      const uint64_t word = (*chunk->second)[block % kChunkBlocks / kWordBits];
-      const uint64_t bit = block % kWordBits;
-      const uint64_t others = (present ? ~word : word) & mask(bit, kWordBits);
-      if (others != 0) {
-        return std::min(end, block - bit + static_cast<uint64_t>(std::countr_zero(others)));
-      }
-      block += kWordBits - bit;
+    block = begin + chunk->second.run_end(block - begin, present);
+    if (block < begin + kChunkBlocks) {
+      break;
     }
-    if (block % kChunkBlocks == 0) {
-      ++chunk;
-    }
+    ++chunk;
   }
-  return end;
+  return std::min(block, end);
 }
 
 std::optional<BlockRange> BlockSet::find(BlockRange within, bool present) const {

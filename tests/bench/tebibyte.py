@@ -2,6 +2,7 @@
 """A disk of 1 TiB: how soon it serves, and how much memory it takes with 1 GiB changed."""
 
 import threading
+import time
 from dataclasses import replace
 
 from load import Job, run_fio
@@ -79,6 +80,15 @@ def memory_row(name, memory, changed):
                MEMORY_BAR if changed >= GIB else None, "<=", note=parts, parts=memory)
 
 
+def until_unchanged(server, seconds=60):
+    """Waits for the image's sync after a checkpoint: until then its blocks count as changed."""
+    deadline = time.monotonic() + seconds
+    while server.ask("status")["changed_bytes"]:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the image was not synced after the checkpoint")
+        time.sleep(0.1)
+
+
 def memory(place, pattern, job):
     """Changes the disk, takes a checkpoint, changes it again; then starts with those changes."""
     size = f"{job.bytes // MIB} MiB"
@@ -94,6 +104,7 @@ def memory(place, pattern, job):
     rows.append(memory_row(f"{pattern}: their checkpoint", watch.most, job.bytes))
     rows.append(Row(SECTION, f"1 TiB, {pattern}: {size} changed, confirm",
                     spread([outcome["confirm_ms"] / 1000]), "s"))
+    until_unchanged(server)
     with Watch(server) as watch:
         run_fio(server, replace(job, seed=2))
         server.settle()

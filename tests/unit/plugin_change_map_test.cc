@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A map of blocks against a set of them, and how a disk is divided into regions.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <random>
 #include <set>
 #include <thread>
@@ -192,6 +194,32 @@ TEST(ChangeMap, ClearLeavesNothing) {
   model.blocks.clear();
   model.expect_equal();
   EXPECT_EQ(model.map.next_region(0), std::nullopt);
+}
+
+// How many pages of it are in memory, the ends left out.
+size_t resident_pages(ByteSpan memory) {
+  constexpr uintptr_t kPage = 4096;
+  const auto begin = reinterpret_cast<uintptr_t>(memory.data());
+  const uintptr_t first = begin / kPage * kPage + kPage;
+  std::vector<unsigned char> pages((begin + memory.size() - first) / kPage);
+  EXPECT_EQ(mincore(reinterpret_cast<void*>(first), pages.size() * kPage, pages.data()), 0);
+  return static_cast<size_t>(std::ranges::count_if(pages, [](auto page) { return page & 1U; }));
+}
+
+TEST(ChangeMap, AnEmptyMapOfALargeDiskShedsItsMemory) {
+  const Geometry large = Geometry::of_disk(uint64_t{64} << 30U);
+  MapMemory memory(large.map_bytes());
+  ChangeMap map(large, memory.bytes());
+  for (uint64_t block = 0; block < large.blocks(); block += 8192) {
+    map.set({block, block + 1});
+  }
+  EXPECT_GT(resident_pages(memory.bytes()), 500U);
+  map.clear();
+  map.shed_memory();
+  EXPECT_EQ(resident_pages(memory.bytes()), 0U);
+  map.set({12345, 12346});
+  EXPECT_EQ(map.next_run({0, large.blocks()}), (BlockRange{12345, 12346}));
+  EXPECT_EQ(map.count(), 1U);
 }
 
 TEST(ChangeMap, BitsThatAnEarlierProcessLeftCountOnceCounted) {
