@@ -40,6 +40,8 @@ def parse():
                         help="the build folder [build]")
     parser.add_argument("--io", default="auto", help="I/O engines, with commas [auto]")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas [all]")
+    parser.add_argument("--jobs", default="", metavar="TEXT",
+                        help="throughput: only jobs whose name contains it [all]")
     parser.add_argument("--rounds", type=int, help="runs of each kind [5; quick: 3]")
     parser.add_argument("--seconds", type=int, help="length of a run [5; quick: 2]")
     parser.add_argument("--image", choices=("preallocated", "written"), default="preallocated",
@@ -92,24 +94,30 @@ def say(text):
     print(f"[{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}] {text}", file=sys.stderr)
 
 
-def run_on(folder, options):
-    """All sections on one file system."""
-    rows = []
+def run_on(folder, name, options, keep):
+    """All sections on one file system; keep() is called with all results so far, now and then."""
+    result = {"fs": name, "rows": []}
     with Place(folder, options.build) as place:
-        for name in options.only.split(","):
-            rows += SECTIONS[name].measure(place, options, say)
+        for section in options.only.split(","):
+            for rows in SECTIONS[section].measure(place, options, say):
+                result["rows"] += rows
+                keep(result)
             place.clear()
-    return {"fs": file_system(folder), "rows": rows}
+    return result
 
 
-def run_all(options):
+def run_all(options, keep):
     """All file systems in turn."""
-    results = [run_on(folder, options) for folder in options.fs]
+    results = []
+    for folder in options.fs:
+        results.append(run_on(folder, file_system(folder), options,
+                              lambda part: keep([*results, part])))
     for kind in options.loop:
         size = (8 if options.quick else 16) * GIB
         with fresh_file_system(kind, options.below, size) as folder:
-            results.append(run_on(str(folder), options))
-            results[-1]["fs"] += f" (fresh, loop device on {file_system(options.below)})"
+            name = f"{file_system(folder)} (fresh, loop device on {file_system(options.below)})"
+            results.append(run_on(str(folder), name, options,
+                                  lambda part: keep([*results, part])))
     return results
 
 
@@ -155,10 +163,14 @@ def main():
     if not (options.build / "plugin/nbdkit-ckpt-plugin.so").exists():
         sys.exit(f"run.sh: no plugin in {options.build}; build it first, or name --build DIR")
     facts = machine(options)
-    results = run_all(options)
-    facts["load_after"] = os.getloadavg()[0]
-    if options.out:
-        save(options.out, facts, results, options)
+
+    def keep(results):
+        facts["load_after"] = os.getloadavg()[0]
+        if options.out:
+            save(options.out, facts, results, options)
+
+    results = run_all(options, keep)
+    keep(results)
     show(facts, results, options)
 
 

@@ -45,15 +45,13 @@ def rollback_row(server, pattern, size, rounds):
 
 
 def measure(place, options, say):
-    """The rows of both, on one server with a disk that has content."""
-    rows = []
+    """Yields the rows of both, on one server with a disk that has content."""
     rounds = min(options.rounds, 5)
     server = place.serve("ckpt", place.image(GIB, "written"))
     for pattern in PATTERNS:
         for size in SIZES[:4] if options.quick else SIZES:
-            rows.append(confirm_row(server, pattern, size, rounds))
+            yield [confirm_row(server, pattern, size, rounds)]
         size = SIZES[2] if options.quick else GIB
-        rows.append(rollback_row(server, pattern, size, rounds))
+        yield [rollback_row(server, pattern, size, rounds)]
         say(f"confirm and rollback: {pattern}")
     server.stop()
-    return rows

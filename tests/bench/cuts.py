@@ -130,11 +130,8 @@ def file_row(place, size, count):
 
 
 def measure(place, options, say):
-    """The rows for 16 MiB and 1 GiB."""
-    rows = []
+    """Yields the rows for 16 MiB and for 1 GiB."""
     count = 5 if options.quick else 20
     for size in (16 * MIB, GIB):
-        rows += cut_rows(place, size, count)
-        rows.append(file_row(place, size, count))
+        yield [*cut_rows(place, size, count), file_row(place, size, count)]
         say(f"cuts: {size // MIB} MiB")
-    return rows

@@ -40,14 +40,13 @@ class Watch:
 
 
 def measure(place, options, say):
-    """The rows of starts and of memory."""
-    rows = starts(place, options.rounds)
+    """Yields the rows of starts and of memory."""
+    yield starts(place, options.rounds)
     say("1 TiB: starts")
     changed = 64 * MIB if options.quick else GIB
     for pattern, job in PATTERNS.items():
-        rows += memory(place, pattern, replace(job, bytes=changed))
+        yield memory(place, pattern, replace(job, bytes=changed))
         say(f"1 TiB: memory, {pattern}")
-    return rows
 
 
 def start_row(name, seconds):

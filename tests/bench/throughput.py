@@ -60,10 +60,9 @@ class Contender:
 
 
 def measure(place, options, say):
-    """The rows of all jobs. The rounds of a job run every contender once, the order turns around
-    from round to round."""
-    rows = []
-    for job in [*JOBS, FIRST_PASS]:
+    """Yields the rows of each job. The rounds of a job run every contender once, the order turns
+    around from round to round."""
+    for job in (job for job in [*JOBS, FIRST_PASS] if options.jobs in job.name):
         contenders = [Contender("file")]
         for io in options.io:
             contenders.append(Contender("ckpt", io))
@@ -72,8 +71,7 @@ def measure(place, options, say):
             for contender in contenders[::-1] if number % 2 else contenders:
                 contender.run(place, job, options.seconds, options.image)
             say(f"{job.name}: round {number + 1} of {options.rounds}")
-        rows += [compare(job, contenders[0], ours) for ours in contenders[1:]]
-    return rows
+        yield [compare(job, contenders[0], ours) for ours in contenders[1:]]
 
 
 def compare(job, theirs, ours):
