@@ -336,6 +336,11 @@ void CheckpointMaker::doubt(const Error& reason) {
   }
 }
 
+std::chrono::nanoseconds CheckpointMaker::since_cut() const {
+  return stage_ == Stage::kShipping ? disk_.clock.steady() - cut_steady_
+                                    : std::chrono::nanoseconds(0);
+}
+
 Epoch CheckpointMaker::wants_sync() const {
   const uint64_t wanted = sync_wanted_.load();
   return Epoch{wanted > sync_done_.load() ? wanted : 0};

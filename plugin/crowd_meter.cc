@@ -13,6 +13,8 @@ namespace ckpt {
 namespace {
 
 constexpr std::chrono::milliseconds kRestMax{50};
+// A single step may be lucky, though processors are short.
+constexpr uint64_t kLatelyNs = 100'000'000;
 
 }  // namespace
 
@@ -30,15 +32,21 @@ void CrowdMeter::look() {
   if (!read(ran_ns, waited_ns)) {
     return;
   }
-  ran_lately_ns_ = ran_ns - ran_ns_;
-  const uint64_t waited = waited_ns - waited_ns_;
-  crowded_ = waited * 10 > ran_lately_ns_ + waited;
+  ran_last_ns_ = ran_ns - ran_ns_;
+  const uint64_t waited_last_ns = waited_ns - waited_ns_;
+  if (wanted_lately_ns_ > kLatelyNs) {
+    wanted_lately_ns_ /= 2;
+    waited_lately_ns_ /= 2;
+  }
+  wanted_lately_ns_ += ran_last_ns_ + waited_last_ns;
+  waited_lately_ns_ += waited_last_ns;
+  crowded_ = waited_lately_ns_ * 10 > wanted_lately_ns_;
   ran_ns_ = ran_ns;
   waited_ns_ = waited_ns;
 }
 
 std::chrono::nanoseconds CrowdMeter::rest(int multiple) const {
-  const std::chrono::nanoseconds rest = std::chrono::nanoseconds(ran_lately_ns_) * multiple;
+  const std::chrono::nanoseconds rest = std::chrono::nanoseconds(ran_last_ns_) * multiple;
   return crowded_ ? std::min<std::chrono::nanoseconds>(rest, kRestMax)
                   : std::chrono::nanoseconds(0);
 }

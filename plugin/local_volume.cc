@@ -22,10 +22,8 @@ constexpr std::chrono::seconds kLockPatience{10};
 constexpr std::chrono::milliseconds kLockLook{50};
 constexpr std::chrono::milliseconds kKeeperSleep{5};
 constexpr std::chrono::seconds kApplierSleep{1};
-// Where processors are short, clients come first: these pumps rest so many times as long as they
-// work. For the shipper somebody waits; for the applier nobody does until the store has too much to
-// apply, and then the shipper helps.
-constexpr int kShipperRest = 2;
+// Where processors are short, clients come first, and the applier rests so many times as long as it
+// works. Nobody waits for it until the store has too much to apply, and then the shipper helps.
 constexpr int kApplierRest = 7;
 // A pass ends with a sync of the back-up image, which clients feel most: then it rests so many
 // times as long as that took, at most so long.
@@ -260,7 +258,7 @@ void LocalVolume::ship() {
     }
     crowd.look();
     volume_->set_crowded(crowd.is_crowded());
-    std::this_thread::sleep_for(crowd.rest(kShipperRest));
+    std::this_thread::sleep_for(crowd.rest(shipper_rest(volume_->since_cut())));
   }
 }
 

@@ -59,6 +59,8 @@ class Volume : public VolumeApi {
   void wait_for_work();
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
   void set_crowded(bool crowded) { disk().crowded.store(crowded); }
+  // How long ago the epoch was cut whose checkpoint is being shipped; 0: none is. By the pump.
+  [[nodiscard]] std::chrono::nanoseconds since_cut() const { return maker_.since_cut(); }
   // How long ago a client's last write ended.
   [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
   // Ends wait_for_work().

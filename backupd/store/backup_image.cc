@@ -68,23 +68,57 @@ Result<> BackupImage::learn_allocated() {
 
 Result<> BackupImage::reserve(const BatchHeader& header, const std::vector<Extent>& extents) {
   const MutexLock lock(mutex_);
+  // First: what is expected is not given back.
+  note(header, extents);
   for (const Extent& extent : extents) {
     if (extent.kind == ExtentKind::kData) {
       CKPT_TRY(reserve_blocks(blocks_of(extent)));
     }
   }
-  note(header, extents);
   return {};
+}
+
+void BackupImage::set_ample(bool is_ample) {
+  const MutexLock lock(mutex_);
+  is_ample_ = is_ample;
 }
 
 Result<> BackupImage::reserve_blocks(BlockRange blocks) {
   while (const auto run = allocated_.find(blocks, false)) {
-    CKPT_TRY(file_->allocate(bytes_of(*run, size_bytes_)));
-    allocated_.add(*run);
-    unwritten_.add(*run);
+    auto allocated = allocate(with_ahead(*run));
+    if (!allocated && allocated.error().kind == ErrorKind::kNoSpace && is_ample_) {
+      is_ample_ = false;
+      CKPT_TRY(punch_unwanted());
+      allocated = allocate(*run);
+    }
+    CKPT_TRY(allocated);
     blocks.first = run->end;
   }
   return {};
+}
+
+// These blocks and, where many around them are taken, what is left between those.
+BlockRange BackupImage::with_ahead(BlockRange blocks) const {
+  constexpr uint64_t kBlocks = kAheadBytes / kBlockBytes;
+  const uint64_t first = blocks.first / kBlocks * kBlocks;
+  const BlockRange around{first, std::min(first + kBlocks, block_count(size_bytes_))};
+  const bool is_inside = blocks.end <= around.end;
+  const bool is_dense = is_inside && allocated_.count(around) * kAheadShare >= kBlocks;
+  return is_ample_ && is_dense ? around : blocks;
+}
+
+// Noted first: of one that fails, part may be taken.
+Result<> BackupImage::allocate(BlockRange blocks) {
+  BlockRange rest = blocks;
+  while (const auto gap = allocated_.find(rest, false)) {
+    unwritten_.add(*gap);
+    rest.first = gap->end;
+  }
+  const auto allocated = file_->allocate(bytes_of(blocks, size_bytes_));
+  if (allocated) {
+    allocated_.add(blocks);
+  }
+  return allocated;
 }
 
 void BackupImage::expect(const Batch& batch) {
@@ -113,14 +147,27 @@ void BackupImage::drop(Epoch epoch) {
 
 Result<> BackupImage::give_back() {
   const MutexLock lock(mutex_);
+  return punch_unwanted();
+}
+
+// Also what was taken ahead in an earlier life, which nobody remembers.
+Result<> BackupImage::punch_unwanted() {
   BlockRange rest{0, block_count(size_bytes_)};
   while (const auto run = unwritten_.find(rest, true)) {
     bool is_expected = false;
     const BlockRange part = run_at(*run, Epoch{}, is_expected);
     if (!is_expected) {
-      CKPT_TRY(file_->zero(bytes_of(part, size_bytes_), true));
       unwritten_.remove(part);
       allocated_.remove(part);
+    }
+    rest.first = part.end;
+  }
+  rest.first = 0;
+  while (const auto hole = allocated_.find(rest, false)) {
+    bool is_expected = false;
+    const BlockRange part = run_at(*hole, Epoch{}, is_expected);
+    if (!is_expected) {
+      CKPT_TRY(file_->zero(bytes_of(part, size_bytes_), true));
     }
     rest.first = part.end;
   }

@@ -12,11 +12,17 @@
 
 namespace ckpt {
 
+// Space is taken ahead by so much, where an eighth of it is taken already.
+inline constexpr uint64_t kAheadBytes = uint64_t{1} << 20U;
+inline constexpr uint64_t kAheadShare = 8;
+
 // A raw, sparse file. Space is reserved when a batch arrives, so that applying it later does not
 // run out; and a zero extent that is applied does not give back space that a later batch has
 // reserved. Which blocks have their space is kept in memory, so a fully allocated image costs no
-// system calls. Every run is allocated in place, though that is slow for scattered blocks of a new
-// image: a file system may find no space for a block only when it is synced, and that is final.
+// system calls. Every block is allocated in place, though that is slow where they are scattered: a
+// file system may find no space for a block only when it is synced, and that is final. So while
+// space is ample it is taken ahead; what was taken ahead still reads as a hole, and is given back
+// when space runs out.
 //
 // Threads:    reserve, drop and give_back by the session; apply and applied by the applier,
 // meanwhile;
@@ -34,14 +40,17 @@ class BackupImage {
   // Syncs it and finds out what has its space. kCorrupt if it is missing or not of that size.
   static Result<std::unique_ptr<BackupImage>> open(Directory& directory, uint64_t size_bytes);
 
-  // Notes what a batch will do, and reserves space for its data. kNoSpace.
+  // Whether the file system could hold all of the disk besides what it holds now.
+  void set_ample(bool is_ample) CKPT_EXCLUDES(mutex_);
+  // Notes what a batch will do, and reserves space for its data. kNoSpace; the epoch must be
+  // dropped then.
   Result<> reserve(const BatchHeader& header, const std::vector<Extent>& extents)
       CKPT_EXCLUDES(mutex_);
   // Notes what a confirmed batch will do, whose space was reserved in an earlier life.
   void expect(const Batch& batch) CKPT_EXCLUDES(mutex_);
   // The batches of an epoch will not be applied.
   void drop(Epoch epoch) CKPT_EXCLUDES(mutex_);
-  // Punches out what was reserved and is neither written nor expected to be.
+  // Punches out all that is neither written nor expected to be: what was reserved, and taken ahead.
   Result<> give_back() CKPT_EXCLUDES(mutex_);
 
   // Writes data, punches zeroes.
@@ -64,6 +73,9 @@ class BackupImage {
       : file_(std::move(file)), size_bytes_(size_bytes) {}
   Result<> learn_allocated() CKPT_EXCLUDES(mutex_);
   Result<> reserve_blocks(BlockRange blocks) CKPT_REQUIRES(mutex_);
+  [[nodiscard]] BlockRange with_ahead(BlockRange blocks) const CKPT_REQUIRES(mutex_);
+  Result<> allocate(BlockRange blocks) CKPT_REQUIRES(mutex_);
+  Result<> punch_unwanted() CKPT_REQUIRES(mutex_);
   void note(const BatchHeader& header, const std::vector<Extent>& extents) CKPT_REQUIRES(mutex_);
   // The first run of blocks that are, or are not, expected to be written by this epoch or a later
   // one.
@@ -76,6 +88,7 @@ class BackupImage {
   const uint64_t size_bytes_;
   // Held over allocating and punching, so that neither undoes the other; not over writes.
   Mutex mutex_;
+  bool is_ample_ CKPT_GUARDED_BY(mutex_) = false;
   BlockSet allocated_ CKPT_GUARDED_BY(mutex_);  // known to have their space
   // Those of them that were holes and still read as such.
   BlockSet unwritten_ CKPT_GUARDED_BY(mutex_);

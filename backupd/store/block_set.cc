@@ -182,4 +182,13 @@ std::optional<BlockRange> BlockSet::find(BlockRange within, bool present) const 
   return BlockRange{first, run_end(first, within.end, present)};
 }
 
+uint64_t BlockSet::count(BlockRange within) const {
+  uint64_t count = 0;
+  while (const auto run = find(within, true)) {
+    count += run->count();
+    within.first = run->end;
+  }
+  return count;
+}
+
 }  // namespace ckpt

@@ -27,6 +27,8 @@ class BlockSet {
   // The first run of blocks within a range that are (present) or are not in the set; cut off at the
   // range's end. Nothing: there is no such block.
   [[nodiscard]] std::optional<BlockRange> find(BlockRange within, bool present) const;
+  // How many blocks within a range are in the set.
+  [[nodiscard]] uint64_t count(BlockRange within) const;
 
  private:
   static constexpr uint64_t kChunkBlocks = 16384;

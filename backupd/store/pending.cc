@@ -23,9 +23,10 @@ Result<JournalFile*> Pending::file_for(const JournalHeader& header) {
 Result<> Pending::receive(const EncodedBatch& batch) {
   const BatchHeader& header = batch.header;
   CKPT_ASSIGN(const auto extents, decode_extents(header, batch.payload, size_bytes_));
-  CKPT_TRY(image_.reserve(header, extents));
+  // The file first: drop() forgets the epochs that have one.
   CKPT_ASSIGN(JournalFile* const file,
               file_for({header.volume, header.timeline, header.epoch, header.incarnation}));
+  CKPT_TRY(image_.reserve(header, extents));
   return file->append(batch);
 }
 

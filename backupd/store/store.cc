@@ -29,6 +29,8 @@ Result<StoreGreeting> Store::begin_session() {
   over_.reset();
   CKPT_TRY(drop_pending());
   CKPT_TRY(make_reserve());
+  const auto free_bytes = directory_->free_bytes();
+  image_->set_ample(free_bytes && *free_bytes >= options_.size_bytes);
   session_ = Session::kGreeted;
   const StoreRecord record = volume_->record();
   return StoreGreeting{record.last, record.incarnation};

@@ -72,8 +72,12 @@ TEST_F(CheckpointTest, WritesAfterTheCutAreNotInIt) {
   Caller caller(primary_);
   cut(caller);
   const Content at_cut = primary_.image_content();
+  EXPECT_EQ(primary_.maker->since_cut(), milliseconds(0));
+  primary_.clock.pass(milliseconds(7));
+  EXPECT_EQ(primary_.maker->since_cut(), milliseconds(7));
   ASSERT_DONE(primary_.write({2, 6}, 6));
   primary_.run();
+  EXPECT_EQ(primary_.maker->since_cut(), milliseconds(0));
   ASSERT_DONE(caller.outcome());
   expect_store_has(at_cut);
   EXPECT_EQ(primary_.disk->preserved.blocks_total(), 2U);

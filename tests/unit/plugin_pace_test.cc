@@ -36,6 +36,14 @@ TEST(Pace, GoesOnWhenClientsAreQuiet) {
   EXPECT_TRUE(pace.may_go_on(clock.steady(), milliseconds(2)));
 }
 
+TEST(Pace, AShipperThatIsLateRestsLess) {
+  EXPECT_EQ(shipper_rest(milliseconds(0)), 3);
+  EXPECT_EQ(shipper_rest(milliseconds(4999)), 3);
+  EXPECT_EQ(shipper_rest(milliseconds(5000)), 1);
+  EXPECT_EQ(shipper_rest(milliseconds(15000)), 0);
+  EXPECT_EQ(shipper_rest(std::chrono::hours(1)), 0);
+}
+
 // More threads than processors, none of which waits: each must wait for a processor.
 TEST(CrowdMeter, NoticesThatProcessorsAreShort) {
   std::atomic<bool> over{false};

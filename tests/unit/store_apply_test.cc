@@ -68,6 +68,79 @@ TEST(StoreApply, RandomHistoriesAreExact) {
   }
 }
 
+// Scattered blocks of a disk of 4 MiB, shipped one by one.
+class AheadTest : public testing::Test {
+ protected:
+  static constexpr uint64_t kDiskBytes = uint64_t{4} << 20U;
+
+  void start() {
+    disk_.set_watcher([this](const MemoryOperation& operation) {
+      if (operation.act == "allocate" && operation.path.ends_with("backup.img")) {
+        allocated_.push_back(operation.range);
+      }
+    });
+    ASSERT_DONE(peer_.open());
+    ASSERT_DONE(peer_.begin());
+  }
+  // Every fourth block of a mebibyte, from one on.
+  void ship(uint64_t mebibyte, uint64_t from, uint64_t count) {
+    for (uint64_t i = from; i < from + count; ++i) {
+      ASSERT_DONE(peer_.ship(1, {data(mebibyte * 256 + i * 4, 1, kDiskBytes)}));
+    }
+  }
+
+  MemoryDisk disk_;
+  StorePeer peer_{disk_, kDiskBytes};
+  std::vector<ByteRange> allocated_;
+};
+
+TEST_F(AheadTest, SpaceIsTakenAheadWhereAnEighthIsTaken) {
+  start();
+  ship(1, 0, 32);
+  EXPECT_EQ(allocated_.size(), 32U);
+  ship(1, 32, 32);
+  ASSERT_EQ(allocated_.size(), 33U);
+  EXPECT_EQ(allocated_.back(), (ByteRange{uint64_t{1} << 20U, uint64_t{1} << 20U}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  peer_.expect_exact();
+  ASSERT_DONE(peer_.open());
+  peer_.expect_exact();
+}
+
+TEST_F(AheadTest, NotWhereSpaceIsNotAmple) {
+  disk_.set_capacity(3U << 20U);
+  start();
+  ship(1, 0, 64);
+  EXPECT_EQ(allocated_.size(), 64U);
+}
+
+TEST_F(AheadTest, WhatWasTakenAheadIsGivenBackWhenSpaceRunsOut) {
+  start();
+  ship(1, 0, 33);
+  disk_.set_capacity(disk_.used_bytes() + kBlockBytes);
+  ship(2, 0, 40);  // more than there is, without what was taken ahead
+  ASSERT_DONE(peer_.checkpoint(1));
+  peer_.expect_exact();
+  ASSERT_DONE(peer_.open());
+  peer_.expect_exact();
+}
+
+TEST_F(AheadTest, AnEarlierLifesIsGivenBackToo) {
+  start();
+  ship(1, 0, 32);
+  ASSERT_DONE(peer_.checkpoint(1));
+  peer_.expect_exact();  // applied
+  const uint64_t before = disk_.used_bytes();
+  ASSERT_DONE(peer_.ship(2, {data(256 + 32 * 4, 1, kDiskBytes)}));
+  ASSERT_DONE(peer_.checkpoint(2));
+  peer_.expect_exact();
+  EXPECT_GT(disk_.used_bytes(), before + (uint64_t{1} << 19U));
+  ASSERT_DONE(peer_.open());
+  ASSERT_DONE(peer_.store().free_reserve());
+  EXPECT_LE(disk_.used_bytes(), before + kBlockBytes);
+  peer_.expect_exact();
+}
+
 TEST(StoreApply, HolesStayHoles) {
   MemoryDisk disk;
   StorePeer peer(disk);
@@ -122,9 +195,8 @@ TEST(StoreApply, OrderOfWritesAndSyncs) {
       "sync journal/00000000000000000001", "sync directory journal", "write volume", "sync volume",
       "write volume", "sync volume",
       // Here it is answered.
-      "write backup.img", "sync backup.img", "write volume", "sync volume",
-      "write volume", "sync volume", "remove journal/00000000000000000001",
-      "sync directory journal"};
+      "write backup.img", "sync backup.img", "write volume", "sync volume", "write volume",
+      "sync volume", "remove journal/00000000000000000001", "sync directory journal"};
   EXPECT_EQ(acts_of_a_checkpoint(), expected);
 }
 

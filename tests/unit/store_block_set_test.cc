@@ -44,6 +44,9 @@ TEST(BlockSet, AgreesWithASetOfNumbers) {
       ASSERT_EQ(set.find(within, present), find_in(model, within, present)) << "step " << i;
     }
     ASSERT_EQ(set.empty(), model.empty());
+    const auto counted = std::distance(model.lower_bound(within.first),
+                                       model.lower_bound(std::max(within.first, within.end)));
+    ASSERT_EQ(set.count(within), static_cast<uint64_t>(counted)) << "step " << i;
   }
 }
 
