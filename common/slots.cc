@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/slots.h"
 
+#include <algorithm>
+
 #include "common/checksum.h"
 
 namespace ckpt {
@@ -13,7 +15,7 @@ constexpr uint64_t kCopies = 2;
 constexpr size_t kHeaderBytes = 64;
 static_assert(kHeaderBytes + kSlotPayloadBytesMax <= kSlotBytes);
 
-enum class Condition { kEmpty, kValid, kDamaged };
+enum class Condition { kEmpty, kValid, kDamaged, kNewer };
 
 struct Slot {
   Condition condition = Condition::kDamaged;
@@ -48,8 +50,13 @@ Slot decode_slot(ConstByteSpan bytes, uint64_t parity) {
   }
   const ConstByteSpan header = bytes.first(kHeaderBytes);
   Decoder decoder(header);
-  const bool known = decoder.get<uint32_t>() == kMagic && decoder.get<uint16_t>() == kVersion &&
-                     decoder.get<uint16_t>() == 0;
+  const bool ours = decoder.get<uint32_t>() == kMagic;
+  const auto version = decoder.get<uint16_t>();
+  const bool known = ours && version == kVersion && decoder.get<uint16_t>() == 0;
+  if (ours && version > kVersion) {
+    slot.condition = Condition::kNewer;
+    return slot;
+  }
   slot.generation = decoder.get<uint64_t>();
   const auto length = decoder.get<uint32_t>();
   decoder.get_zeroes(4);
@@ -69,13 +76,18 @@ Slot decode_slot(ConstByteSpan bytes, uint64_t parity) {
   return slot;
 }
 
+// A crash leaves at most one such copy of a generation. One that looks newer may be a flipped bit.
+bool is_useless(const Slot& slot) {
+  return slot.condition == Condition::kDamaged || slot.condition == Condition::kNewer;
+}
+
 // The newest generation among slots, or a null pointer if they say that none is to be trusted.
 const Slot* newest(const std::vector<Slot>& slots) {
   const Slot* best = nullptr;
   for (uint64_t parity = 0; parity < 2; ++parity) {
     const Slot& first = slots[parity * kCopies];
     const Slot& second = slots[parity * kCopies + 1];
-    if (first.condition == Condition::kDamaged && second.condition == Condition::kDamaged) {
+    if (is_useless(first) && is_useless(second)) {
       return nullptr;
     }
     for (const Slot* slot : {&first, &second}) {
@@ -127,6 +139,10 @@ Result<> Slots::load() {
     slots.push_back(decode_slot(bytes, i / kCopies));
   }
   const Slot* slot = newest(slots);
+  const auto is_newer = [](const Slot& one) { return one.condition == Condition::kNewer; };
+  if (slot == nullptr && std::ranges::count_if(slots, is_newer) >= static_cast<int>(kCopies)) {
+    return fail(ErrorKind::kInvalid, name_ + ": written by a newer version of ckpt");
+  }
   if (slot == nullptr) {
     return fail(ErrorKind::kCorrupt, name_ + ": both copies of a generation are damaged");
   }

@@ -13,6 +13,7 @@
 
 #include "plugin/control_socket.h"
 #include "plugin/crowd_meter.h"
+#include "plugin/own_export.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -144,6 +145,12 @@ Result<> LocalVolume::check_format() {
 }
 
 Result<> LocalVolume::open_state() {
+  CKPT_ASSIGN(const uint64_t size_bytes, image_->size());
+  const OwnExport own_export(size_bytes);
+  CKPT_TRY(own_export.refuse(state_path_));
+  if (!options_.store_path.empty()) {
+    CKPT_TRY(own_export.refuse(options_.store_path));
+  }
   auto state = PosixDirectory::open(state_path_, true, ring_);
   if (!state) {
     return within("state directory", state.error());

@@ -36,8 +36,8 @@ class Pace {
 // shipped would make every checkpoint longer than the one before, and in the end none would be in
 // time.
 constexpr int shipper_rest(std::chrono::nanoseconds since_cut) {
-  constexpr std::chrono::seconds kNoHurry{5};
-  constexpr std::chrono::seconds kHurry{15};
+  constexpr std::chrono::seconds kNoHurry{10};
+  constexpr std::chrono::seconds kHurry{30};
   return since_cut < kNoHurry ? 3 : since_cut < kHurry ? 1 : 0;
 }
 

@@ -12,7 +12,7 @@ constexpr size_t kExtentsPerBatch = kBatchExtentsMax / 2;
 // Looked up at once when shipping ahead: more than a batch holds if they are full.
 constexpr size_t kRegionsAhead = 64;
 // Shipping ahead may wait. It rests so many times as long as it works while clients write.
-constexpr int kRestWhenCrowded = 15;
+constexpr int kRestWhenCrowded = 30;
 constexpr int kRestElse = 1;
 // What could not be read is not tried again at once.
 constexpr std::chrono::seconds kRestUnreadable{1};

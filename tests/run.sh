@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
 #
-#   tests/run.sh           all tiers: unit, simulator, both compilers, host, guest, quickstart
+#   tests/run.sh           all tiers: unit, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
 #   tests/run.sh --soak    all, with more seeds and kills
 set -euo pipefail
@@ -167,6 +167,36 @@ clang_build() {
     ninja -C "$build-clang"
 }
 
+# The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
+sanitizer_build() {
+  configure "$build-asan" -Db_sanitize=address,undefined -Dbuildtype=debug -Doptimization=1 \
+    -Db_lundef=false &&
+    ninja -C "$build-asan" plugin/nbdkit-ckpt-plugin.so tests/unit/unit_common \
+      tests/unit/unit_store tests/unit/unit_plugin tests/unit/unit_control tests/unit/unit_tool &&
+    mkdir -p "$build-asan/served" &&
+    ln -sfn "$build-asan/plugin" "$build-asan/served/plugin" &&
+    ln -sfn "$build/tools" "$build-asan/served/tools" &&
+    ln -sfn "$build/tests" "$build-asan/served/tests"
+}
+
+sanitized() { # command...
+  CKPT_BUILD="$build-asan/served" \
+    CKPT_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
+    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"
+}
+
+sanitizer_tests() {
+  run "build with ASan and UBSan" sanitizer_build
+  local test
+  for test in unit_common unit_store unit_plugin unit_control unit_tool; do
+    UBSAN_OPTIONS=halt_on_error=1 run_counted "sanitized $test" "$build-asan/tests/unit/$test"
+  done
+  for test in test_basics test_rollback test_faults; do
+    run_counted "sanitized $test" sanitized /usr/bin/python3 "$top/tests/integration/$test.py"
+  done
+}
+
 host_tests() {
   local kills=100
   if [ "$tier" = soak ]; then kills=300; fi
@@ -190,6 +220,7 @@ run_tiers() {
   if [ "$tier" = quick ]; then return; fi
   run "build with clang" clang_build
   host_tests
+  sanitizer_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage

@@ -77,6 +77,15 @@ more_work() {
 
 same_image() { cmp -s "$image" "$at_checkpoint"; }
 
+# The state of another disk of the same size, on the mounted export.
+refuses_own_export() {
+    truncate -s 256M /run/scratch/other.img
+    nbdkit -f -U /run/other.sock "$build/plugin/nbdkit-ckpt-plugin.so" /run/scratch/other.img \
+        "state=$mnt/state" >/run/other.log 2>&1 && return 1
+    sed 's/^/# /' /run/other.log
+    [[ ! -e $mnt/state ]] && grep -q "nbd0, a network block device" /run/other.log
+}
+
 # Takes a checkpoint that is known byte by byte: a copy of the image made before it that still
 # equals the image after it. The file system is mounted and may write in between: then once more.
 checkpoint_with_copy() {
@@ -96,6 +105,7 @@ attach
 # No lazy initialisation: it would write to the disk at times of its own.
 mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$disk"
 mount_disk
+check "a state directory on such an export is refused" refuses_own_export
 copy_files
 checkpoint_with_copy
 checkpoint=$(result_field checkpoint)

@@ -158,6 +158,18 @@ TEST_F(SlotsTest, BothCopiesOfAGenerationDamagedIsRefused) {
   EXPECT_EQ(found(), "newest");
 }
 
+TEST_F(SlotsTest, ANewerVersionIsRefusedAsSuch) {
+  create("older");
+  ASSERT_TRUE(write("newest"));
+  for (const uint64_t copy : std::initializer_list<uint64_t>{0, 1}) {
+    flip(copy * kSlotBytes + 4, 1);  // version 3 instead of 1, in generation 2
+  }
+  const auto slots = Slots::open(*disk_.root(), kName);
+  ASSERT_FALSE(slots);
+  EXPECT_EQ(slots.error().kind, ErrorKind::kInvalid);
+  EXPECT_NE(slots.error().message().find("newer version"), std::string::npos);
+}
+
 TEST_F(SlotsTest, AnotherSizeIsRefused) {
   create("x");
   for (const uint64_t size_bytes : {uint64_t{0}, 4 * kSlotBytes - 1, 4 * kSlotBytes + 1}) {

@@ -38,9 +38,9 @@ TEST(Pace, GoesOnWhenClientsAreQuiet) {
 
 TEST(Pace, AShipperThatIsLateRestsLess) {
   EXPECT_EQ(shipper_rest(milliseconds(0)), 3);
-  EXPECT_EQ(shipper_rest(milliseconds(4999)), 3);
-  EXPECT_EQ(shipper_rest(milliseconds(5000)), 1);
-  EXPECT_EQ(shipper_rest(milliseconds(15000)), 0);
+  EXPECT_EQ(shipper_rest(milliseconds(9999)), 3);
+  EXPECT_EQ(shipper_rest(milliseconds(10000)), 1);
+  EXPECT_EQ(shipper_rest(milliseconds(30000)), 0);
   EXPECT_EQ(shipper_rest(std::chrono::hours(1)), 0);
 }
 
