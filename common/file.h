@@ -60,6 +60,9 @@ class File {
   virtual Result<> allocate(ByteRange range) = 0;
   // The range reads as zeroes afterwards. With punch its space is given back where that can be.
   virtual Result<> zero(ByteRange range, bool punch) = 0;
+  // The range is a hole or reads as zeroes: gives its space back where that can be (fallocate(2)
+  // with PUNCH_HOLE), else does nothing.
+  virtual Result<> give_back(ByteRange range) = 0;
   virtual Result<> resize(uint64_t size_bytes) = 0;
   virtual Result<uint64_t> size() = 0;
   // The first extent at or after offset that may hold data, cut off at the file's end (SEEK_DATA,

@@ -116,6 +116,11 @@ Result<> PosixFile::zero(ByteRange range, bool punch) {
   return number == 0 ? Result<>() : Result<>(failed(number, "fallocate"));
 }
 
+Result<> PosixFile::give_back(ByteRange range) {
+  const int number = fallocate_whole(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, range);
+  return number == 0 || unsupported(number) ? Result<>() : Result<>(failed(number, "fallocate"));
+}
+
 Result<> PosixFile::write_zeroes(ByteRange range) {
   static const std::array<std::byte, 65536> zeroes{};
   for (uint64_t done = 0; done < range.length;) {

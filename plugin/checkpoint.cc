@@ -12,8 +12,9 @@ constexpr std::chrono::milliseconds kFrozenWait{20};
 
 Error voided(uint64_t number, const Error& reason) {
   Error error = reason;
-  // Out of space is told apart from the rest by its kind; both mean that nothing changed.
-  error.kind = reason.kind == ErrorKind::kNoSpace ? ErrorKind::kNoSpace : ErrorKind::kVoid;
+  // These are told apart from the rest by their kind; all mean that nothing changed.
+  const bool is_told = reason.kind == ErrorKind::kNoSpace || reason.kind == ErrorKind::kUnreadable;
+  error.kind = is_told ? reason.kind : ErrorKind::kVoid;
   error.context = "checkpoint " + std::to_string(number) + " is void: " + reason.context;
   return error;
 }
@@ -334,11 +335,6 @@ void CheckpointMaker::doubt(const Error& reason) {
                                          std::to_string(making_.id.number.value) +
                                          ", which may exist: " + reason.message()));
   }
-}
-
-std::chrono::nanoseconds CheckpointMaker::since_cut() const {
-  return stage_ == Stage::kShipping ? disk_.clock.steady() - cut_steady_
-                                    : std::chrono::nanoseconds(0);
 }
 
 Epoch CheckpointMaker::wants_sync() const {

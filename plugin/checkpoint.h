@@ -47,8 +47,6 @@ class CheckpointMaker {
   [[nodiscard]] bool is_asked();
   // The last checkpoint exists, and only its written map is still there.
   [[nodiscard]] bool waits_for_sync() const { return stage_.load() == Stage::kExists; }
-  // How long ago the epoch was cut whose checkpoint is being shipped; 0: none is. By the pump.
-  [[nodiscard]] std::chrono::nanoseconds since_cut() const;
   // The epoch whose written map waits for a sync of the image that begins now or later; 0: none.
   [[nodiscard]] Epoch wants_sync() const;
   // Such a sync, begun after wants_sync() said n, has succeeded.

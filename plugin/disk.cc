@@ -29,6 +29,7 @@ void ImageTrouble::rolled_back() {
   const MutexLock lock(mutex_);
   suspect_.store(false);
   sync_.clear();
+  read_.clear();
 }
 
 void ImageTrouble::unreadable(const Error& error) {

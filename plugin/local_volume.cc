@@ -26,6 +26,8 @@ constexpr std::chrono::seconds kApplierSleep{1};
 // Where processors are short, clients come first, and the applier rests so many times as long as it
 // works. Nobody waits for it until the store has too much to apply, and then the shipper helps.
 constexpr int kApplierRest = 7;
+// Comparing with the store makes less count as changed; nobody waits for that either.
+constexpr int kNarrowerRest = 3;
 // A pass ends with a sync of the back-up image, which clients feel most: then it rests so many
 // times as long as that took, at most so long.
 constexpr int kPassRest = 20;
@@ -146,11 +148,7 @@ Result<> LocalVolume::check_format() {
 
 Result<> LocalVolume::open_state() {
   CKPT_ASSIGN(const uint64_t size_bytes, image_->size());
-  const OwnExport own_export(size_bytes);
-  CKPT_TRY(own_export.refuse(state_path_));
-  if (!options_.store_path.empty()) {
-    CKPT_TRY(own_export.refuse(options_.store_path));
-  }
+  CKPT_TRY(OwnExport(size_bytes).refuse(state_path_));
   auto state = PosixDirectory::open(state_path_, true, ring_);
   if (!state) {
     return within("state directory", state.error());
@@ -207,6 +205,7 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
                     ", not in " + wanted + "; move the state directory away to begin anew");
   }
   const std::string path = record.store_path.empty() ? state_path_ + "/store" : record.store_path;
+  CKPT_TRY(OwnExport(record.size_bytes).refuse(path));
   auto directory = PosixDirectory::open(path, true, ring_);
   if (!directory) {
     return within("back-up", directory.error());
@@ -265,7 +264,11 @@ void LocalVolume::ship() {
     }
     crowd.look();
     volume_->set_crowded(crowd.is_crowded());
-    std::this_thread::sleep_for(crowd.rest(shipper_rest(volume_->since_cut())));
+    // A checkpoint never rests: the longer it took, the more blocks would be overwritten, and have
+    // to be preserved, before they are shipped.
+    if (volume_->is_narrowing()) {
+      std::this_thread::sleep_for(crowd.rest(kNarrowerRest));
+    }
   }
 }
 

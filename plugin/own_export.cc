@@ -33,9 +33,12 @@ bool is_on_fuse(const std::string& path) {
 
 Result<> OwnExport::refuse(const std::string& path) const {
   struct stat status {};
-  const std::string parent = fs::path(path).parent_path();
-  if (stat(path.c_str(), &status) != 0 && stat(parent.c_str(), &status) != 0) {
-    return {};
+  fs::path there = fs::path(path).lexically_normal();
+  while (stat(there.c_str(), &status) != 0) {
+    if (!there.has_relative_path()) {
+      return {};
+    }
+    there = there.parent_path();
   }
   const std::string name = find(status.st_dev);
   return name.empty()

@@ -13,7 +13,8 @@ namespace ckpt {
 
 // Looks through partitions, device mapper and loop devices down to NBD devices and files served by
 // FUSE (nbdfuse). One that has just the size of the disk is taken for an export of it: nothing in
-// sysfs(5) tells whose server is behind it.
+// sysfs(5) tells whose server is behind it. Not seen below file systems without a block device of
+// their own (btrfs, overlayfs).
 //
 // Threads: any.
 class OwnExport {

@@ -31,14 +31,4 @@ class Pace {
   SteadyTime rest_until_{};
 };
 
-// How many times as long as it works the shipper rests where processors are short, by the time
-// since the cut. The longer the checkpoint takes the less: else clients that write faster than is
-// shipped would make every checkpoint longer than the one before, and in the end none would be in
-// time.
-constexpr int shipper_rest(std::chrono::nanoseconds since_cut) {
-  constexpr std::chrono::seconds kNoHurry{10};
-  constexpr std::chrono::seconds kHurry{30};
-  return since_cut < kNoHurry ? 3 : since_cut < kHurry ? 1 : 0;
-}
-
 }  // namespace ckpt

@@ -51,6 +51,11 @@ bool Shipper::is_due() {
   return enough && now >= not_before_ && pace_.may_go_on(now, disk_.since_write());
 }
 
+std::chrono::nanoseconds Shipper::rest() const {
+  const SteadyTime now = disk_.clock.steady();
+  return std::max<std::chrono::nanoseconds>(pace_.rest(now), not_before_ - now);
+}
+
 bool Shipper::all_sent(const EpochObject& closed) {
   // In this order: a writer counts itself in, takes the bit, hands over its copy, counts itself
   // out.
@@ -231,6 +236,10 @@ void Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
   epoch.unshipped.take(chunk, runs);
   if (auto read = read_runs(runs); !read) {
     put_back(epoch, runs, read.error());
+    bad_chunk_ = chunk;
+  } else if (bad_chunk_ && bad_chunk_->overlaps(chunk)) {
+    bad_chunk_.reset();
+    disk_.trouble.all_read();
   }
 }
 

@@ -17,8 +17,9 @@ namespace ckpt {
 // The most that the shipper locks against writers at once.
 inline constexpr uint64_t kLockedBytesMax = 65536;
 
-// A batch is sent when it holds so much, however large the trigger is: it is in memory meanwhile.
-inline constexpr uint64_t kDraftBytesMax = uint64_t{16} << 20U;
+// A batch is sent when it holds so much, however large the trigger is: it is read, compressed and
+// checksummed while it is in a processor's cache.
+inline constexpr uint64_t kDraftBytesMax = uint64_t{1} << 20U;
 
 // Shipping ahead goes on when no client has written for so long.
 inline constexpr std::chrono::milliseconds kLookAhead{2};
@@ -62,7 +63,7 @@ class Shipper {
   // Whether enough bytes or enough time have come together for ship_ahead(), and it need not rest.
   [[nodiscard]] bool is_due();
   // How long until is_due() is worth asking again; 0: it does not rest.
-  [[nodiscard]] std::chrono::nanoseconds rest() const { return pace_.rest(disk_.clock.steady()); }
+  [[nodiscard]] std::chrono::nanoseconds rest() const;
   // Whether every block of the closed epoch, read or preserved, has been sent. Only when it is
   // frozen.
   [[nodiscard]] bool all_sent(const EpochObject& closed);
@@ -115,6 +116,7 @@ class Shipper {
   std::optional<SteadyTime> waiting_since_;  // when unshipped blocks were first seen
   Pace pace_{kLookAhead};                    // of shipping ahead
   std::optional<Error> unreadable_;          // the first read that failed for this draft
+  std::optional<BlockRange> bad_chunk_;      // and where, until that was read
   SteadyTime not_before_{};                  // shipping ahead, after such a failure
 };
 

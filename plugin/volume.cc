@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
 constexpr std::chrono::seconds kRetryMax{30};
+constexpr std::chrono::seconds kFirstCopyRetry{10};
 constexpr std::chrono::seconds kUnmarkEvery{5};
 constexpr std::chrono::seconds kPatience{2};   // with clients that are closing
 constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a writer
@@ -116,10 +117,19 @@ Result<> Volume::connect_store() {
     narrower_.start();
   }
   session_since_ = surroundings_.clock.steady();
-  if (row == HandshakeRow::kFirstCopy && !options_.start.offline && !maker_.is_asked()) {
+  next_first_copy_ = session_since_;
+  ask_first_copy();
+  return {};
+}
+
+// Until there is a checkpoint, one that became void is tried again after a while.
+void Volume::ask_first_copy() {
+  const SteadyTime now = surroundings_.clock.steady();
+  const bool wanted = session_.is_open() && !started_.record->get().last && !options_.start.offline;
+  if (wanted && maker_.is_idle() && !maker_.is_asked() && now >= next_first_copy_) {
+    next_first_copy_ = now + kFirstCopyRetry;
     maker_.ask({.name = "", .message = "first copy", .timeout = std::chrono::hours(24 * 365)});
   }
-  return {};
 }
 
 Result<> Volume::close() {
@@ -194,6 +204,7 @@ bool Volume::ship_step() {
   if (!session_.is_open() && !(may_try_session() && open_session())) {
     return false;
   }
+  ask_first_copy();
   const bool busy = maker_.step();
   if (!maker_.is_idle() || maker_.is_asked()) {
     // What it clears must not have been sent for a checkpoint.

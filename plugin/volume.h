@@ -59,8 +59,8 @@ class Volume : public VolumeApi {
   void wait_for_work();
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
   void set_crowded(bool crowded) { disk().crowded.store(crowded); }
-  // How long ago the epoch was cut whose checkpoint is being shipped; 0: none is. By the pump.
-  [[nodiscard]] std::chrono::nanoseconds since_cut() const { return maker_.since_cut(); }
+  // Whether the steps compare with the store, for which nobody waits. By the pump.
+  [[nodiscard]] bool is_narrowing() const { return narrower_.is_active(); }
   // How long ago a client's last write ended.
   [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
   // Ends wait_for_work().
@@ -91,6 +91,7 @@ class Volume : public VolumeApi {
   Result<> connect_store() CKPT_REQUIRES(work_mutex_);
   bool may_sync(SteadyTime now);
   void hurry_sync();
+  void ask_first_copy() CKPT_REQUIRES(work_mutex_);
   bool sync_for_checkpoint();
   bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
@@ -125,6 +126,7 @@ class Volume : public VolumeApi {
   Mutex work_mutex_;
   std::atomic<uint32_t> work_wanted_{0};  // who wait for it: ship_step() lets them in first
   SteadyTime next_try_ CKPT_GUARDED_BY(work_mutex_){};
+  SteadyTime next_first_copy_ CKPT_GUARDED_BY(work_mutex_){};
   SteadyTime session_since_ CKPT_GUARDED_BY(work_mutex_){};
   std::chrono::nanoseconds retry_ CKPT_GUARDED_BY(work_mutex_){std::chrono::seconds(1)};
   SteadyTime next_unmark_{};   // the keeper's own

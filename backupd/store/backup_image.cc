@@ -86,9 +86,9 @@ void BackupImage::set_ample(bool is_ample) {
 Result<> BackupImage::reserve_blocks(BlockRange blocks) {
   while (const auto run = allocated_.find(blocks, false)) {
     auto allocated = allocate(with_ahead(*run));
-    if (!allocated && allocated.error().kind == ErrorKind::kNoSpace && is_ample_) {
+    if (!allocated && allocated.error().kind == ErrorKind::kNoSpace) {
       is_ample_ = false;
-      CKPT_TRY(punch_unwanted());
+      CKPT_TRY(give_back_unwritten());
       allocated = allocate(*run);
     }
     CKPT_TRY(allocated);
@@ -132,6 +132,7 @@ void BackupImage::note(const BatchHeader& header, const std::vector<Extent>& ext
   for (const Extent& extent : extents) {
     if (extent.kind == ExtentKind::kData) {
       expected.data.add(blocks_of(extent));
+      expected.written.add(blocks_of(extent));
     } else if (is_newest) {
       // An older batch's zeroes will be overwritten by a newer one's data: then it stays expected.
       expected.data.remove(blocks_of(extent));
@@ -147,40 +148,47 @@ void BackupImage::drop(Epoch epoch) {
 
 Result<> BackupImage::give_back() {
   const MutexLock lock(mutex_);
-  return punch_unwanted();
+  return give_back_unwritten();
 }
 
-// Also what was taken ahead in an earlier life, which nobody remembers.
-Result<> BackupImage::punch_unwanted() {
+Result<> BackupImage::give_back_unwritten() {
   BlockRange rest{0, block_count(size_bytes_)};
   while (const auto run = unwritten_.find(rest, true)) {
-    bool is_expected = false;
-    const BlockRange part = run_at(*run, Epoch{}, is_expected);
-    if (!is_expected) {
+    bool is_needed = false;
+    const BlockRange part = run_at(*run, Epoch{}, &Expected::written, is_needed);
+    if (!is_needed) {
+      CKPT_TRY(file_->give_back(bytes_of(part, size_bytes_)));
       unwritten_.remove(part);
       allocated_.remove(part);
-    }
-    rest.first = part.end;
-  }
-  rest.first = 0;
-  while (const auto hole = allocated_.find(rest, false)) {
-    bool is_expected = false;
-    const BlockRange part = run_at(*hole, Epoch{}, is_expected);
-    if (!is_expected) {
-      CKPT_TRY(file_->zero(bytes_of(part, size_bytes_), true));
     }
     rest.first = part.end;
   }
   return {};
 }
 
-BlockRange BackupImage::run_at(BlockRange blocks, Epoch from, bool& is_expected) const {
-  is_expected = false;
+Result<> BackupImage::give_back_holes() {
+  const MutexLock lock(mutex_);
+  BlockRange rest{0, block_count(size_bytes_)};
+  while (const auto hole = are_holes_free_ ? std::nullopt : allocated_.find(rest, false)) {
+    bool is_needed = false;
+    const BlockRange part = run_at(*hole, Epoch{}, &Expected::written, is_needed);
+    if (!is_needed) {
+      CKPT_TRY(file_->give_back(bytes_of(part, size_bytes_)));
+    }
+    rest.first = part.end;
+  }
+  are_holes_free_ = true;
+  return {};
+}
+
+BlockRange BackupImage::run_at(BlockRange blocks, Epoch from, BlockSet Expected::*set,
+                               bool& is_in) const {
+  is_in = false;
   BlockRange run = blocks;
   for (auto entry = expected_.lower_bound(from); entry != expected_.end(); ++entry) {
-    const auto found = entry->second.data.find(run, true);
+    const auto found = (entry->second.*set).find(run, true);
     if (found && found->first == blocks.first) {
-      is_expected = true;
+      is_in = true;
       return *found;
     }
     run.end = found ? found->first : run.end;
@@ -228,7 +236,7 @@ Result<> BackupImage::apply_zeroes(const Extent& extent, Epoch epoch) {
   BlockRange rest = blocks_of(extent);
   while (!rest.empty()) {
     bool is_expected = false;
-    const BlockRange run = run_at(rest, epoch, is_expected);
+    const BlockRange run = run_at(rest, epoch, &Expected::data, is_expected);
     CKPT_TRY(file_->zero(bytes_of(run, size_bytes_), !is_expected));
     if (!is_expected) {
       allocated_.remove(run);

@@ -21,8 +21,9 @@ inline constexpr uint64_t kAheadShare = 8;
 // reserved. Which blocks have their space is kept in memory, so a fully allocated image costs no
 // system calls. Every block is allocated in place, though that is slow where they are scattered: a
 // file system may find no space for a block only when it is synced, and that is final. So while
-// space is ample it is taken ahead; what was taken ahead still reads as a hole, and is given back
-// when space runs out.
+// space is ample it is taken ahead: the file may take up to 8 times what it holds, never more than
+// the disk's size. What was taken ahead still reads as a hole, and is given back when space runs
+// out.
 //
 // Threads:    reserve, drop and give_back by the session; apply and applied by the applier,
 // meanwhile;
@@ -50,8 +51,11 @@ class BackupImage {
   void expect(const Batch& batch) CKPT_EXCLUDES(mutex_);
   // The batches of an epoch will not be applied.
   void drop(Epoch epoch) CKPT_EXCLUDES(mutex_);
-  // Punches out all that is neither written nor expected to be: what was reserved, and taken ahead.
+  // Gives back the space that was reserved or taken ahead in this life and that nothing waiting to
+  // be applied will need.
   Result<> give_back() CKPT_EXCLUDES(mutex_);
+  // The same for an earlier life's, which nobody remembers: looks at every hole of the image, once.
+  Result<> give_back_holes() CKPT_EXCLUDES(mutex_);
 
   // Writes data, punches zeroes.
   Result<> apply(Batch& batch) CKPT_EXCLUDES(mutex_);
@@ -65,7 +69,8 @@ class BackupImage {
  private:
   // What the batches of one epoch will write in the end.
   struct Expected {
-    BlockSet data;
+    BlockSet data;     // in the end: not what a later zero extent covers
+    BlockSet written;  // at any time: all that needs space
     uint64_t sequence_max = 0;
   };
 
@@ -75,12 +80,11 @@ class BackupImage {
   Result<> reserve_blocks(BlockRange blocks) CKPT_REQUIRES(mutex_);
   [[nodiscard]] BlockRange with_ahead(BlockRange blocks) const CKPT_REQUIRES(mutex_);
   Result<> allocate(BlockRange blocks) CKPT_REQUIRES(mutex_);
-  Result<> punch_unwanted() CKPT_REQUIRES(mutex_);
+  Result<> give_back_unwritten() CKPT_REQUIRES(mutex_);
   void note(const BatchHeader& header, const std::vector<Extent>& extents) CKPT_REQUIRES(mutex_);
-  // The first run of blocks that are, or are not, expected to be written by this epoch or a later
-  // one.
-  [[nodiscard]] BlockRange run_at(BlockRange blocks, Epoch from, bool& is_expected) const
-      CKPT_REQUIRES(mutex_);
+  // The first run of blocks that are, or are not, in the sets of this epoch or a later one.
+  [[nodiscard]] BlockRange run_at(BlockRange blocks, Epoch from, BlockSet Expected::*set,
+                                  bool& is_in) const CKPT_REQUIRES(mutex_);
   Result<> apply_data(Batch& batch) CKPT_EXCLUDES(mutex_);
   Result<> apply_zeroes(const Extent& extent, Epoch epoch) CKPT_EXCLUDES(mutex_);
 
@@ -89,7 +93,8 @@ class BackupImage {
   // Held over allocating and punching, so that neither undoes the other; not over writes.
   Mutex mutex_;
   bool is_ample_ CKPT_GUARDED_BY(mutex_) = false;
-  BlockSet allocated_ CKPT_GUARDED_BY(mutex_);  // known to have their space
+  bool are_holes_free_ CKPT_GUARDED_BY(mutex_) = false;  // give_back_holes() was done
+  BlockSet allocated_ CKPT_GUARDED_BY(mutex_);           // known to have their space
   // Those of them that were holes and still read as such.
   BlockSet unwritten_ CKPT_GUARDED_BY(mutex_);
   std::map<Epoch, Expected> expected_ CKPT_GUARDED_BY(mutex_);

@@ -76,7 +76,7 @@ void BlockSet::Chunk::spread_if_many() {
   for (const Run& run : runs_) {
     change_bits({run.first, run.end}, true);
   }
-  runs_ = {};
+  std::vector<Run>().swap(runs_);  // and its memory
 }
 
 void BlockSet::Chunk::change_bits(BlockRange blocks, bool present) {

@@ -73,13 +73,24 @@ Unexpected Store::end_session(const Error& error) {
   over_ = error;
   if (error.kind == ErrorKind::kNoSpace) {
     set_problem(error.message());
-    if (auto dropped = drop_pending(); !dropped) {
-      over_ = dropped.error();
-      return Unexpected(dropped.error());
+    if (auto freed = free_space(); !freed) {
+      over_ = freed.error();
+      return Unexpected(freed.error());
     }
     return Unexpected(error);
   }
   return is_refusal(error.kind) ? Unexpected(error) : latch_.set(error);
+}
+
+// Pending and all that was only reserved: the next session may find enough.
+Result<> Store::free_space() {
+  CKPT_TRY(drop_pending());
+  image_->set_ample(false);
+  auto freed = image_->give_back();
+  if (freed) {
+    freed = image_->give_back_holes();
+  }
+  return freed ? Result<>() : latch_.set(freed.error());
 }
 
 Result<> Store::drop_pending() {

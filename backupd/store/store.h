@@ -68,8 +68,8 @@ class Store : public StoreLink {
   void set_work_listener(std::function<void()> listener) CKPT_EXCLUDES(state_mutex_);
 
   // Gives up space because the primary needs it: drops pending, the reserve, and what was reserved
-  // in the image for pending. The session is over; later ones receive nothing until the reserve
-  // fits again.
+  // or taken ahead in the image in this life. The session is over; later ones receive nothing until
+  // the reserve fits again.
   Result<> free_reserve() CKPT_EXCLUDES(session_mutex_);
   // Where timelines ended, oldest first.
   [[nodiscard]] std::vector<CheckpointId> forks() const { return volume_->record().forks; }
@@ -87,6 +87,7 @@ class Store : public StoreLink {
   // Judges the error of a session's act: drops pending, latches, ends the session. Returns the
   // error.
   Unexpected end_session(const Error& error) CKPT_REQUIRES(session_mutex_);
+  Result<> free_space() CKPT_REQUIRES(session_mutex_);
   Result<> drop_pending() CKPT_REQUIRES(session_mutex_);
   Result<> make_reserve() CKPT_REQUIRES(session_mutex_);
   Result<> check_batch(const BatchHeader& header) CKPT_REQUIRES(session_mutex_);

@@ -60,6 +60,12 @@ class ObservedFile final : public File {
     unless_dying(observer_).on_written(path_, range, result.has_value());
     return result;
   }
+  Result<> give_back(ByteRange range) override {
+    unless_dying(observer_).on_write(path_, range);
+    const Result<> result = file_->give_back(range);
+    unless_dying(observer_).on_written(path_, range, result.has_value());
+    return result;
+  }
   Result<> resize(uint64_t size_bytes) override {
     unless_dying(observer_).on_resize(path_, size_bytes);
     return file_->resize(size_bytes);

@@ -20,6 +20,7 @@ class SimFile final : public File {
   Result<> sync() override;
   Result<> allocate(ByteRange range) override;
   Result<> zero(ByteRange range, bool punch) override;
+  Result<> give_back(ByteRange range) override { return zero(range, true); }
   Result<> resize(uint64_t size_bytes) override;
   Result<uint64_t> size() override;
   Result<std::optional<ByteRange>> next_data(uint64_t offset) override;

@@ -190,6 +190,8 @@ class MemoryFile : public File {
     });
   }
 
+  Result<> give_back(ByteRange range) override { return zero(range, true); }
+
   Result<> resize(uint64_t size_bytes) override {
     return change("resize", {0, size_bytes}, [&]() -> Result<> {
       const uint64_t pages = (size_bytes + kPageBytes - 1) / kPageBytes;

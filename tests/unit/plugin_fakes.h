@@ -110,6 +110,7 @@ class HookedFile : public File {
   Result<> sync() override { return inner_->sync(); }
   Result<> allocate(ByteRange range) override { return inner_->allocate(range); }
   Result<> zero(ByteRange range, bool punch) override { return inner_->zero(range, punch); }
+  Result<> give_back(ByteRange range) override { return inner_->give_back(range); }
   Result<> resize(uint64_t size_bytes) override { return inner_->resize(size_bytes); }
   Result<uint64_t> size() override { return inner_->size(); }
   Result<std::optional<ByteRange>> next_data(uint64_t offset) override {

@@ -92,7 +92,7 @@ TEST_F(OwnExportTest, APathOnOneIsRefusedWithTheWayOut) {
   add("nbd7", std::to_string(major(status.st_dev)) + ":" + std::to_string(minor(status.st_dev)),
       kDiskBytes / 512);
   const OwnExport own(kDiskBytes, sys_);
-  for (const char* name : {"", "/not-yet-made"}) {
+  for (const char* name : {"", "/", "/not-yet-made", "/not/yet/made/"}) {
     const auto refused = own.refuse(sys_.string() + name);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().kind, ErrorKind::kInvalid);
@@ -100,7 +100,7 @@ TEST_F(OwnExportTest, APathOnOneIsRefusedWithTheWayOut) {
     EXPECT_NE(refused.error().message().find("state=DIR"), std::string::npos);
   }
   EXPECT_TRUE(OwnExport(kDiskBytes + 512, sys_).refuse(sys_));
-  EXPECT_TRUE(own.refuse("/nonexistent/ckpt/state"));
+  EXPECT_TRUE(own.refuse("nonexistent/ckpt/state"));
 }
 
 }  // namespace

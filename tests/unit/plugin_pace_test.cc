@@ -36,14 +36,6 @@ TEST(Pace, GoesOnWhenClientsAreQuiet) {
   EXPECT_TRUE(pace.may_go_on(clock.steady(), milliseconds(2)));
 }
 
-TEST(Pace, AShipperThatIsLateRestsLess) {
-  EXPECT_EQ(shipper_rest(milliseconds(0)), 3);
-  EXPECT_EQ(shipper_rest(milliseconds(9999)), 3);
-  EXPECT_EQ(shipper_rest(milliseconds(10000)), 1);
-  EXPECT_EQ(shipper_rest(milliseconds(30000)), 0);
-  EXPECT_EQ(shipper_rest(std::chrono::hours(1)), 0);
-}
-
 // More threads than processors, none of which waits: each must wait for a processor.
 TEST(CrowdMeter, NoticesThatProcessorsAreShort) {
   std::atomic<bool> over{false};

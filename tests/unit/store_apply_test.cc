@@ -136,9 +136,68 @@ TEST_F(AheadTest, AnEarlierLifesIsGivenBackToo) {
   peer_.expect_exact();
   EXPECT_GT(disk_.used_bytes(), before + (uint64_t{1} << 19U));
   ASSERT_DONE(peer_.open());
-  ASSERT_DONE(peer_.store().free_reserve());
+  ASSERT_DONE(peer_.begin());
+  disk_.set_capacity(disk_.used_bytes());
+  EXPECT_KIND(kNoSpace, peer_.ship(3, {data(0, 64, kDiskBytes)}));
   EXPECT_LE(disk_.used_bytes(), before + kBlockBytes);
   peer_.expect_exact();
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(3, {data(0, 64, kDiskBytes)}));
+  ASSERT_DONE(peer_.checkpoint(3));
+  peer_.expect_exact();
+}
+
+// The first batch's data must be written before the second's zeroes, however little space there is.
+TEST_F(AheadTest, SpaceThatAConfirmedBatchNeedsIsNotGivenBack) {
+  start();
+  ASSERT_DONE(peer_.ship(1, {data(300, 8, kDiskBytes)}));
+  ASSERT_DONE(peer_.ship(1, {zeroes(300, 8, kDiskBytes)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  disk_.set_capacity(disk_.used_bytes());
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {data(600, 64, kDiskBytes)}));
+  disk_.set_capacity(disk_.used_bytes());
+  ASSERT_DONE(peer_.store().finish_applying());
+  peer_.expect_exact();
+}
+
+// Batches here and there, and a disk that is now and then too small for them.
+TEST(StoreApply, RandomHistoriesWithLittleSpaceAreExact) {
+  constexpr uint64_t kBytes = uint64_t{4} << 20U;
+  uint64_t failures = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    MemoryDisk disk;
+    StorePeer peer(disk, kBytes);
+    ASSERT_DONE(peer.open());
+    ASSERT_DONE(peer.begin());
+    uint64_t next = 1;
+    for (int step = 0; step < 150; ++step) {
+      const uint64_t first = random() % 1000;
+      const uint64_t count = 1 + random() % (random() % 8 == 0 ? 20 : 3);
+      const Extent extent =
+          random() % 5 == 0 ? zeroes(first, count, kBytes) : data(first, count, kBytes);
+      Result<> outcome = random() % 12 == 0 ? peer.checkpoint(next++) : peer.ship(next, {extent});
+      if (random() % 9 == 0) {
+        const auto applied = peer.store().apply_some();
+        outcome = applied ? outcome : Result<>(Unexpected(applied.error()));
+      }
+      if (!outcome) {
+        ASSERT_EQ(outcome.error().kind, ErrorKind::kNoSpace) << outcome.error().message();
+        ++failures;
+        disk.set_capacity(std::nullopt);
+        peer.expect_exact();
+        ASSERT_DONE(random() % 4 == 0 ? peer.open() : Result<>());
+        ASSERT_DONE(peer.begin());
+        ++next;
+      } else if (random() % 20 == 0) {
+        disk.set_capacity(disk.used_bytes() + random() % 40 * kBlockBytes);
+      }
+    }
+    disk.set_capacity(std::nullopt);
+    peer.expect_exact();
+  }
+  EXPECT_GT(failures, 40U);
 }
 
 TEST(StoreApply, HolesStayHoles) {
