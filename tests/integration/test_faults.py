@@ -388,6 +388,27 @@ class BehindOurBack(Case):
             self.expect_complete_checkpoint(server)
 
 
+class FirstCopies(Case):
+    def test_a_first_copy_that_became_void_is_tried_again(self):
+        image = self.image(size=256 * MIB)
+        with open(image, "r+b") as file:
+            for _ in range(16):
+                file.write(random.randbytes(16 * MIB))
+        server = self.serve(image, "preserve-limit=4096")
+        with NbdClient(str(server.socket)) as client:
+            for offset in range(client.size - 16 * MIB, client.size, MIB):
+                client.write(offset, bytes(MIB))  # the last to be shipped: too much to preserve
+        deadline = time.monotonic() + 60
+        while not (last := self.status(server).last["last_checkpoint"]):
+            self.assertLess(time.monotonic(), deadline, "there is no first checkpoint")
+            time.sleep(0.2)
+        self.assertGreater(last["checkpoint"], 1, "the first one was not void")
+        before = digest(image)
+        scribble(server, 3)
+        tool("rollback", image, "--yes")
+        self.assertEqual(digest(image), before)
+
+
 class FullDisks(Case):
     def test_a_full_store_fails_no_write_and_recovers(self):
         small = Tmpfs(self, "48m", self.folder)
