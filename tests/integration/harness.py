@@ -65,6 +65,13 @@ class ServerFailed(AssertionError):
 _ABORT = struct.pack(">IQII", 1, 0x49484156454F5054, 2, 0)
 
 
+def plugin_environment():
+    """For a process that loads the plugin. CKPT_PRELOAD: libraries for it alone, such as a
+    sanitizer's run time."""
+    preload = os.environ.get("CKPT_PRELOAD")
+    return {**os.environ, **({"LD_PRELOAD": preload} if preload else {})}
+
+
 class Server:
     """One nbdkit over one image, with our plugin or the one that `words` name; may be started again
     after stop() or kill9()."""
@@ -101,7 +108,7 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log,
-                                            env=self.server_environment())
+                                            env={**plugin_environment(), **self.environment})
         return begin
 
     def start_and_kill(self, seconds):
@@ -109,11 +116,6 @@ class Server:
         self._launch()
         time.sleep(seconds)
         self.kill9()
-
-    def server_environment(self):
-        """CKPT_PRELOAD: libraries for the server alone, such as a sanitizer's run time."""
-        preload = os.environ.get("CKPT_PRELOAD")
-        return {**os.environ, **self.environment, **({"LD_PRELOAD": preload} if preload else {})}
 
     def start(self, seconds=120):
         begin = self._launch()

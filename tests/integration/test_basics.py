@@ -8,7 +8,7 @@ import random
 import subprocess
 import unittest
 
-from harness import BLOCK, MIB, Case, ServerFailed, plugin, run
+from harness import BLOCK, MIB, Case, ServerFailed, plugin, plugin_environment, run
 from nbd_client import FUA, NO_HOLE, NbdClient
 
 
@@ -155,7 +155,7 @@ class Basics(Case):
     def test_dump_plugin_and_help(self):
         for option in ("--dump-plugin", "--help"):
             out = subprocess.run(["nbdkit", str(plugin()), option], capture_output=True, text=True,
-                                 check=True)
+                                 check=True, env=plugin_environment())
             self.assertIn("ckpt", out.stdout)
 
 
