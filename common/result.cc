@@ -8,11 +8,17 @@
 
 namespace ckpt {
 
+std::string errno_text(int number) {
+  // Not strerror(3): that one takes the locale's lock, and messages are in one language.
+  const char* const text = strerrordesc_np(number);
+  return text != nullptr ? text : "error " + std::to_string(number);
+}
+
 std::string Error::message() const {
   if (number == 0) {
     return context;
   }
-  return context + ": " + std::strerror(number);
+  return context + ": " + errno_text(number);
 }
 
 int Error::to_errno() const {

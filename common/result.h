@@ -38,6 +38,9 @@ struct Error {
   [[nodiscard]] int to_errno() const;
 };
 
+// What an errno means, in English.
+std::string errno_text(int number);
+
 class Unexpected {
  public:
   explicit Unexpected(Error error) : error_(std::move(error)) {}

@@ -44,7 +44,7 @@ Result<IoChoice> choose_io(IoMode mode, const std::string& directory) {
                 "io=uring: this kernel or its limits do not allow io_uring; use io=auto", number);
   }
   if (number != 0) {
-    return IoChoice{{}, std::string("sync (no io_uring here: ") + std::strerror(number) + ")"};
+    return IoChoice{{}, std::string("sync (no io_uring here: ") + errno_text(number) + ")"};
   }
   if (mode == IoMode::kUring) {
     return IoChoice{{true, true, true}, "uring (io=uring)"};
