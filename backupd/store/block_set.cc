@@ -15,24 +15,14 @@ uint64_t mask(uint64_t first, uint64_t end) {
 
 }  // namespace
 
-void BlockSet::Chunk::add(BlockRange blocks) {
+void BlockSet::Chunk::change(BlockRange blocks, bool present) {
   if (bits_ != nullptr) {
-    change_bits(blocks, true);
+    change_bits(blocks, present);
     gather_if_even();
-  } else {
-    add_run(blocks);
-    spread_if_many();
+    return;
   }
-}
-
-void BlockSet::Chunk::remove(BlockRange blocks) {
-  if (bits_ != nullptr) {
-    change_bits(blocks, false);
-    gather_if_even();
-  } else {
-    remove_run(blocks);
-    spread_if_many();
-  }
+  present ? add_run(blocks) : remove_run(blocks);
+  spread_if_many();
 }
 
 // Joins all runs that it touches.
@@ -134,7 +124,7 @@ void BlockSet::add(BlockRange blocks) {
   for (uint64_t block = blocks.first; block < blocks.end;) {
     const uint64_t begin = block / kChunkBlocks * kChunkBlocks;
     const uint64_t end = std::min(blocks.end, begin + kChunkBlocks);
-    chunks_[block / kChunkBlocks].add({block - begin, end - begin});
+    chunks_[block / kChunkBlocks].change({block - begin, end - begin}, true);
     block = end;
   }
 }
@@ -148,7 +138,7 @@ void BlockSet::remove(BlockRange blocks) {
   while (entry != chunks_.end() && entry->first * kChunkBlocks < blocks.end) {
     const uint64_t begin = entry->first * kChunkBlocks;
     const uint64_t first = std::max(blocks.first, begin) - begin;
-    entry->second.remove({first, std::min(blocks.end - begin, kChunkBlocks)});
+    entry->second.change({first, std::min(blocks.end - begin, kChunkBlocks)}, false);
     entry = entry->second.empty() ? chunks_.erase(entry) : std::next(entry);
   }
 }

@@ -36,8 +36,7 @@ class BlockSet {
   // The blocks of one chunk, counted from its start.
   class Chunk {
    public:
-    void add(BlockRange blocks);
-    void remove(BlockRange blocks);
+    void change(BlockRange blocks, bool present);
     [[nodiscard]] bool empty() const { return bits_ == nullptr && runs_.empty(); }
     // The first block at or after block whose membership is not present; else the chunk's end.
     [[nodiscard]] uint64_t run_end(uint64_t block, bool present) const;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What opening a session with the store means for the maps and the record.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <chrono>
+
+#include "plugin/checkpoint.h"
+#include "tests/unit/plugin_fakes.h"
+
+namespace ckpt::test {
+namespace {
+
+const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
+
+class SessionTest : public testing::Test {
+ protected:
+  // A session, and a first checkpoint of the empty disk with nothing left to do.
+  void start() {
+    ASSERT_DONE(primary_.open_session());
+    ASSERT_DONE(primary_.checkpoint());
+  }
+
+  Primary primary_;
+};
+
+TEST_F(SessionTest, OpeningMakesAllThatIsChangedUnshipped) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  ASSERT_DONE(primary_.shipper->ship_ahead());
+  EXPECT_EQ(primary_.current().unshipped.count(), 0U);
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_EQ(primary_.current().unshipped.count(), 3U);
+}
+
+TEST_F(SessionTest, OpeningRecordsBothIncarnations) {
+  primary_.store.greeting.incarnation = 5;
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_EQ(primary_.record->get().accepted, 5U);
+  EXPECT_EQ(primary_.record->get().offered, 77U);
+  EXPECT_EQ(primary_.store.greeting.incarnation, 77U);
+  EXPECT_TRUE(primary_.session->is_open());
+}
+
+TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
+  start();
+  const auto before = encode_volume_record(primary_.record->get());
+  primary_.store.greeting.last->id.timeline = uuid_of(99);
+  EXPECT_KIND(kFenced, primary_.open_session());
+  EXPECT_TRUE(primary_.session->is_diverged());
+  EXPECT_FALSE(primary_.session->is_open());
+  EXPECT_EQ(encode_volume_record(primary_.record->get()), before);
+  EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
+}
+
+TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
+  start();
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  const Content old = primary_.store.content;
+  const StoreGreeting greeting = primary_.store.greeting;
+  ASSERT_DONE(primary_.checkpoint());
+  primary_.store.content = old;
+  primary_.store.greeting = greeting;  // it was restored
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kResync);
+  EXPECT_TRUE(primary_.session->is_inexact());
+  EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
+}
+
+TEST_F(SessionTest, AStoreThatDoesNotAnswerLeavesTheSessionClosed) {
+  primary_.store.fail_begin = kLinkBroke;
+  EXPECT_KIND(kUnreachable, primary_.open_session());
+  EXPECT_FALSE(primary_.session->is_open());
+  Caller caller(primary_, {.name = "", .message = "", .timeout = std::chrono::milliseconds(1)});
+  EXPECT_FALSE(primary_.maker->step());
+  caller.run_out_of_time();
+  EXPECT_KIND(kVoid, caller.outcome());
+}
+
+}  // namespace
+}  // namespace ckpt::test
