@@ -59,6 +59,9 @@ std::optional<ConstByteSpan> compress(ConstByteSpan data, int level) {
   return smaller ? std::optional(ConstByteSpan(out.first(written))) : std::nullopt;
 }
 
+// At least a twentieth less.
+bool is_worth(size_t packed_bytes, size_t bytes) { return packed_bytes < bytes / 20 * 19; }
+
 // Whether compressing pays, judged by a few samples: incompressible data would cost a core for
 // nothing.
 bool shrinks(ConstByteSpan data, int level) {
@@ -71,7 +74,12 @@ bool shrinks(ConstByteSpan data, int level) {
     const auto packed = compress(data.subspan(at, kSampleBytes), level);
     sampled += packed ? packed->size() : kSampleBytes;
   }
-  return sampled < kSampleBytes * kSampleCount / 20 * 19;
+  return is_worth(sampled, kSampleBytes * kSampleCount);
+}
+
+// The samples cost a tenth of it: none as long as the data keeps shrinking.
+bool shrank(const BatchHeader& last) {
+  return last.codec == Codec::kZstd && is_worth(last.stored_bytes, last.data_bytes);
 }
 
 void append(std::vector<std::byte>& out, ConstByteSpan bytes) {
@@ -174,7 +182,8 @@ void encode_batch_into(EncodedBatch& batch, const BatchHeader& identity,
                        const std::vector<Extent>& extents, ConstByteSpan data,
                        const Compression& compression) {
   std::optional<ConstByteSpan> packed;
-  if (compression.codec == Codec::kZstd && !data.empty() && shrinks(data, compression.level)) {
+  if (compression.codec == Codec::kZstd && !data.empty() &&
+      (shrank(batch.header) || shrinks(data, compression.level))) {
     packed = compress(data, compression.level);
   }
   batch.payload.clear();

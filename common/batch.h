@@ -71,7 +71,8 @@ EncodedBatch encode_batch(const BatchHeader& identity, const std::vector<Extent>
 Result<Batch> decode_batch(const BatchHeader& header, ConstByteSpan payload, uint64_t size_bytes);
 
 // The same into a batch whose memory is used again: fresh pages cost more than what is done with
-// them. After an error the content of the batch is undefined.
+// them. What it held last, if encoded, tells whether data is worth sampling. After an error the
+// content of the batch is undefined.
 void encode_batch_into(EncodedBatch& batch, const BatchHeader& identity,
                        const std::vector<Extent>& extents, ConstByteSpan data,
                        const Compression& compression);

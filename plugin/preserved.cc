@@ -20,6 +20,7 @@ void PreservedQueue::keep(Epoch epoch, ByteRange range, File& image) {
   const MutexLock lock(mutex_);
   if (filled) {
     copies_.push_back(std::move(copy));
+    waiting_bytes_ += range.length;
     return;
   }
   lost_ = std::max(lost_, epoch);
@@ -100,6 +101,7 @@ std::optional<PreservedCopy> PreservedQueue::next() {
   }
   PreservedCopy copy = std::move(copies_.front());
   copies_.pop_front();
+  waiting_bytes_ -= copy.range.length;
   return copy;
 }
 
@@ -117,12 +119,18 @@ void PreservedQueue::clear() {
     release_one(copy);
   }
   copies_.clear();
+  waiting_bytes_ = 0;
   lost_ = Epoch{};
 }
 
 bool PreservedQueue::empty() {
   const MutexLock lock(mutex_);
   return copies_.empty();
+}
+
+uint64_t PreservedQueue::waiting_bytes() {
+  const MutexLock lock(mutex_);
+  return waiting_bytes_;
 }
 
 Epoch PreservedQueue::lost() {

@@ -53,6 +53,8 @@ class PreservedQueue {
   // Void: drops all copies that were not taken, and what was lost.
   void clear();
   [[nodiscard]] bool empty();
+  // The bytes of all copies that were not taken.
+  [[nodiscard]] uint64_t waiting_bytes();
   // The newest epoch that a copy is missing of; 0: none.
   [[nodiscard]] Epoch lost();
   [[nodiscard]] uint64_t blocks_total() const { return blocks_.load(); }
@@ -69,6 +71,7 @@ class PreservedQueue {
   std::atomic<uint64_t> blocks_{0};
   Mutex mutex_;
   std::deque<PreservedCopy> copies_ CKPT_GUARDED_BY(mutex_);
+  uint64_t waiting_bytes_ CKPT_GUARDED_BY(mutex_) = 0;  // in copies_
   uint64_t memory_bytes_ CKPT_GUARDED_BY(mutex_) = 0;
   uint64_t spilled_copies_ CKPT_GUARDED_BY(mutex_) = 0;  // with a place in the spill file
   uint64_t spilled_bytes_ CKPT_GUARDED_BY(mutex_) = 0;   // the spill file's end

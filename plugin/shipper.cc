@@ -12,7 +12,7 @@ constexpr size_t kExtentsPerBatch = kBatchExtentsMax / 2;
 // Looked up at once when shipping ahead: more than a batch holds if they are full.
 constexpr size_t kRegionsAhead = 64;
 // Shipping ahead may wait. It rests so many times as long as it works while clients write.
-constexpr int kRestWhenCrowded = 30;
+constexpr int kRestWhenCrowded = 100;
 constexpr int kRestElse = 1;
 // What could not be read is not tried again at once.
 constexpr std::chrono::seconds kRestUnreadable{1};
@@ -62,9 +62,16 @@ bool Shipper::all_sent(const EpochObject& closed) {
   return closed.unshipped.count() == 0 && closed.preserving.load() == 0 && disk_.preserved.empty();
 }
 
+// Copies come in one by one while clients write: they wait until they fill a batch, or nothing else
+// is left.
 Result<bool> Shipper::ship_some(EpochObject& epoch) {
-  CKPT_ASSIGN(const bool preserved, send_preserved());
-  return preserved ? Result<bool>(true) : ship_regions(epoch, hottest(epoch));
+  if (disk_.preserved.waiting_bytes() < draft_bytes_) {
+    CKPT_ASSIGN(const bool shipped, ship_regions(epoch, hottest(epoch)));
+    if (shipped) {
+      return true;
+    }
+  }
+  return send_preserved();
 }
 
 Result<bool> Shipper::ship_ahead() {

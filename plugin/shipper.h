@@ -54,8 +54,8 @@ class Shipper {
 
   // A new session: nothing is pending at the store.
   void start_session(const Sender& sender);
-  // Sends a batch of preserved copies; if there are none, one of the epoch object's unshipped
-  // blocks, the most often written regions first. False: nothing was left to send.
+  // Sends a batch of the epoch object's unshipped blocks, the most often written regions first, or
+  // of preserved copies, if they fill one or no block is left. False: nothing was left to send.
   Result<bool> ship_some(EpochObject& epoch);
   // The same for the current epoch ahead of its cut: leaves alone what was sent and rewritten
   // since, so that a block is sent once or twice an epoch, however often it is written.

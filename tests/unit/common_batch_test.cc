@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "common/batch.h"
@@ -126,6 +127,33 @@ TEST(Batch, WhatShrinksIsCompressed) {
   EXPECT_EQ(sent.header.codec, Codec::kZstd);
   EXPECT_LT(sent.payload.size(), data.size() / 10);
   EXPECT_EQ(decode_batch(sent.header, sent.payload, data.size())->data, data);
+}
+
+// Each into the memory of the one before, which tells whether to take samples first.
+TEST(Batch, OneThatShrinksMayFollowOneThatDoesNotAndTheReverse) {
+  constexpr uint64_t kBytes = 64 * kBlockBytes;
+  EncodedBatch sent;
+  for (const bool shrinks : {true, false, false, true, true, false}) {
+    const auto data = shrinks ? text(kBytes) : noise(kBytes);
+    encode_batch_into(sent, identity(), {{0, kBytes}}, data, {Codec::kZstd, 1});
+    EXPECT_EQ(sent.header.codec, shrinks ? Codec::kZstd : Codec::kNone);
+    const auto batch = decode_batch(sent.header, sent.payload, kBytes);
+    ASSERT_TRUE(batch);
+    EXPECT_EQ(batch->data, data);
+  }
+}
+
+// The samples miss the little text in it; without them it is compressed, but once only.
+TEST(Batch, WhatShrankByAHairIsSampledAgain) {
+  constexpr uint64_t kBytes = 64 * kBlockBytes;
+  auto data = noise(kBytes);
+  std::ranges::copy(text(kBlockBytes), data.begin() + 10 * kBlockBytes);
+  EncodedBatch sent;
+  encode_batch_into(sent, identity(), {{0, kBytes}}, text(kBytes), {Codec::kZstd, 1});
+  for (const Codec expected : {Codec::kZstd, Codec::kNone}) {
+    encode_batch_into(sent, identity(), {{0, kBytes}}, data, {Codec::kZstd, 1});
+    EXPECT_EQ(sent.header.codec, expected);
+  }
 }
 
 TEST(Batch, HeaderRoundTrip) {

@@ -30,7 +30,8 @@ class CheckpointTest : public testing::Test {
     ASSERT_DONE(primary_.checkpoint());
   }
   // Asks and cuts; nothing is shipped yet.
-  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
+  void cut(Caller&) { cut(primary_); }
+  static void cut(Primary& primary) { ASSERT_TRUE(primary.maker->step()); }
   void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
   uint64_t last_number() {
     const auto& last = primary_.store.greeting.last;
@@ -134,7 +135,7 @@ TEST_F(CheckpointTest, EveryCheckpointIsTheDiskAtItsCutUnderRandomWrites) {
   }
 }
 
-TEST_F(CheckpointTest, PreservedCopiesAreSentBeforeNewerReads) {
+TEST_F(CheckpointTest, AFewPreservedCopiesWaitUntilNothingElseIsLeft) {
   start();
   ASSERT_DONE(primary_.write({1, 3}, 5));
   Caller caller(primary_);
@@ -144,10 +145,27 @@ TEST_F(CheckpointTest, PreservedCopiesAreSentBeforeNewerReads) {
   primary_.run();
   ASSERT_DONE(caller.outcome());
   ASSERT_GE(primary_.store.received.size(), before + 2);
-  const Batch& first = primary_.store.received[before];
-  EXPECT_EQ(first.extents, (std::vector<Extent>{{kBlockBytes, kBlockBytes}}));
-  EXPECT_TRUE(first.data == block_of(5));
-  EXPECT_EQ(first.header.epoch, Epoch{2});
+  const Batch& last = primary_.store.received[before + 1];
+  EXPECT_EQ(last.extents, (std::vector<Extent>{{kBlockBytes, kBlockBytes}}));
+  EXPECT_TRUE(last.data == block_of(5));
+  EXPECT_EQ(last.header.epoch, Epoch{2});
+}
+
+TEST_F(CheckpointTest, PreservedCopiesThatFillABatchAreSentFirst) {
+  constexpr uint64_t kBlocks = 4;
+  Primary primary({.batch_bytes = kBlocks * kBlockBytes, .compression = {}});
+  ASSERT_DONE(primary.open_session());
+  ASSERT_DONE(primary.checkpoint());
+  ASSERT_DONE(primary.write({1, 40}, 5));
+  Caller caller(primary);
+  cut(primary);
+  ASSERT_DONE(primary.write({20, 20 + kBlocks}, 6));
+  const size_t before = primary.store.received.size();
+  primary.run();
+  ASSERT_DONE(caller.outcome());
+  ASSERT_GT(primary.store.received.size(), before);
+  EXPECT_EQ(primary.store.received[before].extents,
+            (std::vector<Extent>{{20 * kBlockBytes, kBlocks * kBlockBytes}}));
 }
 
 // A writer that entered the epoch before its cut and writes after it: its data belongs to the
