@@ -31,9 +31,8 @@ inline constexpr uint64_t kAheadShare = 8;
 // Failure:    errors are the caller's to latch. After a failed apply() the content of the batch's
 // ranges
 //             is undefined until it is applied again.
-// Durability: what was applied survives after sync(). A reservation may be lost with power;
-// applying
-//             then fails with kNoSpace at worst, and can be repeated.
+// Durability: what was applied survives after sync(). A reservation may be lost with power:
+//             applying then fails with kNoSpace at worst, and can be repeated.
 class BackupImage {
  public:
   // Makes it, all holes, or takes one that an earlier attempt left.
