@@ -2,6 +2,7 @@
 // Explicit little-endian encoding and decoding over spans: all formats go through here.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +32,12 @@ class Encoder {
       bytes_.push_back(static_cast<std::byte>((value >> (8 * i)) & 0xffU));
     }
   }
-  void put_bytes(ConstByteSpan bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+  void put_bytes(ConstByteSpan bytes) {
+    // insert() would make GCC 12 warn at -O3 of an overflow that cannot be.
+    const size_t end = bytes_.size();
+    bytes_.resize(end + bytes.size());
+    std::ranges::copy(bytes, bytes_.begin() + static_cast<std::ptrdiff_t>(end));
+  }
   template <size_t N>
   void put_array(const std::array<uint8_t, N>& bytes) {
     put_bytes(std::as_bytes(std::span(bytes)));

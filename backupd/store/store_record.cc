@@ -74,10 +74,11 @@ void StoreRecord::fork_to(const Uuid& timeline) {
 }
 
 bool StoreRecord::is_last(const CheckpointId& id) const {
-  if (!last || id.number != last->id.number) {
-    return !last && id.number.value == 0;
+  if (!last) {
+    return id.number.value == 0;
   }
-  return id.timeline == last->id.timeline || std::ranges::find(forks, id) != forks.end();
+  return id.number == last->id.number &&
+         (id.timeline == last->id.timeline || std::ranges::find(forks, id) != forks.end());
 }
 
 std::vector<std::byte> encode_store_record(const StoreRecord& record) {
