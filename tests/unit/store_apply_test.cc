@@ -160,6 +160,20 @@ TEST_F(AheadTest, SpaceThatAConfirmedBatchNeedsIsNotGivenBack) {
   peer_.expect_exact();
 }
 
+// What an earlier life reserved is a hole to the file system until it is written.
+TEST_F(AheadTest, SpaceThatABatchOfAnEarlierLifeNeedsIsNotGivenBack) {
+  start();
+  ASSERT_DONE(peer_.ship(1, {data(300, 8, kDiskBytes)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  ASSERT_DONE(peer_.open());
+  ASSERT_DONE(peer_.begin());
+  disk_.set_capacity(disk_.used_bytes());
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {data(600, 64, kDiskBytes)}));
+  disk_.set_capacity(disk_.used_bytes());
+  ASSERT_DONE(peer_.store().finish_applying());
+  peer_.expect_exact();
+}
+
 // Batches here and there, and a disk that is now and then too small for them.
 TEST(StoreApply, RandomHistoriesWithLittleSpaceAreExact) {
   constexpr uint64_t kBytes = uint64_t{4} << 20U;
