@@ -26,11 +26,9 @@ inline constexpr uint64_t kAheadShare = 8;
 // out.
 //
 // Threads:    reserve, drop and give_back by the session; apply and applied by the applier,
-// meanwhile;
-//             read, next_data, sync and create/open as File has them.
+//             meanwhile; read, next_data, sync and create/open as File has them.
 // Failure:    errors are the caller's to latch. After a failed apply() the content of the batch's
-// ranges
-//             is undefined until it is applied again.
+//             ranges is undefined until it is applied again.
 // Durability: what was applied survives after sync(). A reservation may be lost with power:
 //             applying then fails with kNoSpace at worst, and can be repeated.
 class BackupImage {

@@ -24,14 +24,8 @@ const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
 class CheckpointTest : public testing::Test {
  protected:
-  // A session, and a first checkpoint of the empty disk with nothing left to do.
-  void start() {
-    ASSERT_DONE(primary_.open_session());
-    ASSERT_DONE(primary_.checkpoint());
-  }
   // Asks and cuts; nothing is shipped yet.
-  void cut(Caller&) { cut(primary_); }
-  static void cut(Primary& primary) { ASSERT_TRUE(primary.maker->step()); }
+  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
   void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
   uint64_t last_number() {
     const auto& last = primary_.store.greeting.last;
@@ -42,7 +36,7 @@ class CheckpointTest : public testing::Test {
 };
 
 TEST_F(CheckpointTest, TheStoreHoldsTheDiskAsItWas) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 40}, 5));
   ASSERT_DONE(primary_.write(202, 6));  // the short last block
   const auto outcome = primary_.checkpoint({.name = "n", .message = "m"});
@@ -68,7 +62,7 @@ TEST_F(CheckpointTest, TheFirstCopySendsWhatIsAllocated) {
 }
 
 TEST_F(CheckpointTest, WritesAfterTheCutAreNotInIt) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));
   Caller caller(primary_);
   cut(caller);
@@ -84,7 +78,7 @@ TEST_F(CheckpointTest, WritesAfterTheCutAreNotInIt) {
 
 // The image is not synced meanwhile: what both epochs wrote counts as changed until it is.
 TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));
   Caller first(primary_);
   primary_.maker->set_sync_rests(true);
@@ -109,7 +103,7 @@ TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
 
 // Writes before, between and inside all steps, also while a batch is on its way.
 TEST_F(CheckpointTest, EveryCheckpointIsTheDiskAtItsCutUnderRandomWrites) {
-  start();
+  ASSERT_DONE(primary_.start());
   std::mt19937_64 random(7);
   const auto write_some = [&] {
     for (uint64_t n = random() % 4; n > 0; --n) {
@@ -136,7 +130,7 @@ TEST_F(CheckpointTest, EveryCheckpointIsTheDiskAtItsCutUnderRandomWrites) {
 }
 
 TEST_F(CheckpointTest, AFewPreservedCopiesWaitUntilNothingElseIsLeft) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 3}, 5));
   Caller caller(primary_);
   cut(caller);
@@ -154,11 +148,10 @@ TEST_F(CheckpointTest, AFewPreservedCopiesWaitUntilNothingElseIsLeft) {
 TEST_F(CheckpointTest, PreservedCopiesThatFillABatchAreSentFirst) {
   constexpr uint64_t kBlocks = 4;
   Primary primary({.batch_bytes = kBlocks * kBlockBytes, .compression = {}});
-  ASSERT_DONE(primary.open_session());
-  ASSERT_DONE(primary.checkpoint());
+  ASSERT_DONE(primary.start());
   ASSERT_DONE(primary.write({1, 40}, 5));
   Caller caller(primary);
-  cut(primary);
+  ASSERT_TRUE(primary.maker->step());
   ASSERT_DONE(primary.write({20, 20 + kBlocks}, 6));
   const size_t before = primary.store.received.size();
   primary.run();
@@ -171,7 +164,7 @@ TEST_F(CheckpointTest, PreservedCopiesThatFillABatchAreSentFirst) {
 // A writer that entered the epoch before its cut and writes after it: its data belongs to the
 // epoch.
 TEST_F(CheckpointTest, ALateWriterOfTheClosedEpochIsWaitedForAndShipped) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   ASSERT_DONE(primary_.write(100, 5));
   EpochObject& epoch = primary_.disk->epochs.enter();
@@ -192,7 +185,7 @@ TEST_F(CheckpointTest, ALateWriterOfTheClosedEpochIsWaitedForAndShipped) {
 }
 
 TEST_F(CheckpointTest, BlocksOfZeroesTravelAsZeroExtents) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 9}, 5));
   ASSERT_DONE(primary_.checkpoint());
   ASSERT_DONE(primary_.path->zero({2 * kBlockBytes, 3 * kBlockBytes}, true, false));
@@ -205,7 +198,7 @@ TEST_F(CheckpointTest, BlocksOfZeroesTravelAsZeroExtents) {
 }
 
 TEST_F(CheckpointTest, AHotBlockIsSentTwiceAtMost) {
-  start();
+  ASSERT_DONE(primary_.start());
   const size_t from = primary_.store.received.size();
   for (uint64_t i = 1; i <= 100; ++i) {
     ASSERT_DONE(primary_.write(7, i));
@@ -218,7 +211,7 @@ TEST_F(CheckpointTest, AHotBlockIsSentTwiceAtMost) {
 }
 
 TEST_F(CheckpointTest, AheadAtMostTwiceWhatIsWrittenIsSent) {
-  start();
+  ASSERT_DONE(primary_.start());
   std::mt19937_64 random(3);
   const size_t from = primary_.store.received.size();
   for (int i = 0; i < 600; ++i) {
@@ -235,7 +228,7 @@ TEST_F(CheckpointTest, AheadAtMostTwiceWhatIsWrittenIsSent) {
 }
 
 TEST_F(CheckpointTest, ShippingIsDueByBytesOrByTime) {
-  start();
+  ASSERT_DONE(primary_.start());
   primary_.disk->batch_blocks = 10;
   EXPECT_FALSE(primary_.shipper->is_due());
   ASSERT_DONE(primary_.write({0, 9}, 1));
@@ -251,7 +244,7 @@ TEST_F(CheckpointTest, ShippingIsDueByBytesOrByTime) {
 }
 
 TEST_F(CheckpointTest, VoidByAFailedBatchKeepsWhatIsChanged) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 3}, 5));
   primary_.store.fail_receive = kLinkBroke;
   Caller caller(primary_);
@@ -273,7 +266,7 @@ TEST_F(CheckpointTest, VoidByAFailedBatchKeepsWhatIsChanged) {
 }
 
 TEST_F(CheckpointTest, ABatchThatWasTornIsSentAgainInTheNextSession) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 3}, 5));
   ASSERT_DONE(primary_.shipper->ship_ahead());
   primary_.session->lose(kLinkBroke);  // what was received is dropped
@@ -283,7 +276,7 @@ TEST_F(CheckpointTest, ABatchThatWasTornIsSentAgainInTheNextSession) {
 }
 
 TEST_F(CheckpointTest, OutOfSpaceIsToldApart) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.store.fail_receive = Error{ErrorKind::kNoSpace, ENOSPC, "journal"};
   EXPECT_KIND(kNoSpace, primary_.checkpoint());
@@ -326,7 +319,7 @@ TEST_F(CheckpointTest, CopiesThatCouldNotBeSentGiveBackTheirRoom) {
 }
 
 TEST_F(CheckpointTest, ABlockThatCannotBeReadVoidsItAndKeepsTheSession) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 40}, 5));
   primary_.image->bad_block = 9;
   const auto outcome = primary_.checkpoint();
@@ -346,7 +339,7 @@ TEST_F(CheckpointTest, ABlockThatCannotBeReadVoidsItAndKeepsTheSession) {
 }
 
 TEST_F(CheckpointTest, WhatCannotBeReadAheadIsTriedAgainAfterAWhile) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 40}, 5));
   primary_.clock.pass(std::chrono::seconds(1));
   primary_.image->bad_block = 9;
@@ -368,7 +361,7 @@ TEST_F(CheckpointTest, WhatCannotBeReadAheadIsTriedAgainAfterAWhile) {
 }
 
 TEST_F(CheckpointTest, VoidWhenASyncOfTheImageFailed) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.disk->trouble.sync_failed("EIO");
   EXPECT_KIND(kVoid, primary_.checkpoint());
@@ -377,7 +370,7 @@ TEST_F(CheckpointTest, VoidWhenASyncOfTheImageFailed) {
 }
 
 TEST_F(CheckpointTest, TheIntentIsDurableBeforeConfirmAndClosedAfter) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   bool confirmed = false;
   primary_.store.on_confirm = [&](const Confirmation& confirmation) {
@@ -394,7 +387,7 @@ TEST_F(CheckpointTest, TheIntentIsDurableBeforeConfirmAndClosedAfter) {
 }
 
 TEST_F(CheckpointTest, AnIntentThatCannotBeRecordedIsVoid) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   Caller caller(primary_);
   cut(caller);
@@ -406,7 +399,7 @@ TEST_F(CheckpointTest, AnIntentThatCannotBeRecordedIsVoid) {
 }
 
 TEST_F(CheckpointTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.store.lose_answer = kLinkBroke;
   Caller caller(primary_);
@@ -428,7 +421,7 @@ TEST_F(CheckpointTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
 }
 
 TEST_F(CheckpointTest, AnUnknownOutcomeIsVoidWhenTheStoreDoesNotHaveIt) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.store.fail_confirm = kLinkBroke;
   Caller caller(primary_);
@@ -447,7 +440,7 @@ TEST_F(CheckpointTest, AnUnknownOutcomeIsVoidWhenTheStoreDoesNotHaveIt) {
 }
 
 TEST_F(CheckpointTest, ACallerIsToldThatItMayExistWhenTheStoreCannotBeAsked) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.store.lose_answer = kLinkBroke;
   Caller caller(primary_);
@@ -463,7 +456,7 @@ TEST_F(CheckpointTest, ACallerIsToldThatItMayExistWhenTheStoreCannotBeAsked) {
 
 // The server stops while nobody knows whether the checkpoint exists.
 TEST_F(CheckpointTest, LeavingAnUnknownOutcomeKeepsItsBlocksChanged) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   primary_.store.fail_confirm = kLinkBroke;
   Caller caller(primary_);
@@ -476,7 +469,7 @@ TEST_F(CheckpointTest, LeavingAnUnknownOutcomeKeepsItsBlocksChanged) {
 }
 
 TEST_F(CheckpointTest, OneThatWasGivenUpBeforeItsCutIsNeverMade) {
-  start();
+  ASSERT_DONE(primary_.start());
   EXPECT_KIND(kVoid, primary_.maker->take(patient_for(milliseconds(0))));
   ASSERT_DONE(primary_.write(1, 5));
   primary_.run();
@@ -484,7 +477,7 @@ TEST_F(CheckpointTest, OneThatWasGivenUpBeforeItsCutIsNeverMade) {
 }
 
 TEST_F(CheckpointTest, OneThatWasGivenUpAfterItsCutIsNeverConfirmed) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   Caller caller(primary_, patient_for(milliseconds(5)));
   cut(caller);
@@ -497,7 +490,7 @@ TEST_F(CheckpointTest, OneThatWasGivenUpAfterItsCutIsNeverConfirmed) {
 }
 
 TEST_F(CheckpointTest, OneThatWasGivenUpAfterConfirmMayExist) {
-  start();
+  ASSERT_DONE(primary_.start());
   primary_.store.lose_answer = kLinkBroke;
   Caller caller(primary_, patient_for(milliseconds(5)));
   primary_.run();
@@ -506,7 +499,7 @@ TEST_F(CheckpointTest, OneThatWasGivenUpAfterConfirmMayExist) {
 }
 
 TEST_F(CheckpointTest, CallersQueue) {
-  start();
+  ASSERT_DONE(primary_.start());
   Caller first(primary_);
   cut(first);
   Caller second(primary_);
@@ -518,7 +511,7 @@ TEST_F(CheckpointTest, CallersQueue) {
 }
 
 TEST_F(CheckpointTest, CancellingVoidsTheOneInProgressAndTheQueue) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   Caller first(primary_);
   cut(first);
@@ -531,7 +524,7 @@ TEST_F(CheckpointTest, CancellingVoidsTheOneInProgressAndTheQueue) {
 }
 
 TEST_F(CheckpointTest, TheWrittenMapIsKeptUntilTheImageIsSynced) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   Caller caller(primary_);
   for (int step = 0; step < 100 && !caller.is_answered(); ++step) {
@@ -550,7 +543,7 @@ TEST_F(CheckpointTest, TheWrittenMapIsKeptUntilTheImageIsSynced) {
 
 // A sync that began before the epoch was frozen does not cover its last writers.
 TEST_F(CheckpointTest, NoSyncIsWantedWhileTheClosedEpochHasWriters) {
-  start();
+  ASSERT_DONE(primary_.start());
   EpochObject& epoch = primary_.disk->epochs.enter();
   Caller caller(primary_);
   cut(caller);
@@ -563,7 +556,7 @@ TEST_F(CheckpointTest, NoSyncIsWantedWhileTheClosedEpochHasWriters) {
 }
 
 TEST_F(CheckpointTest, FoldingKeepsTheBlocksOfAMapThatWaitsForASync) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
   Caller caller(primary_);
   for (int step = 0; step < 100 && !caller.is_answered(); ++step) {
@@ -575,7 +568,7 @@ TEST_F(CheckpointTest, FoldingKeepsTheBlocksOfAMapThatWaitsForASync) {
 }
 
 TEST_F(CheckpointTest, AFailedWriteIsChangedAndShippedAllTheSame) {
-  start();
+  ASSERT_DONE(primary_.start());
   primary_.machine.fail_operation(3, EIO);  // after the region's mark: a write and a sync
   EXPECT_FALSE(primary_.write(1, 5));
   EXPECT_TRUE(primary_.is_changed(1));

@@ -277,6 +277,11 @@ Result<CheckpointOutcome> Primary::checkpoint(const CheckpointRequest& request) 
   return caller.outcome();
 }
 
+Result<CheckpointOutcome> Primary::start() {
+  CKPT_TRY(open_session());
+  return checkpoint();
+}
+
 Caller::Caller(Primary& primary, const CheckpointRequest& request)
     : primary_(primary), thread_([this, request] {
         // While the clock stands still it waits until it is answered.

@@ -185,6 +185,8 @@ class Primary {
   void run();
   // Asks, and steps until it is answered.
   Result<CheckpointOutcome> checkpoint(const CheckpointRequest& request = {});
+  // A session, and a first checkpoint of the empty disk with nothing left to do.
+  Result<CheckpointOutcome> start();
   [[nodiscard]] bool is_changed(uint64_t block) { return disk->is_changed({block, block + 1}); }
   EpochObject& current() { return disk->epochs.current(); }
 

@@ -15,17 +15,11 @@ const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
 class SessionTest : public testing::Test {
  protected:
-  // A session, and a first checkpoint of the empty disk with nothing left to do.
-  void start() {
-    ASSERT_DONE(primary_.open_session());
-    ASSERT_DONE(primary_.checkpoint());
-  }
-
   Primary primary_;
 };
 
 TEST_F(SessionTest, OpeningMakesAllThatIsChangedUnshipped) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));
   ASSERT_DONE(primary_.shipper->ship_ahead());
   EXPECT_EQ(primary_.current().unshipped.count(), 0U);
@@ -43,7 +37,7 @@ TEST_F(SessionTest, OpeningRecordsBothIncarnations) {
 }
 
 TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
-  start();
+  ASSERT_DONE(primary_.start());
   const auto before = encode_volume_record(primary_.record->get());
   primary_.store.greeting.last->id.timeline = uuid_of(99);
   EXPECT_KIND(kFenced, primary_.open_session());
@@ -54,7 +48,7 @@ TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
 }
 
 TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
-  start();
+  ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));
   const Content old = primary_.store.content;
   const StoreGreeting greeting = primary_.store.greeting;
