@@ -59,8 +59,8 @@ std::optional<ConstByteSpan> compress(ConstByteSpan data, int level) {
   return smaller ? std::optional(ConstByteSpan(out.first(written))) : std::nullopt;
 }
 
-// At least a twentieth less.
-bool is_worth(size_t packed_bytes, size_t bytes) { return packed_bytes < bytes / 20 * 19; }
+// At least an eighth less.
+bool is_worth(size_t packed_bytes, size_t bytes) { return packed_bytes < bytes / 8 * 7; }
 
 // Whether compressing pays, judged by a few samples: incompressible data would cost a core for
 // nothing.
