@@ -70,9 +70,10 @@ Result<> BackupImage::reserve(const BatchHeader& header, const std::vector<Exten
   const MutexLock lock(mutex_);
   // First: what is expected is not given back.
   note(header, extents);
+  const BlockSet& coming = expected_[header.epoch].written;
   for (const Extent& extent : extents) {
     if (extent.kind == ExtentKind::kData) {
-      CKPT_TRY(reserve_blocks(blocks_of(extent)));
+      CKPT_TRY(reserve_blocks(blocks_of(extent), coming));
     }
   }
   return {};
@@ -83,9 +84,9 @@ void BackupImage::set_ample(bool is_ample) {
   is_ample_ = is_ample;
 }
 
-Result<> BackupImage::reserve_blocks(BlockRange blocks) {
+Result<> BackupImage::reserve_blocks(BlockRange blocks, const BlockSet& coming) {
   while (const auto run = allocated_.find(blocks, false)) {
-    auto allocated = allocate(with_ahead(*run));
+    auto allocated = allocate(with_ahead(*run, coming));
     if (!allocated && allocated.error().kind == ErrorKind::kNoSpace) {
       is_ample_ = false;
       CKPT_TRY(give_back_unwritten());
@@ -97,14 +98,18 @@ Result<> BackupImage::reserve_blocks(BlockRange blocks) {
   return {};
 }
 
-// These blocks and, where many around them are taken, what is left between those.
-BlockRange BackupImage::with_ahead(BlockRange blocks) const {
+// These blocks and, where many around them are taken or in what is coming, what is left between
+// those.
+BlockRange BackupImage::with_ahead(BlockRange blocks, const BlockSet& coming) const {
   constexpr uint64_t kBlocks = kAheadBytes / kBlockBytes;
   const uint64_t first = blocks.first / kBlocks * kBlocks;
   const BlockRange around{first, std::min(first + kBlocks, block_count(size_bytes_))};
   const bool is_inside = blocks.end <= around.end;
-  const bool is_dense = is_inside && allocated_.count(around) * kAheadShare >= kBlocks;
-  return is_ample_ && is_dense ? around : blocks;
+  const auto is_dense = [&around](const BlockSet& set) {
+    return set.count(around) * kAheadShare >= kBlocks;
+  };
+  const bool is_worth_it = is_ample_ && is_inside && (is_dense(allocated_) || is_dense(coming));
+  return is_worth_it ? around : blocks;
 }
 
 // Noted first: of one that fails, part may be taken.

@@ -12,7 +12,7 @@
 
 namespace ckpt {
 
-// Space is taken ahead by so much, where an eighth of it is taken already.
+// Space is taken ahead by so much, where an eighth of it is taken already, or will be by one epoch.
 inline constexpr uint64_t kAheadBytes = uint64_t{1} << 20U;
 inline constexpr uint64_t kAheadShare = 8;
 
@@ -74,8 +74,9 @@ class BackupImage {
   BackupImage(std::unique_ptr<File> file, uint64_t size_bytes)
       : file_(std::move(file)), size_bytes_(size_bytes) {}
   Result<> learn_allocated() CKPT_EXCLUDES(mutex_);
-  Result<> reserve_blocks(BlockRange blocks) CKPT_REQUIRES(mutex_);
-  [[nodiscard]] BlockRange with_ahead(BlockRange blocks) const CKPT_REQUIRES(mutex_);
+  Result<> reserve_blocks(BlockRange blocks, const BlockSet& coming) CKPT_REQUIRES(mutex_);
+  [[nodiscard]] BlockRange with_ahead(BlockRange blocks, const BlockSet& coming) const
+      CKPT_REQUIRES(mutex_);
   Result<> allocate(BlockRange blocks) CKPT_REQUIRES(mutex_);
   Result<> give_back_unwritten() CKPT_REQUIRES(mutex_);
   void note(const BatchHeader& header, const std::vector<Extent>& extents) CKPT_REQUIRES(mutex_);
