@@ -55,6 +55,11 @@ class File {
   virtual Result<> write_many(std::span<const Transfer> transfers) = 0;
   // fdatasync(2): when it returns, all writes that returned before it was called are durable.
   virtual Result<> sync() = 0;
+  // Begins to write to the device what was written to a range, and does not wait for it. A hint.
+  virtual void write_out(ByteRange /*range*/) {}
+  // Waits until what was written out of a range has reached the device, and lets go of the memory
+  // that caches it. Says nothing about durability; but a failure is one of sync().
+  virtual Result<> let_go(ByteRange /*range*/) { return {}; }
   // Reserves space, so that later writes to the range do not fail for want of it; content and size
   // stay (fallocate(2) with KEEP_SIZE). Done silently where the file system cannot.
   virtual Result<> allocate(ByteRange range) = 0;

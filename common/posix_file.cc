@@ -99,6 +99,33 @@ Result<> PosixFile::sync() {
   return sync_failed_ ? Result<>(Unexpected(*sync_failed_)) : Result<>();
 }
 
+void PosixFile::write_out(ByteRange range) {
+  if (range.length == 0) {
+    return;  // to the kernel it would mean: up to the end
+  }
+  // What could not be begun is done by let_go() or sync().
+  sync_file_range(fd_.get(), static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
+                  SYNC_FILE_RANGE_WRITE);
+}
+
+Result<> PosixFile::let_go(ByteRange range) {
+  if (range.length == 0) {
+    return {};
+  }
+  const auto offset = static_cast<off_t>(range.offset);
+  const auto length = static_cast<off_t>(range.length);
+  constexpr unsigned kAll =
+      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  if (sync_file_range(fd_.get(), offset, length, kAll) != 0 && errno != EINVAL && errno != ESPIPE) {
+    const MutexLock lock(sync_mutex_);
+    // The kernel tells of it once: a sync would not hear of it any more.
+    sync_failed_ = failed(errno, "sync_file_range").error();
+    return Unexpected(*sync_failed_);
+  }
+  posix_fadvise(fd_.get(), offset, length, POSIX_FADV_DONTNEED);
+  return {};
+}
+
 Result<> PosixFile::allocate(ByteRange range) {
   const int number = fallocate_whole(fd_.get(), FALLOC_FL_KEEP_SIZE, range);
   return number == 0 || unsupported(number) ? Result<>() : Result<>(failed(number, "fallocate"));

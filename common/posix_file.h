@@ -31,6 +31,8 @@ class PosixFile : public File {
   Result<> read_many(std::span<const Transfer> transfers) override;
   Result<> write_many(std::span<const Transfer> transfers) override;
   Result<> sync() override;
+  void write_out(ByteRange range) override;
+  Result<> let_go(ByteRange range) override;
   Result<> allocate(ByteRange range) override;
   Result<> zero(ByteRange range, bool punch) override;
   Result<> give_back(ByteRange range) override;

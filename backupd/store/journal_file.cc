@@ -12,6 +12,8 @@ namespace {
 // The first step is small, for epochs of a few blocks; large ones soon take large steps.
 constexpr uint64_t kFirstStepBytes = uint64_t{1} << 20U;
 constexpr uint64_t kStepBytes = uint64_t{16} << 20U;
+// Written out at once; as much again is on its way meanwhile.
+constexpr uint64_t kWriteOutBytes = uint64_t{8} << 20U;
 
 }  // namespace
 
@@ -87,6 +89,17 @@ Result<> JournalFile::append_record(RecordType type, ConstByteSpan head, ConstBy
   }
   link_ = frame.link;
   end_offset_ = end;
+  return free_memory();
+}
+
+Result<> JournalFile::free_memory() {
+  if (end_offset_ < written_out_to_ + kWriteOutBytes) {
+    return {};
+  }
+  file_->write_out({written_out_to_, end_offset_ - written_out_to_});
+  CKPT_TRY(final_failure(file_->let_go({let_go_to_, written_out_to_ - let_go_to_})));
+  let_go_to_ = written_out_to_;
+  written_out_to_ = end_offset_;
   return {};
 }
 
@@ -216,8 +229,12 @@ Result<ConfirmRecord> JournalFile::read_confirm(const JournalPosition& position)
 
 Result<> JournalFile::read_into(BatchBuffer& buffer, const JournalBatch& batch,
                                 uint64_t size_bytes) {
-  CKPT_TRY(read_bytes_into(buffer.payload, batch.offset + kFrameBytes + kBatchHeaderBytes,
-                           batch.header.stored_bytes));
+  const ByteRange payload{batch.offset + kFrameBytes + kBatchHeaderBytes,
+                          batch.header.stored_bytes};
+  CKPT_TRY(read_bytes_into(buffer.payload, payload.offset, payload.length));
+  if (payload.offset >= kCachedBytes) {
+    CKPT_TRY(final_failure(file_->let_go(payload)));
+  }
   auto decoded = decode_batch_into(buffer.batch, batch.header, buffer.payload, size_bytes);
   return decoded ? Result<>() : Result<>(within(at(batch.offset), decoded.error()));
 }

@@ -17,6 +17,10 @@ struct JournalBatch {
   BatchHeader header;
 };
 
+// So much of a journal file may stay in memory for the applier. A long epoch would push out the
+// disk's own blocks, and fresh memory costs more than writing.
+inline constexpr uint64_t kCachedBytes = uint64_t{64} << 20U;
+
 // What a batch is read into: the payload as stored, and decoded.
 struct BatchBuffer {
   std::vector<std::byte> payload;
@@ -71,6 +75,7 @@ class JournalFile {
   JournalFile(std::unique_ptr<File> file, std::string path, const JournalHeader& header);
   Result<> allocate_to(uint64_t end_offset);
   Result<> append_record(RecordType type, ConstByteSpan head, ConstByteSpan rest);
+  Result<> free_memory();
   Result<> load_batch(uint64_t end_offset, uint64_t size_bytes,
                       const std::function<void(const Batch&)>& visit);
   Result<Frame> read_frame(uint64_t offset, uint64_t end_offset);
@@ -86,6 +91,8 @@ class JournalFile {
   Digest link_;  // of the last record, at first of the header
   uint64_t end_offset_ = kJournalHeaderBytes;
   uint64_t allocated_to_ = 0;
+  uint64_t let_go_to_ = kCachedBytes;  // what is cached beyond the first bytes begins here
+  uint64_t written_out_to_ = kCachedBytes;
   uint64_t stored_bytes_ = 0;
 };
 

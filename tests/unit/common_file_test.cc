@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "common/checksum.h"
@@ -50,6 +51,19 @@ TEST_F(PosixTest, WritesAndReads) {
   std::vector<std::byte> bytes(5000);
   ASSERT_TRUE(file->read(10, bytes));
   EXPECT_EQ(bytes, filled(5000, 1));
+}
+
+TEST_F(PosixTest, WhatIsLetGoCanStillBeRead) {
+  const auto file = make("a");
+  ASSERT_TRUE(file->write(0, filled(1 << 20, 1)));
+  file->write_out({0, 1 << 20});
+  ASSERT_TRUE(file->write(4096, filled(4096, 2)));
+  ASSERT_TRUE(file->let_go({0, 1 << 19}));
+  ASSERT_TRUE(file->let_go({0, 0}));
+  auto expected = filled(1 << 20, 1);
+  std::ranges::fill_n(expected.begin() + 4096, 4096, std::byte{2});
+  EXPECT_EQ(content(*file), expected);
+  EXPECT_TRUE(file->sync());
 }
 
 TEST_F(PosixTest, ManyTransfersAtOnce) {

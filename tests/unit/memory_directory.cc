@@ -166,6 +166,15 @@ class MemoryFile : public File {
     return synced;
   }
 
+  // What the kernel tells of a failed write it tells once.
+  Result<> let_go(ByteRange range) override {
+    auto let_go = change("let go", range, []() -> Result<> { return {}; });
+    if (!let_go) {
+      sync_failed_ = let_go.error();
+    }
+    return let_go;
+  }
+
   Result<> allocate(ByteRange range) override {
     return change("allocate", range, [&]() -> Result<> {
       return disk_.take_space(*node_, range) ? Result<>()

@@ -47,7 +47,8 @@ struct MemoryFolder {
 // One change or sync of a file or directory, for those who watch.
 struct MemoryOperation {
   std::string
-      act;  // write, sync, allocate, zero, punch, resize, create, remove, rename, sync directory
+      act;  // write, sync, allocate, zero, punch, resize, create, remove, rename, sync directory,
+            // let go
   std::string path;
   ByteRange range;
 };

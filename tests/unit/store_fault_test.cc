@@ -3,6 +3,7 @@
 // where there is one.
 #include <cerrno>
 
+#include "backupd/store/journal_file.h"
 #include "tests/unit/store_peer.h"
 
 namespace ckpt::test {
@@ -48,6 +49,82 @@ TEST(StoreFault, NothingIsAnsweredAfterAnErrorUntilOpenedAgain) {
     ASSERT_DONE(peer.open());
     ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
   }
+}
+
+class LongEpochTest : public testing::Test {
+ protected:
+  static constexpr uint64_t kBatchBytes = uint64_t{4} << 20U;
+
+  LongEpochTest() {
+    disk_.set_watcher([this](const MemoryOperation& operation) {
+      if (operation.act == "let go") {
+        let_go_.push_back(operation.range);
+      }
+    });
+    journal_ = std::move(*JournalFile::create(*root_, {test_uuid(1), test_uuid(2), Epoch{1}, 7}));
+  }
+  Result<> append() {
+    const BatchHeader identity{.volume = test_uuid(1),
+                               .timeline = test_uuid(2),
+                               .epoch = Epoch{1},
+                               .sequence = ++sequence_};
+    return journal_->append(
+        encode_batch(identity, {{0, kBatchBytes}}, content_, {Codec::kNone, 1}));
+  }
+  void fill_cache() {
+    while (journal_->end_offset() <= kCachedBytes + 3 * kBatchBytes) {
+      ASSERT_DONE(append());
+    }
+  }
+
+  MemoryDisk disk_;
+  std::unique_ptr<Directory> root_ = disk_.root();
+  std::unique_ptr<JournalFile> journal_;
+  Content content_ = pattern(1, kBatchBytes);
+  uint64_t sequence_ = 0;
+  std::vector<ByteRange> let_go_;
+};
+
+// What came first stays in memory, and what is just being written out.
+TEST_F(LongEpochTest, FillsNoMoreMemoryThanIsMeantForIt) {
+  ASSERT_NO_FATAL_FAILURE(fill_cache());
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_DONE(append());
+  }
+  uint64_t end_offset = kCachedBytes;
+  for (const ByteRange& range : let_go_) {
+    EXPECT_EQ(range.offset, end_offset);
+    end_offset = range.end();
+  }
+  EXPECT_LT(journal_->end_offset(), end_offset + 5 * kBatchBytes);
+  BatchBuffer buffer;
+  for (const auto& [sequence, batch] : journal_->batches()) {
+    ASSERT_DONE(journal_->read_into(buffer, batch, kBatchBytes));
+    EXPECT_EQ(buffer.batch.data, content_);
+  }
+  EXPECT_EQ(let_go_.back().end(), journal_->end_offset());
+}
+
+// The kernel tells of a write that failed behind our back once, and not at the sync.
+TEST_F(LongEpochTest, AFailureToWriteOutIsFinal) {
+  ASSERT_NO_FATAL_FAILURE(fill_cache());
+  for (const size_t before = let_go_.size(); let_go_.size() == before;) {
+    ASSERT_DONE(append());
+  }
+  // From here on every fourth append does the same: the last it does is to let go.
+  disk_.count_from_here();
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_DONE(append());
+  }
+  disk_.fail_operation(disk_.operations(), EIO);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_DONE(append());
+  }
+  const auto appended = append();
+  ASSERT_FALSE(appended);
+  EXPECT_EQ(appended.error().kind, ErrorKind::kIo);
+  EXPECT_NE(appended.error().message().find("let go"), std::string::npos);
+  EXPECT_FALSE(journal_->sync());
 }
 
 TEST(StoreFault, ErrorsWhileOpeningAreReportedAndHarmless) {
