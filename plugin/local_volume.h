@@ -7,6 +7,7 @@
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
+#include "plugin/gather.h"
 #include "plugin/io_engine.h"
 #include "plugin/volume.h"
 
@@ -56,6 +57,7 @@ class LocalVolume {
   void ship();
   void keep();
   void apply();
+  std::chrono::nanoseconds wait_to_apply(const Pace& pace, Gather& gather);
   Result<bool> apply_some();
   void stop_pumps();
 
