@@ -280,27 +280,13 @@ void LocalVolume::keep() {
   }
 }
 
-// How long the applier has to wait before it looks again; 0: it may work.
-std::chrono::nanoseconds LocalVolume::wait_to_apply(const Pace& pace, Gather& gather) {
-  if (!store_->has_work()) {
-    gather.clear();
-    return kApplierSleep;
-  }
-  const SteadyTime now = system_clock().steady();
-  const std::chrono::nanoseconds since_write = volume_->since_write();
-  if (!gather.is_over(store_->waiting_bytes(), volume_->is_crowded(), now, since_write)) {
-    return gather.rest(now);
-  }
-  return pace.may_go_on(now, since_write) ? std::chrono::nanoseconds(0) : pace.rest(now);
-}
-
 void LocalVolume::apply() {
   CrowdMeter crowd;
   Pace pace(kApplierLook);
-  Gather gather;
   while (!stopping_.load()) {
-    if (const auto wait = wait_to_apply(pace, gather); wait.count() > 0) {
-      applier_.wait(wait);
+    if (!store_->has_work() || !pace.may_go_on(system_clock().steady(), volume_->since_write())) {
+      const auto rest = pace.rest(system_clock().steady());
+      applier_.wait(store_->has_work() ? rest : std::chrono::nanoseconds(kApplierSleep));
       continue;
     }
     const uint64_t passes = store_->passes();

@@ -7,7 +7,6 @@
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
-#include "plugin/gather.h"
 #include "plugin/io_engine.h"
 #include "plugin/volume.h"
 
@@ -57,7 +56,6 @@ class LocalVolume {
   void ship();
   void keep();
   void apply();
-  std::chrono::nanoseconds wait_to_apply(const Pace& pace, Gather& gather);
   Result<bool> apply_some();
   void stop_pumps();
 

@@ -59,7 +59,6 @@ class Volume : public VolumeApi {
   void wait_for_work();
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
   void set_crowded(bool crowded) { disk().crowded.store(crowded); }
-  [[nodiscard]] bool is_crowded() { return disk().crowded.load(); }
   // Whether the steps compare with the store, for which nobody waits. By the pump.
   [[nodiscard]] bool is_narrowing() const { return narrower_.is_active(); }
   // How long ago a client's last write ended.

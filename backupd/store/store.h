@@ -61,8 +61,6 @@ class Store : public StoreLink {
   Result<bool> apply_some() { return applier_->step(); }
   [[nodiscard]] bool has_work() const { return applier_->has_work(); }
   // How often the applier has synced the image and recorded what it applied.
-  // Of confirmed checkpoints that wait to be applied.
-  [[nodiscard]] uint64_t waiting_bytes() const { return applier_->waiting_bytes(); }
   [[nodiscard]] uint64_t passes() const { return applier_->passes(); }
   Result<> finish_applying() { return applier_->finish(); }
   // Called when there is new work for the applier, from the thread that brought it, with no lock

@@ -6,7 +6,6 @@
 
 #include "plugin/crowd_meter.h"
 #include "plugin/draft.h"
-#include "plugin/gather.h"
 #include "plugin/pace.h"
 #include "tests/unit/plugin_fakes.h"
 
@@ -35,39 +34,6 @@ TEST(Pace, GoesOnWhenClientsAreQuiet) {
   pace.rest_for(milliseconds(10), clock.steady());
   EXPECT_FALSE(pace.may_go_on(clock.steady(), milliseconds(1)));
   EXPECT_TRUE(pace.may_go_on(clock.steady(), milliseconds(2)));
-}
-
-class GatherTest : public testing::Test {
- protected:
-  bool is_over(uint64_t bytes, bool is_crowded, milliseconds since_write) {
-    return gather_.is_over(bytes, is_crowded, clock_.steady(), since_write);
-  }
-  FakeClock clock_;
-  Gather gather_;
-};
-
-TEST_F(GatherTest, CheckpointsGatherWhileClientsAreBusy) {
-  EXPECT_FALSE(is_over(1, true, milliseconds(0)));
-  clock_.pass(kGatherTime - milliseconds(1));
-  EXPECT_FALSE(is_over(kGatherBytes - 1, true, kGatherLook - milliseconds(1)));
-  EXPECT_EQ(gather_.rest(clock_.steady()), milliseconds(1));
-  clock_.pass(milliseconds(1));
-  EXPECT_TRUE(is_over(1, true, milliseconds(0)));
-}
-
-TEST_F(GatherTest, NotWhereProcessorsAreFreeOrClientsQuietOrMuchWaits) {
-  EXPECT_FALSE(is_over(kGatherBytes - 1, true, milliseconds(0)));
-  EXPECT_TRUE(is_over(1, false, milliseconds(0)));
-  EXPECT_TRUE(is_over(1, true, kGatherLook));
-  EXPECT_TRUE(is_over(kGatherBytes, true, milliseconds(0)));
-}
-
-TEST_F(GatherTest, EachTimeAnew) {
-  EXPECT_FALSE(is_over(1, true, milliseconds(0)));
-  clock_.pass(kGatherTime);
-  EXPECT_TRUE(is_over(1, true, milliseconds(0)));
-  gather_.clear();
-  EXPECT_FALSE(is_over(1, true, milliseconds(0)));
 }
 
 // More threads than processors, none of which waits: each must wait for a processor.
