@@ -15,7 +15,8 @@
 
 namespace ckpt {
 
-// What tells one file, and one state of a file, from another (statx(2)).
+// What tells one file, and one state of a file, from another (statx(2)); of a block device:
+// device_stamp.h.
 struct FileStamp {
   uint64_t device = 0;
   uint64_t inode = 0;

@@ -12,6 +12,9 @@
 #include <array>
 #include <cerrno>
 
+#include "common/aligned_buffer.h"
+#include "common/device_stamp.h"
+
 // Its headers define BLOCK_SIZE and clash with nothing else only when they come last.
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -149,7 +152,7 @@ Result<> PosixFile::give_back(ByteRange range) {
 }
 
 Result<> PosixFile::write_zeroes(ByteRange range) {
-  static const std::array<std::byte, 65536> zeroes{};
+  alignas(kBufferAlignment) static const std::array<std::byte, 65536> zeroes{};
   for (uint64_t done = 0; done < range.length;) {
     const uint64_t length = std::min<uint64_t>(zeroes.size(), range.length - done);
     CKPT_TRY(write(range.offset + done, std::span(zeroes).first(length)));
@@ -204,13 +207,18 @@ Result<FileStamp> PosixFile::stamp() {
   if (statx(fd_.get(), "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status) != 0) {
     return failed(errno, "statx");
   }
+  CKPT_ASSIGN(const uint64_t size_bytes, size());
+  if (S_ISBLK(status.stx_mode)) {
+    const dev_t device = makedev(status.stx_rdev_major, status.stx_rdev_minor);
+    return stamp_of_device(device, size_bytes, system_clock().wall());
+  }
   FileStamp stamp;
   stamp.device = makedev(status.stx_dev_major, status.stx_dev_minor);
   stamp.inode = status.stx_ino;
   stamp.birth = (status.stx_mask & STATX_BTIME) != 0 ? to_time(status.stx_btime) : WallTime{};
   stamp.modified = to_time(status.stx_mtime);
   stamp.changed = to_time(status.stx_ctime);
-  CKPT_ASSIGN(stamp.size_bytes, size());
+  stamp.size_bytes = size_bytes;
   return stamp;
 }
 
