@@ -121,8 +121,14 @@ Result<> not_yet(LocalOptions&, const std::string&) {
 }
 
 Result<> set_direct(LocalOptions& options, const std::string& value) {
-  CKPT_ASSIGN(const bool on, parse_switch(value));
-  return on ? not_yet(options, value) : Result<>();
+  CKPT_ASSIGN(options.direct, parse_switch(value));
+  return {};
+}
+
+Result<> set_backup(LocalOptions& options, const std::string& value) {
+  options.has_backup = value != "none";
+  CKPT_ASSIGN(options.store_path, options.has_backup ? parse_backup(value) : std::string());
+  return {};
 }
 
 Result<> set_tls(LocalOptions& options, const std::string& value) {
@@ -140,11 +146,6 @@ constexpr std::array<Parameter, 19> kParameters{{
        o.state_path = absolute(v);
        return {};
      }},
-    {"backup",
-     [](LocalOptions& o, const std::string& v) -> Result<> {
-       CKPT_ASSIGN(o.store_path, parse_backup(v));
-       return {};
-     }},
     {"multi-conn",
      [](LocalOptions& o, const std::string& v) -> Result<> {
        CKPT_ASSIGN(o.volume.clients.multi_conn, parse_switch(v));
@@ -155,6 +156,7 @@ constexpr std::array<Parameter, 19> kParameters{{
        o.raw = v == "raw";
        return o.raw ? Result<>() : Result<>(invalid("only raw images are served"));
      }},
+    {"backup", set_backup},
     {"size", set_size},
     {"batch-bytes", set_batch_bytes},
     {"batch-delay", set_batch_delay},
@@ -191,10 +193,11 @@ Result<std::string> parse_backup(const std::string& value) {
   if (value.rfind(prefix, 0) == 0 && value.size() > prefix.size()) {
     return absolute(value.substr(prefix.size()));
   }
-  if (value == "none" || value.find(':') != std::string::npos) {
-    return invalid("this version of ckpt has only backup=embedded and backup=embedded:DIR");
+  if (value.find(':') != std::string::npos) {
+    return invalid(
+        "this version of ckpt has only backup=embedded, backup=embedded:DIR and backup=none");
   }
-  return invalid("must be embedded or embedded:DIR");
+  return invalid("must be embedded or embedded:DIR (or, for a server only, none)");
 }
 
 Result<uint64_t> parse_size(const std::string& value) {

@@ -23,7 +23,7 @@ void add_extent(std::vector<Extent>& extents, const Extent& extent) {
 }  // namespace
 
 // Not cleared: pages that no batch reaches are never backed.
-Draft::Draft(uint64_t bytes) : bytes_(bytes), memory_(new std::byte[bytes]) {}
+Draft::Draft(uint64_t bytes) : bytes_(bytes), memory_(bytes) {}
 
 void Draft::begin(uint64_t sequence) {
   sequence_ = sequence;
@@ -34,7 +34,7 @@ void Draft::begin(uint64_t sequence) {
 
 ByteSpan Draft::room(uint64_t bytes) {
   CKPT_CHECK(bytes <= bytes_ - used_);
-  return {memory_.get() + used_, bytes};
+  return memory_.span().subspan(used_, bytes);
 }
 
 void Draft::add(std::span<const Transfer> transfers) {
@@ -50,7 +50,7 @@ void Draft::add_blocks(uint64_t offset, ByteSpan bytes) {
     const bool zero = is_zero(block);
     add_extent(extents_, {offset, block.size(), zero ? ExtentKind::kZero : ExtentKind::kData});
     if (!zero) {
-      std::byte* const end = memory_.get() + used_;
+      std::byte* const end = memory_.data() + used_;
       if (end != block.data()) {
         std::memmove(end, block.data(), block.size());
       }

@@ -2,10 +2,10 @@
 // A draft: blocks read from the primary that will be a batch.
 #pragma once
 
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "common/aligned_buffer.h"
 #include "common/batch.h"
 #include "common/block.h"
 #include "common/file.h"
@@ -32,13 +32,13 @@ class Draft {
   [[nodiscard]] uint64_t sequence() const { return sequence_; }
   [[nodiscard]] uint64_t blocks() const { return blocks_; }
   [[nodiscard]] const std::vector<Extent>& extents() const { return extents_; }
-  [[nodiscard]] ConstByteSpan data() const { return {memory_.get(), used_}; }
+  [[nodiscard]] ConstByteSpan data() const { return memory_.span().first(used_); }
 
  private:
   void add_blocks(uint64_t offset, ByteSpan bytes);
 
   const uint64_t bytes_;
-  std::unique_ptr<std::byte[]> memory_;
+  AlignedBuffer memory_;  // blocks keep their alignment in it
   uint64_t used_ = 0;
   uint64_t sequence_ = 0;
   uint64_t blocks_ = 0;

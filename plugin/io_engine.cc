@@ -34,7 +34,7 @@ bool writes_do_not_block(const std::string& directory) {
 
 }  // namespace
 
-Result<IoChoice> choose_io(IoMode mode, const std::string& directory) {
+Result<IoChoice> choose_io(IoMode mode, const IoTarget& target) {
   if (mode == IoMode::kSync) {
     return IoChoice{{}, "sync (io=sync)"};
   }
@@ -49,7 +49,15 @@ Result<IoChoice> choose_io(IoMode mode, const std::string& directory) {
   if (mode == IoMode::kUring) {
     return IoChoice{{true, true, true}, "uring (io=uring)"};
   }
-  if (writes_do_not_block(directory)) {
+  if (target.direct) {
+    return IoChoice{{true, true, true}, "uring (direct I/O)"};
+  }
+  if (target.directory.empty()) {
+    return IoChoice{{true, false, false},
+                    "sync writes, uring reads (buffered writes to a block device may go through "
+                    "io_uring's helper threads)"};
+  }
+  if (writes_do_not_block(target.directory)) {
     return IoChoice{{true, true, true}, "uring (buffered writes do not block on this file system)"};
   }
   return IoChoice{{true, false, false},

@@ -15,9 +15,16 @@ struct IoChoice {
   std::string text;  // for people: "sync writes, io_uring reads (…)"
 };
 
-// For the files in a directory (the image's). With kAuto a write goes through io_uring only where a
-// buffered write completes without a helper thread: tried on a nameless temporary file.
-// kInvalid: io=uring was asked for, and this kernel or its limits do not have it.
-Result<IoChoice> choose_io(IoMode mode, const std::string& directory);
+// What the image is, as far as it matters here.
+struct IoTarget {
+  std::string directory;  // where the image is; empty: it is a block device
+  bool direct = false;    // past the page cache
+};
+
+// With kAuto a write goes through io_uring only where it completes without a helper thread: always
+// with direct I/O; a buffered one is tried on a nameless temporary file, and not taken for granted
+// on a block device. kInvalid: io=uring was asked for, and this kernel or its limits do not have
+// it.
+Result<IoChoice> choose_io(IoMode mode, const IoTarget& target);
 
 }  // namespace ckpt

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "common/direct_file.h"
 #include "plugin/control_socket.h"
 #include "plugin/crowd_meter.h"
 #include "plugin/own_export.h"
@@ -78,6 +79,26 @@ std::string foreign_format(ConstByteSpan head) {
   return "";
 }
 
+// A device's state is kept elsewhere: beside the node, in /dev, it would be gone with the boot.
+Result<> check_device(const std::string& path, const LocalOptions& options, dev_t device) {
+  if (options.state_path.empty()) {
+    return fail(ErrorKind::kInvalid, path +
+                                         " is a block device: say where to keep its state, on "
+                                         "another disk (state=DIR)");
+  }
+  if (options.create_bytes) {
+    return fail(ErrorKind::kInvalid, path + " is a block device: it has its size, leave out size=");
+  }
+  CKPT_ASSIGN(auto file, PosixFile::open(path, O_RDONLY, RingUse{}));
+  CKPT_ASSIGN(const uint64_t size_bytes, file->size());
+  const std::string own = OwnExport(size_bytes).find(device);
+  return own.empty() ? Result<>()
+                     : Result<>(fail(ErrorKind::kInvalid,
+                                     path + " is " + own +
+                                         ", a network block device: if it is an export of this "
+                                         "server, the server would wait for itself"));
+}
+
 }  // namespace
 
 std::string default_state_path(const std::string& image_path) { return image_path + ".ckpt"; }
@@ -86,12 +107,13 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
   auto local = std::unique_ptr<LocalVolume>(new LocalVolume(options));
   local->state_path_ =
       options.state_path.empty() ? default_state_path(options.image_path) : options.state_path;
-  CKPT_ASSIGN(const IoChoice io, choose_io(options.io, directory_of(options.image_path)));
-  local->ring_ = io.ring;
-  local->io_text_ = io.text;
+  if (!options.has_backup && options.checkpoint_interval.count() > 0) {
+    return fail(ErrorKind::kInvalid, "checkpoint-interval= needs a back-up: leave out backup=none");
+  }
+  CKPT_TRY(local->look_at_image());
   CKPT_TRY(local->open_image());
   CKPT_TRY(local->open_state());
-  CKPT_TRY(local->lock(local->image_->fd(), options.image_path));
+  CKPT_TRY(local->lock(local->image_fd_, options.image_path));
   CKPT_TRY(local->lock(local->state_->fd(), local->state_path_));
   CKPT_TRY(local->open_volume());
   return local;
@@ -99,22 +121,56 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
 
 LocalVolume::~LocalVolume() { stop_pumps(); }
 
-Result<> LocalVolume::open_image() {
+// What it is, and whether it can be served.
+Result<> LocalVolume::look_at_image() {
+  const std::string& path = options_.image_path;
   struct stat status {};
-  if (stat(options_.image_path.c_str(), &status) != 0) {
+  if (stat(path.c_str(), &status) != 0) {
     if (errno != ENOENT) {
-      return fail_errno(errno, options_.image_path);
+      return fail_errno(errno, path);
     }
     CKPT_TRY(create_image());
   } else if (S_ISDIR(status.st_mode)) {
-    return fail(ErrorKind::kInvalid, options_.image_path + " is a directory, not a disk image");
+    return fail(ErrorKind::kInvalid, path + " is a directory, not a disk image");
+  } else if (S_ISBLK(status.st_mode)) {
+    is_device_ = true;
+    return check_device(path, options_, status.st_rdev);
   } else if (!S_ISREG(status.st_mode)) {
-    return fail(ErrorKind::kInvalid, options_.image_path +
-                                         " is not a regular file; this version serves disk images "
-                                         "in files only");
+    return fail(ErrorKind::kInvalid, path + " is neither a regular file nor a block device");
   }
-  CKPT_ASSIGN(image_, PosixFile::open(options_.image_path, O_RDWR, ring_));
+  return {};
+}
+
+Result<> LocalVolume::open_image() {
+  const IoTarget target{is_device_ ? "" : directory_of(options_.image_path), options_.direct};
+  CKPT_ASSIGN(const IoChoice io, choose_io(options_.io, target));
+  ring_ = io.ring;
+  io_text_ = io.text;
+  // Of a device it keeps out whoever would mount it or build on it (open(2), O_EXCL).
+  const int flags = is_device_ ? O_RDWR | O_EXCL : O_RDWR;
+  const SteadyTime deadline = system_clock().steady() + kLockPatience;
+  auto image = open_image_file(flags);
+  while (!image && image.error().number == EBUSY && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kLockLook);
+    image = open_image_file(flags);
+  }
+  if (!image && image.error().number == EBUSY) {
+    return fail(ErrorKind::kBusy,
+                options_.image_path + " is in use: mounted, part of another device, or served");
+  }
+  CKPT_ASSIGN(image_, std::move(image));
   return check_format();
+}
+
+Result<std::unique_ptr<File>> LocalVolume::open_image_file(int flags) {
+  if (options_.direct) {
+    CKPT_ASSIGN(auto file, DirectFile::open(options_.image_path, flags, ring_));
+    image_fd_ = file->fd();
+    return std::unique_ptr<File>(std::move(file));
+  }
+  CKPT_ASSIGN(auto file, PosixFile::open(options_.image_path, flags, ring_));
+  image_fd_ = file->fd();
+  return std::unique_ptr<File>(std::move(file));
 }
 
 Result<> LocalVolume::create_image() {
@@ -174,12 +230,13 @@ Result<> LocalVolume::lock(int fd, const std::string& path) {
 }
 
 Result<> LocalVolume::open_volume() {
-  const Surroundings surroundings{*image_,         *state_,        *memory_,   system_clock(),
-                                  system_random(), read_boot_id(), boot_time()};
+  const Surroundings surroundings{*image_,         *state_,        *memory_,    system_clock(),
+                                  system_random(), read_boot_id(), boot_time(), is_device_};
   VolumeOptions options = options_.volume;
   options.start.store_path = options_.store_path;
   options.image_path = options_.image_path;
   options.io = io_text_;
+  options.has_backup = options_.has_backup;
   const OpenStore open_store = [this](const VolumeRecord& record) {
     return this->open_store(record);
   };
@@ -192,11 +249,15 @@ Result<> LocalVolume::open_volume() {
 bool LocalVolume::free_reserve() {
   struct stat image {};
   struct stat store {};
-  return fstat(image_->fd(), &image) == 0 && fstat(store_lock_.get(), &store) == 0 &&
-         image.st_dev == store.st_dev && store_->free_reserve().has_value();
+  return store_ != nullptr && fstat(image_fd_, &image) == 0 &&
+         fstat(store_lock_.get(), &store) == 0 && image.st_dev == store.st_dev &&
+         store_->free_reserve().has_value();
 }
 
 Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
+  if (!options_.has_backup) {
+    return static_cast<StoreLink*>(&no_store_);
+  }
   const std::string& wanted = options_.store_path;
   if (!wanted.empty() && wanted != record.store_path) {
     return fail(ErrorKind::kInvalid,
@@ -223,6 +284,9 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
 }
 
 std::string LocalVolume::space_note() const {
+  if (store_ == nullptr) {
+    return "";
+  }
   const StoreStatus status = store_->status();
   const std::string path = status.address.substr(status.address.find(':') + 1);
   struct stat backup {};
@@ -247,7 +311,9 @@ void LocalVolume::start_pumps() {
   };
   start("ckpt-ship", &LocalVolume::ship);
   start("ckpt-keep", &LocalVolume::keep);
-  start("ckpt-apply", &LocalVolume::apply);
+  if (store_ != nullptr) {
+    start("ckpt-apply", &LocalVolume::apply);
+  }
 }
 
 void LocalVolume::ship() {

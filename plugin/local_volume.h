@@ -8,6 +8,7 @@
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "plugin/io_engine.h"
+#include "plugin/no_store.h"
 #include "plugin/volume.h"
 
 namespace ckpt {
@@ -17,8 +18,10 @@ struct LocalOptions {
   std::string state_path;  // empty: IMAGE.ckpt
   std::string store_path;  // backup=embedded:DIR; empty: store/ in the state directory
   std::optional<uint64_t> create_bytes;  // size=: makes a missing image
+  bool has_backup = true;                // not with backup=none
   IoMode io = IoMode::kAuto;
-  bool raw = false;  // format=raw: any content is an image
+  bool direct = false;  // direct=on: past the page cache
+  bool raw = false;     // format=raw: any content is an image
   std::chrono::seconds checkpoint_interval{0};
   VolumeOptions volume;
 };
@@ -45,7 +48,9 @@ class LocalVolume {
 
  private:
   explicit LocalVolume(LocalOptions options) : options_(std::move(options)) {}
+  Result<> look_at_image();
   Result<> open_image();
+  Result<std::unique_ptr<File>> open_image_file(int flags);
   Result<> create_image();
   Result<> check_format();
   Result<> lock(int fd, const std::string& path);
@@ -63,11 +68,14 @@ class LocalVolume {
   std::string state_path_;
   std::string io_text_;
   RingUse ring_;
-  std::unique_ptr<PosixFile> image_;
+  bool is_device_ = false;  // the image is a block device
+  std::unique_ptr<File> image_;
+  int image_fd_ = -1;  // the image's own
   std::unique_ptr<PosixDirectory> state_;
   std::unique_ptr<TmpfsMemoryStore> memory_;
   UniqueFd store_lock_;
-  std::unique_ptr<Store> store_;
+  std::unique_ptr<Store> store_;  // nothing: backup=none
+  NoStore no_store_;
   std::unique_ptr<Volume> volume_;
   std::atomic<bool> stopping_{false};
   Waker keeper_;

@@ -105,6 +105,14 @@ void cleanup() noexcept {
   });
 }
 
+void dump_plugin() noexcept {
+  (void)report([]() -> Result<> {
+    CKPT_ASSIGN(const IoChoice io, choose_io(IoMode::kAuto, {.directory = "."}));
+    std::printf("ckpt_version=%s\nckpt_io=%s\n", CKPT_VERSION, io.text.c_str());
+    return {};
+  });
+}
+
 void* open_connection(int) noexcept {
   Connection* connection = nullptr;
   (void)report([&]() -> Result<> {
@@ -160,14 +168,15 @@ int flush(void* handle, uint32_t) noexcept {
 }
 
 constexpr char kHelp[] =
-    "[file=]IMAGE               the raw disk image to serve (required)\n"
+    "[file=]IMAGE               the raw disk image or block device to serve (required)\n"
     "size=SIZE                  make IMAGE with this size if it is missing\n"
     "state=DIR                  state directory [IMAGE.ckpt]\n"
-    "backup=embedded[:DIR]      where the back-up is kept [in the state directory]\n"
+    "backup=embedded[:DIR]|none where the back-up is kept [in the state directory]\n"
     "batch-bytes=SIZE           ship when so much has changed [4M]\n"
     "batch-delay=MS             ... or so long after a change [100]\n"
     "compress=zstd[:LEVEL]|none compression of what is shipped [zstd:1]\n"
     "io=auto|uring|sync         I/O engine [auto]\n"
+    "direct=on|off              serve IMAGE past the page cache [off]\n"
     "checkpoint-interval=S      take a checkpoint every S seconds [0: on request only]\n"
     "preserve-limit=SIZE        of blocks overwritten before they were shipped [1G]\n"
     "multi-conn=on|off          let several connections write at once [off]\n"
@@ -182,6 +191,7 @@ nbdkit_plugin make_plugin() {
   plugin.description = "Serves a disk with checkpoints and rollback";
   plugin.magic_config_key = "file";
   plugin.config_help = kHelp;
+  plugin.dump_plugin = dump_plugin;
   plugin.config = config;
   plugin.config_complete = config_complete;
   plugin.get_ready = get_ready;

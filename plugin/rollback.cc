@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "common/aligned_buffer.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -88,12 +89,13 @@ Result<> Rollback::write_back(ByteRange range) {
   if (range.length == 0) {
     return {};
   }
-  std::vector<std::byte> buffer(range.length);
+  const AlignedBuffer memory(range.length);
+  const ByteSpan buffer = memory.span();
   CKPT_TRY(store_.read_confirmed(range.offset, buffer));
   std::vector<Transfer> transfers;
   for (uint64_t at = 0; at < range.length; at += kPartBytes) {
     const uint64_t length = std::min(kPartBytes, range.length - at);
-    transfers.push_back({range.offset + at, ByteSpan(buffer).subspan(at, length)});
+    transfers.push_back({range.offset + at, buffer.subspan(at, length)});
   }
   return disk_.image.write_many(transfers);
 }

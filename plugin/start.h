@@ -16,6 +16,7 @@ struct Surroundings {
   Random& random;
   std::string boot_id;
   WallTime boot_time{};  // when this boot began
+  bool image_is_device = false;
 };
 
 struct StartOptions {

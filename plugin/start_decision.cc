@@ -57,7 +57,16 @@ StartDecision decide_after_boot(const StartFacts& facts) {
   return {ChangedSource::kRegionMarks, "", false};
 }
 
+// A device keeps no times: only within one boot, and from a stop that recorded what had been
+// written, can be known that nobody else wrote.
+bool is_unknown_device(const StartFacts& facts) {
+  return facts.is_device && !(facts.record.clean && facts.record.boot_id == facts.boot_id);
+}
+
 StartDecision decide_source(const StartFacts& facts) {
+  if (is_unknown_device(facts)) {
+    return everything("a block device does not say whether others wrote to it meanwhile");
+  }
   if (!facts.image.same_file(facts.record.image)) {
     return everything("the image is not the file that it was");
   }

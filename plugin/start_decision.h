@@ -19,6 +19,7 @@ struct StartFacts {
   std::optional<MapsFacts> maps;  // nothing: none there, or of another volume
   bool regions_intact = false;
   bool saved_map_intact = false;
+  bool is_device = false;  // the image is a block device
 };
 
 // Which blocks count as changed.

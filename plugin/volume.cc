@@ -357,6 +357,9 @@ VolumeStatus Volume::status() {
   if (status.store->error.empty()) {
     status.store->error = session_.problem();
   }
+  if (!options_.has_backup) {
+    status.store.reset();
+  }
   status.protection = session_.is_open() && record.last.has_value() && status.problem.empty();
   return status;
 }
@@ -373,6 +376,9 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   if (last && !request.name.empty() && last->name == request.name) {
     return fail(ErrorKind::kInvalid, "the name " + request.name + " belongs to checkpoint " +
                                          std::to_string(last->id.number.value) + ": give another");
+  }
+  if (!options_.has_backup) {
+    return Unexpected(store_.checkpoints().error());
   }
   if (rolling_back_.load()) {
     return fail(ErrorKind::kBusy, "a rollback is under way");

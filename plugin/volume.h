@@ -21,6 +21,7 @@ struct VolumeOptions {
   ClientGate::Options clients;
   std::string image_path;  // for status
   std::string io;          // for status: what is used and why
+  bool has_backup = true;  // the store is one
 };
 
 // Makes or opens the store of a volume with this UUID and size; it outlives the volume.

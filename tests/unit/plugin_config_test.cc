@@ -83,7 +83,10 @@ TEST(Config, GoodValuesAreSet) {
   EXPECT_EQ(with("checkpoint-interval", "60").checkpoint_interval, std::chrono::seconds(60));
   EXPECT_EQ(with("preserve-limit", "2G").volume.start.preserve.total_bytes, uint64_t{2} << 30U);
   EXPECT_TRUE(with("format", "raw").raw);
-  with("direct", "off");
+  EXPECT_TRUE(with("direct", "on").direct);
+  EXPECT_FALSE(with("direct", "off").direct);
+  EXPECT_FALSE(with("backup", "none").has_backup);
+  EXPECT_TRUE(with("backup", "embedded").has_backup);
   with("tls", "off");
 }
 
@@ -133,11 +136,9 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
 }
 
 TEST(Config, WhatIsNotThereYetSaysSo) {
-  expect_refused("direct", {"on"}, "does not have it yet");
   expect_refused("tls", {"require"}, "does not have it yet");
   expect_refused("name", {"x"}, "does not have it yet");
-  expect_refused("backup", {"none", "host:10809", "unix:/run/x", "[::1]:1"},
-                 "only backup=embedded");
+  expect_refused("backup", {"host:10809", "unix:/run/x", "[::1]:1"}, "only backup=embedded");
 }
 
 TEST(Config, AnUnknownParameterIsNamed) {

@@ -91,6 +91,17 @@ TEST(Start, ACleanStopCountsInAnyBoot) {
   });
 }
 
+TEST(Start, ADeviceIsBelievedAfterACleanStopInTheSameBootOnly) {
+  const Edit device = [](StartFacts& f) { f.is_device = true; };
+  expect_source(clean_stop(), ChangedSource::kSavedMap, device);
+  expect_source(killed(), ChangedSource::kEverything, device);
+  expect_source(power_lost(), ChangedSource::kEverything, device);
+  expect_source(clean_stop(), ChangedSource::kEverything, [](StartFacts& f) {
+    f.is_device = true;
+    f.boot_id = "next boot";
+  });
+}
+
 TEST(Start, AfterACleanStopAnyTouchOfTheImageIsNoticed) {
   for (const Edit& edit : {Edit([](StartFacts& f) { f.image.changed += WallTime(1); }),
                            Edit([](StartFacts& f) { f.image.changed -= WallTime(1); }),
