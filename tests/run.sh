@@ -110,7 +110,7 @@ build_product() {
 
 unit_tests() {
   local program
-  for program in "$build"/tests/unit/unit_* "$build"/tests/integration/integration_model_test \
+  for program in "$build"/tests/unit/unit_* "$build"/tests/integration/*_test \
     "$build"/tests/sim/*_test; do
     if [ -f "$program" ] && [ -x "$program" ]; then
       run_counted "$(basename "$program")" "$program"
@@ -197,11 +197,26 @@ sanitizer_tests() {
   done
 }
 
+# Threads of a whole volume, and of the store alone.
+race_tests() {
+  run "build with TSan" race_build
+  local test
+  for test in integration/race_test unit/unit_store; do
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+      run_counted "races in $(basename "$test")" "$build-tsan/tests/$test"
+  done
+}
+
+race_build() {
+  configure "$build-tsan" -Db_sanitize=thread -Dbuildtype=debug -Doptimization=1 -Db_lundef=false &&
+    ninja -C "$build-tsan" tests/integration/race_test tests/unit/unit_store
+}
+
 host_tests() {
   local kills=100
   if [ "$tier" = soak ]; then kills=300; fi
   local test
-  for test in test_oracle test_basics test_rollback test_verify test_faults test_kill; do
+  for test in test_oracle test_basics test_rollback test_direct test_verify test_faults test_kill; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done
@@ -223,6 +238,7 @@ run_tiers() {
   run "build with clang" clang_build
   host_tests
   sanitizer_tests
+  race_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage

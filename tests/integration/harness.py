@@ -298,6 +298,7 @@ class Case(unittest.TestCase):
     test are shown."""
 
     io = "auto"
+    extra = ()  # parameters of every server with our plugin
 
     def setUp(self):
         scratch = os.environ.get("CKPT_SCRATCH")
@@ -325,6 +326,8 @@ class Case(unittest.TestCase):
     def serve(self, image, *parameters, start=True, **options):
         if not any(str(p).startswith("io=") for p in parameters) and self.io != "auto":
             parameters = (*parameters, f"io={self.io}")
+        if "words" not in options:
+            parameters = (*self.extra, *parameters)
         server = Server(image, *parameters, folder=self.folder, **options)
         self._logged.append(server)
         self.addCleanup(server.cleanup)
@@ -340,6 +343,17 @@ class Case(unittest.TestCase):
 
     def status(self, server):
         return tool("status", server.image)
+
+
+class LoopDevice:
+    """A loop device over a sparse file, until cleanup. `link` is a symbolic link to it."""
+
+    def __init__(self, case, name, size, folder):
+        backing = Case.image(case, f"{name}.backing", size, folder)
+        self.device = run("losetup", "-f", "--show", backing).strip()
+        case.addCleanup(subprocess.run, ["losetup", "-d", self.device], check=False)
+        self.link = folder / name
+        self.link.symlink_to(self.device)
 
 
 class Mount:

@@ -148,7 +148,7 @@ class Basics(Case):
             hammer.must("check-file", server.image, "now")
 
     def test_what_is_not_there_yet_says_so(self):
-        for parameter in ("backup=none", "backup=localhost:7000", "direct=on", "tls=require"):
+        for parameter in ("backup=localhost:7000", "tls=require"):
             with self.assertRaisesRegex(ServerFailed, f"{parameter}: .*this version"):
                 self.serve(self.image(), parameter)
 
@@ -157,6 +157,9 @@ class Basics(Case):
             out = subprocess.run(["nbdkit", str(plugin()), option], capture_output=True, text=True,
                                  check=True, env=plugin_environment())
             self.assertIn("ckpt", out.stdout)
+            if option == "--dump-plugin":
+                self.assertRegex(out.stdout, r"(?m)^ckpt_version=\d+\.\d+")
+                self.assertRegex(out.stdout, r"(?m)^ckpt_io=(sync|uring)")
 
 
 class BasicsUring(Basics):

@@ -127,8 +127,9 @@ class Kill(Case):
         """Starts it again; one time in five only after killing it a few times while it starts."""
         self.page.clear()
         choices = (("batch-bytes=64K", "batch-bytes=4M"), ("compress=zstd", "compress=none"),
-                   ("io=uring", "io=sync"))
-        self.server.parameters = ("multi-conn=on", *map(self.random.choice, choices))
+                   ("io=uring", "io=sync"), ("direct=on", "direct=off"))
+        state = [p for p in self.server.parameters if p.startswith("state=")]
+        self.server.parameters = ("multi-conn=on", *state, *map(self.random.choice, choices))
         if self.random.random() < 0.2:
             for _ in range(self.random.randint(1, 3)):
                 self.server.start_and_kill(self.random.uniform(0, 0.1))
