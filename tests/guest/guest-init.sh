@@ -4,6 +4,8 @@
 #
 # /init of the test guest's initramfs: mounts the host's root read-only over 9p, puts a writable
 # overlay on it and hands over to guest-main.sh there. Runs in busybox, before anything else.
+# With ckpt_root=DEVICE on the kernel's command line that disk is the root, and nothing of the host's
+# is there (boot-volume.sh).
 
 die() {
     echo "guest-init: $*"
@@ -19,6 +21,21 @@ mount -t devtmpfs devtmpfs /dev
 # crc32c_generic: without it ext4 and xfs do not mount, and nothing loads it for them.
 for module in crc32c_generic virtio_pci virtio_blk 9p 9pnet_virtio overlay; do
     modprobe "$module" || die "cannot load $module"
+done
+
+boot_disk() { # DEVICE
+    modprobe ext4 || die "cannot load ext4"
+    mount -t ext4 "$1" /new || die "cannot mount the root $1"
+    for tree in proc sys dev; do
+        mount -o move "/$tree" "/new/$tree"
+    done
+    exec switch_root /new /sbin/init
+}
+
+for word in $(cat /proc/cmdline); do
+    case $word in
+    ckpt_root=*) boot_disk "${word#ckpt_root=}" ;;
+    esac
 done
 
 # cache=loose: nobody changes the host's root under a test, and it makes programs start fast.

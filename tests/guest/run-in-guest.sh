@@ -4,11 +4,12 @@
 # Boots a QEMU guest with Debian's kernel on this machine's own root file system and runs one script
 # in it as root. prepare.sh must have run.
 #
-# Usage: run-in-guest.sh [--drive FILE]... [--timeout S] [--kill-on PATTERN] SCRIPT OUTDIR [ARG...]
+# Usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--timeout S] [--kill-on PATTERN] SCRIPT OUTDIR [ARG...]
 #
 #   SCRIPT, ARG   run as "bash SCRIPT ARG..." with / = the host's root, changes kept in memory only
 #   OUTDIR        is /out in the guest, writable and uncached; console.log is saved there too
-#   --drive       a raw disk, /dev/vda and so on, in the order given
+#   --drive       a raw disk, /dev/vda and so on, in the order given; or one that is served:
+#                 nbd+unix:///?socket=PATH
 #   --timeout     of the whole run [300]
 #   --kill-on     an extended regular expression; the first console line that matches cuts the power
 #
@@ -32,7 +33,7 @@ timeout_seconds=300
 kill_on=
 
 usage() {
-    echo "usage: run-in-guest.sh [--drive FILE]... [--timeout S] [--kill-on PATTERN]" \
+    echo "usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--timeout S] [--kill-on PATTERN]" \
         "SCRIPT OUTDIR [ARG...]" >&2
     exit 2
 }
@@ -75,8 +76,12 @@ qemu_arguments() {
         -virtfs "local,path=$(escape "$out"),mount_tag=out,security_model=none,multidevs=remap")
     local drive path
     for drive in "${drives[@]}"; do
-        path=$(realpath -e "$drive") || die "no drive $drive"
-        arguments+=(-drive "file=$(escape "$path"),format=raw,if=virtio,cache=writeback")
+        if [[ $drive == nbd* ]]; then
+            path=$drive
+        else
+            path=$(realpath -e "$drive") || die "no drive $drive"
+        fi
+        arguments+=(-drive "file=$(escape "$path"),format=raw,if=virtio,cache=writeback,discard=unmap")
     done
 }
 

@@ -42,6 +42,11 @@ power_cut() { # FOLDER MODE
     guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2"
 }
 
+# Boots six times: a machine whose root is a volume.
+vm_on_volume() {
+    "$here/vm_on_volume.sh" "$1" "$build"
+}
+
 show_failure() { # FOLDER
     grep -h -B 12 '^not ok' "$1"/console*.log || tail -n 20 "$1/console.log"
     echo "logs: $1"
@@ -62,6 +67,7 @@ run_test() { # NAME COMMAND...
 }
 
 run_test nbd_rollback nbd_rollback
+run_test vm_on_volume vm_on_volume
 run_test power_cut_while_writing power_cut writing
 run_test power_cut_during_checkpoint power_cut checkpoint
 ((failed == 1)) || rmdir "$logs"
