@@ -162,9 +162,21 @@ logic_is_pure() {
   nm --format=posix "$build"/tests/sim/libsim_logic.a | grep WritePath > /dev/null # it looked at something
 }
 
+# The second compiler, which also checks the locks' annotations; its TSan finds what they cannot say.
 clang_build() {
-  CXX=clang++ configure "$build-clang" --werror -Dbuildtype=plain -Dtests=false &&
-    ninja -C "$build-clang"
+  CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread -Dbuildtype=debug \
+    -Doptimization=1 -Db_lundef=false &&
+    ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool \
+      tests/integration/race_test tests/unit/unit_store
+}
+
+# Threads of a whole volume, and of the store alone.
+race_tests() {
+  run "build with clang, TSan" clang_build
+  local races=(env TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1)
+  run_counted "races in a volume" "${races[@]}" "$build-clang/tests/integration/race_test"
+  run_counted "races in the store" "${races[@]}" "$build-clang/tests/unit/unit_store" \
+    --gtest_filter='StoreThreads.*'
 }
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
@@ -197,21 +209,6 @@ sanitizer_tests() {
   done
 }
 
-# Threads of a whole volume, and of the store alone.
-race_tests() {
-  run "build with TSan" race_build
-  local test
-  for test in integration/race_test unit/unit_store; do
-    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
-      run_counted "races in $(basename "$test")" "$build-tsan/tests/$test"
-  done
-}
-
-race_build() {
-  configure "$build-tsan" -Db_sanitize=thread -Dbuildtype=debug -Doptimization=1 -Db_lundef=false &&
-    ninja -C "$build-tsan" tests/integration/race_test tests/unit/unit_store
-}
-
 host_tests() {
   local kills=100
   if [ "$tier" = soak ]; then kills=300; fi
@@ -235,10 +232,9 @@ run_tiers() {
   run "the logic makes no system call" logic_is_pure
   sim_seeds
   if [ "$tier" = quick ]; then return; fi
-  run "build with clang" clang_build
   host_tests
-  sanitizer_tests
   race_tests
+  sanitizer_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage

@@ -96,7 +96,7 @@ class RaceTest : public testing::TestWithParam<IoMode> {
 
   void begin_load(uint64_t seed) {
     stop_ = false;
-    for (int i = 0; i < kThreads; ++i) {
+    for (uint64_t i = 0; i < kThreads; ++i) {
       writers_.push_back(std::make_unique<Writer>(volume(), seed * 100 + i, stop_));
       threads_.emplace_back(&Writer::run, writers_.back().get());
     }
@@ -142,7 +142,7 @@ class RaceTest : public testing::TestWithParam<IoMode> {
 
 TEST_P(RaceTest, CheckpointsAndRollbacksUnderLoadAreExact) {
   open();
-  for (int round = 0; round < kRounds; ++round) {
+  for (uint64_t round = 0; round < kRounds; ++round) {
     begin_load(2 * round);
     for (int i = 0; i < kCheckpointsARound; ++i) {
       checkpoint();

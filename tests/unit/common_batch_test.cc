@@ -146,10 +146,11 @@ TEST(Batch, OneThatShrinksMayFollowOneThatDoesNotAndTheReverse) {
 // What saves less than an eighth is not worth a processor's time.
 TEST(Batch, WhatHardlyShrinksIsStoredAsItIs) {
   constexpr uint64_t kBytes = 64 * kBlockBytes;
-  for (const uint64_t share : {10, 5}) {
+  for (const uint64_t share : {10U, 5U}) {
     auto data = noise(kBytes);
     for (uint64_t block = 0; block < 64; ++block) {
-      std::ranges::copy(text(kBlockBytes / share), data.begin() + block * kBlockBytes);
+      std::ranges::copy(text(kBlockBytes / share),
+                        data.begin() + static_cast<ptrdiff_t>(block * kBlockBytes));
     }
     const EncodedBatch sent = encode_batch(identity(), {{0, kBytes}}, data, {Codec::kZstd, 1});
     EXPECT_EQ(sent.header.codec, share == 5 ? Codec::kZstd : Codec::kNone);

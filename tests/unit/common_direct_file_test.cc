@@ -95,7 +95,7 @@ TEST_P(DirectFileTest, OthersSeeItThroughThePageCache) {
 TEST_P(DirectFileTest, ManyAtOnceAlignedOrNot) {
   const AlignedBuffer aligned(16 * kBlockBytes);
   std::ranges::copy(draw_bytes(16 * kBlockBytes), aligned.span().begin());
-  for (const uint64_t shift : {0, 5}) {
+  for (const uint64_t shift : {0U, 5U}) {
     std::vector<Transfer> transfers;
     for (uint64_t i = 0; i < 8; ++i) {
       const uint64_t offset = 3 * i * kBlockBytes + shift;
@@ -106,9 +106,8 @@ TEST_P(DirectFileTest, ManyAtOnceAlignedOrNot) {
     ASSERT_TRUE(file_->write_many(transfers));
     expect_equal({0, 30 * kBlockBytes});
     const AlignedBuffer again(16 * kBlockBytes);
-    for (Transfer& transfer : transfers) {
-      transfer.buffer =
-          again.span().subspan((&transfer - transfers.data()) * kBlockBytes + shift, kBlockBytes);
+    for (uint64_t i = 0; i < transfers.size(); ++i) {
+      transfers[i].buffer = again.span().subspan(i * kBlockBytes + shift, kBlockBytes);
     }
     ASSERT_TRUE(file_->read_many(transfers));
     EXPECT_TRUE(std::ranges::equal(again.span().subspan(shift, 8 * kBlockBytes),

@@ -65,7 +65,7 @@ TEST(Draft, BlocksOfZeroesBecomeExtentsWithoutDataAndTheRestMovesUp) {
   draft.begin(7);
   EXPECT_TRUE(draft.empty());
   Content content;
-  for (const uint64_t value : {1, 0, 2, 0}) {
+  for (const uint64_t value : {1U, 0U, 2U, 0U}) {
     const Content block = block_of(value);
     content.insert(content.end(), block.begin(), block.end());
   }
