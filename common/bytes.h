@@ -22,6 +22,14 @@ inline ConstByteSpan as_bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
 
+// Copies all of `from` to the start of `to`, which has room for it. They may overlap.
+// Not std::ranges::copy: GCC 12 makes a loop over single bytes of it.
+inline void copy_bytes(ConstByteSpan from, ByteSpan to) {
+  if (!from.empty()) {
+    std::memmove(to.data(), from.data(), from.size());
+  }
+}
+
 // Appends fields to a buffer.
 class Encoder {
  public:
@@ -36,7 +44,7 @@ class Encoder {
     // insert() would make GCC 12 warn at -O3 of an overflow that cannot be.
     const size_t end = bytes_.size();
     bytes_.resize(end + bytes.size());
-    std::ranges::copy(bytes, bytes_.begin() + static_cast<std::ptrdiff_t>(end));
+    copy_bytes(bytes, ByteSpan(bytes_).subspan(end));
   }
   template <size_t N>
   void put_array(const std::array<uint8_t, N>& bytes) {

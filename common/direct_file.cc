@@ -121,7 +121,7 @@ Result<> DirectFile::read_units(uint64_t offset, ByteSpan buffer) {
     const ByteSpan bounce = bounce_buffer().first(units.length);
     CKPT_TRY(direct_.read(units.offset, bounce));
     const uint64_t length = std::min<uint64_t>(units.end() - offset, buffer.size());
-    std::ranges::copy(bounce.subspan(offset - units.offset, length), buffer.begin());
+    copy_bytes(bounce.subspan(offset - units.offset, length), buffer);
     offset += length;
     buffer = buffer.subspan(length);
   }
@@ -160,7 +160,7 @@ Result<> DirectFile::write_cover(ByteRange units, uint64_t offset, ConstByteSpan
   if (end != units.end() && !last_is_first) {
     CKPT_TRY(direct_.read(units.end() - unit_bytes_, bounce.last(unit_bytes_)));
   }
-  std::ranges::copy(buffer, bounce.subspan(offset - units.offset).begin());
+  copy_bytes(buffer, bounce.subspan(offset - units.offset));
   return direct_.write(units.offset, bounce);
 }
 

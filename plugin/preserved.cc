@@ -109,7 +109,7 @@ Result<> PreservedQueue::read(const PreservedCopy& copy, ByteSpan buffer) {
   if (copy.spilled_at) {
     return spill_file_->read(*copy.spilled_at, buffer);
   }
-  std::copy_n(copy.data.get(), copy.range.length, buffer.begin());
+  copy_bytes({copy.data.get(), copy.range.length}, buffer);
   return {};
 }
 
