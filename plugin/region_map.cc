@@ -13,8 +13,11 @@ constexpr char kTemporaryName[] = "regions.new";
 constexpr uint32_t kMagic = 0x52504b43;  // "CKPR" in the order of the bytes
 constexpr uint16_t kVersion = 1;
 constexpr uint64_t kHeaderBytes = 4096;
-constexpr uint64_t kAhead =
-    4;  // neighbours marked ahead: a sequential writer waits a fifth as often
+// Neighbours marked ahead: as many as are marked just before, so that a sequential writer soon
+// waits seldom; at least and at most so many. What is marked in vain is compared once after a
+// crash.
+constexpr uint64_t kAheadMin = 4;
+constexpr uint64_t kAheadMax = 64;
 constexpr uint8_t kIdleCalls = 2;
 
 uint64_t bits_bytes(const Geometry& geometry) {
@@ -153,9 +156,17 @@ Result<> RegionMap::mark_each(const std::set<uint64_t>& regions) {
   return unmarked.empty() ? Result<>() : write_marks(unmarked);
 }
 
+uint64_t RegionMap::ahead_of(uint64_t region) const {
+  uint64_t before = 0;
+  while (before < kAheadMax && before < region && is_marked(region - before - 1)) {
+    ++before;
+  }
+  return std::max(before, kAheadMin);
+}
+
 void RegionMap::want(BlockRange regions) {
   const MutexLock lock(wanted_mutex_);
-  const uint64_t end = std::min(regions.end + kAhead, geometry_.regions());
+  const uint64_t end = std::min(regions.end + ahead_of(regions.first), geometry_.regions());
   for (uint64_t region = regions.first; region < end; ++region) {
     if (!is_marked(region)) {
       wanted_.insert(region);

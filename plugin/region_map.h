@@ -64,6 +64,7 @@ class RegionMap {
 
  private:
   RegionMap(std::unique_ptr<File> file, const Geometry& geometry);
+  [[nodiscard]] uint64_t ahead_of(uint64_t region) const;
   void want(BlockRange regions);
   std::set<uint64_t> take_wanted();
   Result<> write_marks(const std::set<uint64_t>& regions) CKPT_REQUIRES(file_mutex_);

@@ -100,6 +100,25 @@ TEST_F(RegionMapTest, AllRegionsOfARangeAreMarkedAndSomeAhead) {
   EXPECT_FALSE(marks.contains(9));
 }
 
+// A sequential pass over 300 regions.
+TEST_F(RegionMapTest, TheMoreIsMarkedBeforeTheMoreIsMarkedAhead) {
+  constexpr Geometry kLarge{.size_bytes = 300 * 64 * kBlockBytes, .region_bytes = 64 * kBlockBytes};
+  ASSERT_DONE(directory_->remove("regions"));
+  auto map = RegionMap::create(*directory_, uuid_of(1), kLarge, RegionMap::Marks::kNone);
+  ASSERT_DONE(map);
+  (*map)->set_hooks({.prepare = {}, .on_failure = {}, .has_changes = {}});
+  std::vector<uint64_t> marked;  // how many after each time that some were marked
+  for (uint64_t region = 0; region < kLarge.regions(); ++region) {
+    const uint64_t before = (*map)->marked_count();
+    ASSERT_DONE((*map)->pin(in_region(region)));
+    if ((*map)->marked_count() != before) {
+      marked.push_back((*map)->marked_count());
+    }
+  }
+  // At first 4 more than are needed, then as many as there are, in the end 64.
+  EXPECT_EQ(marked, (std::vector<uint64_t>{5, 11, 23, 47, 95, 160, 225, 290, 300}));
+}
+
 TEST_F(RegionMapTest, AMarkedRegionCostsNoIo) {
   ASSERT_DONE(map_->pin(kRegion0));
   machine_.count_from_here();
