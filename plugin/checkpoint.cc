@@ -93,6 +93,12 @@ bool CheckpointMaker::is_asked() {
   return !queue_.empty();
 }
 
+std::chrono::nanoseconds CheckpointMaker::shipping_for() const {
+  // In this order: the time is set before the stage.
+  return stage_.load() == Stage::kShipping ? disk_.clock.steady() - cut_steady_.load()
+                                           : std::chrono::nanoseconds(0);
+}
+
 bool CheckpointMaker::step() {
   switch (stage_) {
     case Stage::kIdle: {
@@ -259,7 +265,7 @@ void CheckpointMaker::exists() {
   CheckpointOutcome outcome;
   outcome.checkpoint = making_;
   outcome.stall = std::chrono::nanoseconds(disk_.stall_epoch_ns.load());
-  outcome.confirm = disk_.clock.steady() - cut_steady_;
+  outcome.confirm = disk_.clock.steady() - cut_steady_.load();
   answer(std::exchange(active_, nullptr), outcome);
   disk_.trouble.all_read();
   shipper_.start_epoch();

@@ -45,6 +45,8 @@ class CheckpointMaker {
 
   [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
   [[nodiscard]] bool is_asked();
+  // How long ago the checkpoint that is being shipped was cut; 0: none is.
+  [[nodiscard]] std::chrono::nanoseconds shipping_for() const;
   // The last checkpoint exists, and only its written map is still there.
   [[nodiscard]] bool waits_for_sync() const { return stage_.load() == Stage::kExists; }
   // The epoch whose written map waits for a sync of the image that begins now or later; 0: none.
@@ -99,7 +101,7 @@ class CheckpointMaker {
   TicketPtr active_;
   CheckpointInfo making_;
   WallTime cut_time_{};
-  SteadyTime cut_steady_{};
+  std::atomic<SteadyTime> cut_steady_{};
   Error failure_;  // why the outcome is unknown
   std::atomic<uint64_t> sync_wanted_{0};
   std::atomic<uint64_t> sync_done_{0};

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -13,7 +14,6 @@
 
 #include "common/direct_file.h"
 #include "plugin/control_socket.h"
-#include "plugin/crowd_meter.h"
 #include "plugin/own_export.h"
 #include "plugin/phase.h"
 
@@ -33,11 +33,26 @@ constexpr int kNarrowerRest = 3;
 // times as long as that took, at most so long.
 constexpr int kPassRest = 20;
 constexpr std::chrono::seconds kPassRestMax{10};
+constexpr std::chrono::hours kForever{24};
+// How much nicer than the clients' requests the pumps are (setpriority(2)). Of the processors' time
+// that a pump takes at equal priority clients lose twice as much: they wake each other for every
+// request, and a pump that runs keeps them from it.
+constexpr int kShipNice = 5;
+constexpr int kRestNice = 10;                          // those that nobody waits for
 constexpr std::chrono::milliseconds kApplierLook{20};  // no client has written for so long: no rest
 
 std::chrono::nanoseconds rest_after_pass(const CrowdMeter& crowd, std::chrono::nanoseconds last) {
   return crowd.is_crowded() ? std::min<std::chrono::nanoseconds>(last * kPassRest, kPassRestMax)
                             : std::chrono::nanoseconds(0);
+}
+
+// The calling thread's priority, from the server's own down. On Linux it is the thread's alone.
+void make_way(int nice) {
+  errno = 0;
+  const int own = getpriority(PRIO_PROCESS, 0);
+  if (errno == 0) {
+    (void)setpriority(PRIO_PROCESS, 0, own + nice);  // where it is refused it stays as it was
+  }
 }
 
 std::string read_boot_id() {
@@ -310,13 +325,16 @@ void LocalVolume::start_pumps() {
     pthread_setname_np(pumps_.back().native_handle(), name);
   };
   start("ckpt-ship", &LocalVolume::ship);
+  start("ckpt-hurry", &LocalVolume::hurry);
   start("ckpt-keep", &LocalVolume::keep);
   if (store_ != nullptr) {
     start("ckpt-apply", &LocalVolume::apply);
   }
 }
 
+// Ships in the clients' shadow; a checkpoint that is late is handed over to hurry().
 void LocalVolume::ship() {
+  make_way(kShipNice);
   SteadyTime next = system_clock().steady() + options_.checkpoint_interval;
   CrowdMeter crowd;
   while (!stopping_.load()) {
@@ -324,21 +342,45 @@ void LocalVolume::ship() {
       volume_->ask_checkpoint();
       next = system_clock().steady() + options_.checkpoint_interval;
     }
-    if (!volume_->ship_step()) {
-      volume_->wait_for_work();
-      continue;
+    if (volume_->is_late()) {
+      hurrying_.store(true);
+      hurried_.wake();
     }
-    crowd.look();
-    volume_->set_crowded(crowd.is_crowded());
-    // A checkpoint never rests: the longer it took, the more blocks would be overwritten, and have
-    // to be preserved, before they are shipped.
-    if (volume_->is_narrowing()) {
-      std::this_thread::sleep_for(crowd.rest(kNarrowerRest));
+    while (hurrying_.load() && !stopping_.load()) {
+      resumed_.wait(kForever);
     }
+    ship_once(crowd);
+  }
+}
+
+// The same with the priority that the server was started with: only a privileged process could
+// raise that of a thread again.
+void LocalVolume::hurry() {
+  CrowdMeter crowd;
+  while (!stopping_.load()) {
+    while (hurrying_.load() && volume_->is_late() && !stopping_.load()) {
+      ship_once(crowd);
+    }
+    hurrying_.store(false);
+    resumed_.wake();
+    hurried_.wait(kForever);
+  }
+}
+
+void LocalVolume::ship_once(CrowdMeter& crowd) {
+  if (!volume_->ship_step()) {
+    volume_->wait_for_work();
+    return;
+  }
+  crowd.look();
+  volume_->set_crowded(crowd.is_crowded());
+  if (volume_->is_narrowing()) {
+    std::this_thread::sleep_for(crowd.rest(kNarrowerRest));
   }
 }
 
 void LocalVolume::keep() {
+  make_way(kRestNice);
   while (!stopping_.load()) {
     if (!volume_->keep_step()) {
       keeper_.wait(kKeeperSleep);
@@ -347,6 +389,7 @@ void LocalVolume::keep() {
 }
 
 void LocalVolume::apply() {
+  make_way(kRestNice);
   CrowdMeter crowd;
   Pace pace(kApplierLook);
   while (!stopping_.load()) {
@@ -376,6 +419,8 @@ Result<bool> LocalVolume::apply_some() {
 
 void LocalVolume::stop_pumps() {
   stopping_.store(true);
+  hurried_.wake();
+  resumed_.wake();
   keeper_.wake();
   applier_.wake();
   if (volume_ != nullptr) {

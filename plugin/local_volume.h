@@ -7,6 +7,7 @@
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
+#include "plugin/crowd_meter.h"
 #include "plugin/io_engine.h"
 #include "plugin/no_store.h"
 #include "plugin/volume.h"
@@ -59,6 +60,8 @@ class LocalVolume {
   bool free_reserve();
   Result<StoreLink*> open_store(const VolumeRecord& record);
   void ship();
+  void hurry();
+  void ship_once(CrowdMeter& crowd);
   void keep();
   void apply();
   Result<bool> apply_some();
@@ -80,6 +83,10 @@ class LocalVolume {
   std::atomic<bool> stopping_{false};
   Waker keeper_;
   Waker applier_;
+  // Who ships: hurry(), while it is set, else ship().
+  std::atomic<bool> hurrying_{false};
+  Waker hurried_;
+  Waker resumed_;
   std::vector<std::thread> pumps_;
 };
 

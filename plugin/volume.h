@@ -22,6 +22,9 @@ struct VolumeOptions {
   std::string image_path;  // for status
   std::string io;          // for status: what is used and why
   bool has_backup = true;  // the store is one
+  // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks
+  // are overwritten, and have to be preserved, before they are sent.
+  std::chrono::nanoseconds ship_patience = std::chrono::seconds(1);
 };
 
 // Makes or opens the store of a volume with this UUID and size; it outlives the volume.
@@ -58,6 +61,8 @@ class Volume : public VolumeApi {
   // Makes checkpoints and ships. True: there is more to do at once; else wait_for_work() says when.
   bool ship_step();
   void wait_for_work();
+  // Whether a checkpoint has been shipped for so long that clients no longer come first.
+  [[nodiscard]] bool is_late() const { return maker_.shipping_for() >= options_.ship_patience; }
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
   void set_crowded(bool crowded) { disk().crowded.store(crowded); }
   // Whether the steps compare with the store, for which nobody waits. By the pump.

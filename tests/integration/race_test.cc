@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -21,6 +22,19 @@ constexpr uint64_t kRequestBytesMax = uint64_t{256} << 10U;
 constexpr int kThreads = 16;
 constexpr int kRounds = 3;
 constexpr int kCheckpointsARound = 5;
+
+// How long the threads of this process with that name have run.
+std::chrono::nanoseconds ran(const std::string& name) {
+  uint64_t total = 0;
+  for (const auto& thread : fs::directory_iterator("/proc/self/task")) {
+    std::string comm;
+    uint64_t ran_ns = 0;
+    std::ifstream(thread.path() / "comm") >> comm;
+    std::ifstream(thread.path() / "schedstat") >> ran_ns;
+    total += comm == name ? ran_ns : 0;
+  }
+  return std::chrono::nanoseconds(total);
+}
 
 const Progress kGoOn = [](uint64_t, uint64_t) { return true; };
 
@@ -75,7 +89,7 @@ class Writer {
 class RaceTest : public testing::TestWithParam<IoMode> {
  protected:
   RaceTest() {
-    std::string pattern = fs::current_path() / "race-XXXXXX";
+    std::string pattern = testing::TempDir() + "race-XXXXXX";
     folder_ = ::mkdtemp(pattern.data());
     options_.image_path = folder_ + "/disk.img";
     options_.create_bytes = kDiskBytes;
@@ -167,6 +181,25 @@ TEST_P(RaceTest, CheckpointsAndRollbacksUnderLoadAreExact) {
     open();
     EXPECT_EQ(content(), wanted);
   }
+  EXPECT_TRUE(local_->close());
+}
+
+// At once late: every checkpoint is handed over to the other pump, and back.
+TEST_P(RaceTest, ALateCheckpointIsHurried) {
+  options_.volume.ship_patience = std::chrono::nanoseconds(1);
+  open();
+  begin_load(99);
+  const auto before = ran("ckpt-hurry");
+  for (int i = 0; i < kCheckpointsARound; ++i) {
+    checkpoint();
+  }
+  EXPECT_GT(ran("ckpt-hurry") - before, std::chrono::milliseconds(2));
+  end_load();
+  checkpoint();
+  const auto wanted = content();
+  const auto back = volume().roll_back({"last", ClientPolicy::kRefuse, false}, kGoOn);
+  ASSERT_TRUE(back) << back.error().message();
+  EXPECT_EQ(content(), wanted);
   EXPECT_TRUE(local_->close());
 }
 

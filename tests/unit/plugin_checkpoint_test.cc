@@ -50,6 +50,20 @@ TEST_F(CheckpointTest, TheStoreHoldsTheDiskAsItWas) {
   EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
 }
 
+TEST_F(CheckpointTest, HowLongItHasBeenShippedCountsFromItsCut) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.clock.pass(milliseconds(7));
+  EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
+  Caller caller(primary_);
+  cut(caller);
+  primary_.clock.pass(milliseconds(30));
+  EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(30));
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+  EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
+}
+
 TEST_F(CheckpointTest, TheFirstCopySendsWhatIsAllocated) {
   ASSERT_DONE(primary_.image->write(5 * kBlockBytes, block_of(9)));
   const auto row = primary_.open_session();
