@@ -331,7 +331,7 @@ VolumeStatus Volume::status() {
   status.size_bytes = record.size_bytes;
   status.io = options_.io;
   status.epoch = disk().epochs.number();
-  status.last_checkpoint = record.last;
+  status.last_checkpoint = last_checkpoint();
   const uint64_t size_bytes = record.size_bytes;
   status.changed_bytes = std::min(disk().changed_blocks() * kBlockBytes, size_bytes);
   const EpochObject* const closed = disk().epochs.closed();
@@ -364,6 +364,15 @@ VolumeStatus Volume::status() {
   return status;
 }
 
+// Whoever asked for a checkpoint is told of it before it is on record here: the store knows.
+std::optional<CheckpointInfo> Volume::last_checkpoint() {
+  const auto recorded = started_.record->get().last;
+  const auto kept = store_.checkpoints();
+  const bool is_newer = session_.is_open() && kept && !kept->empty() &&
+                        (!recorded || kept->back().id.number > recorded->id.number);
+  return is_newer ? std::optional(kept->back()) : recorded;
+}
+
 Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   if (parse_number(request.name) || request.name == "last") {
     return fail(ErrorKind::kInvalid,
@@ -372,7 +381,7 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   if (request.name.size() > 255 || request.message.size() > 4096) {
     return fail(ErrorKind::kInvalid, "the name (255 bytes) or message (4096 bytes) is too long");
   }
-  const auto last = started_.record->get().last;
+  const auto last = last_checkpoint();
   if (last && !request.name.empty() && last->name == request.name) {
     return fail(ErrorKind::kInvalid, "the name " + request.name + " belongs to checkpoint " +
                                          std::to_string(last->id.number.value) + ": give another");

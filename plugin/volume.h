@@ -104,6 +104,7 @@ class Volume : public VolumeApi {
   void back_off() CKPT_REQUIRES(work_mutex_);
   bool on_primary_full();
 
+  std::optional<CheckpointInfo> last_checkpoint();
   Result<CheckpointInfo> find_checkpoint(const std::string& id);
   Result<> quiesce() CKPT_REQUIRES(work_mutex_);
   Result<RollbackOutcome> do_roll_back(const CheckpointInfo& target, const RollbackRequest& request,

@@ -373,6 +373,18 @@ class RollbackRefused(RollbackCase):
         self.assertNotEqual(tool("checkpoint", server.image, "--name", "17", expect=None).code, OK)
         self.assertEqual([c["name"] for c in tool("list", server.image)["checkpoints"]][-1], "a")
 
+    def test_what_was_answered_is_the_last_checkpoint_at_once(self):
+        server = self.new_server()
+        tool("checkpoint", server.image)
+        for number in range(30):
+            with self.subTest(number=number):
+                made = server.control("checkpoint", name=f"a{number}", timeout_ms=60000)
+                status = server.control("status")
+                self.assertEqual(status["last_checkpoint"]["checkpoint"], made["checkpoint"])
+                made = server.control("checkpoint", name=f"b{number}", timeout_ms=60000)
+                again = server.control("checkpoint", name=f"b{number}", timeout_ms=60000)
+                self.assertIn("belongs to checkpoint", again.get("message", ""))
+
 
 def variants(base):
     """The base test over both ways of I/O and on xfs."""
