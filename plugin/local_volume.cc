@@ -35,7 +35,7 @@ constexpr int kPassRest = 20;
 constexpr std::chrono::seconds kPassRestMax{10};
 constexpr std::chrono::hours kForever{24};
 // How much nicer than the clients' requests the pumps are (setpriority(2)). Of the processors' time
-// that a pump takes at equal priority clients lose twice as much: they wake each other for every
+// that a pump takes at equal priority clients lose up to twice as much: they wake each other for every
 // request, and a pump that runs keeps them from it.
 constexpr int kShipNice = 5;
 constexpr int kRestNice = 10;                          // those that nobody waits for
@@ -374,6 +374,7 @@ void LocalVolume::ship_once(CrowdMeter& crowd) {
   }
   crowd.look();
   volume_->set_crowded(crowd.is_crowded());
+  // A checkpoint never rests: the longer it took, the more blocks would have to be preserved.
   if (volume_->is_narrowing()) {
     std::this_thread::sleep_for(crowd.rest(kNarrowerRest));
   }
