@@ -11,10 +11,12 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "common/direct_file.h"
 #include "plugin/control_socket.h"
 #include "plugin/own_export.h"
+#include "plugin/pace.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -29,10 +31,10 @@ constexpr std::chrono::seconds kApplierSleep{1};
 constexpr int kApplierRest = 7;
 // Comparing with the store makes less count as changed; nobody waits for that either.
 constexpr int kNarrowerRest = 3;
-// A pass ends with a sync of the back-up image, which clients feel most: then it rests so many
-// times as long as that took, at most so long.
-constexpr int kPassRest = 20;
-constexpr std::chrono::seconds kPassRestMax{10};
+// A pass of the applier ends with a sync of the back-up image. It competes with the clients for disk and
+// processors, and writes again what will be overwritten soon. The kernel begins to write what is dirty
+// for so long anyway (dirty_expire_centisecs): a sync that waits as long costs least.
+constexpr std::chrono::seconds kPassTime{30};
 constexpr std::chrono::hours kForever{24};
 // How much nicer than the clients' requests the pumps are (setpriority(2)). Of the processors' time
 // that a pump takes at equal priority clients lose up to twice as much: they wake each other for every
@@ -40,11 +42,6 @@ constexpr std::chrono::hours kForever{24};
 constexpr int kShipNice = 5;
 constexpr int kRestNice = 10;                          // those that nobody waits for
 constexpr std::chrono::milliseconds kApplierLook{20};  // no client has written for so long: no rest
-
-std::chrono::nanoseconds rest_after_pass(const CrowdMeter& crowd, std::chrono::nanoseconds last) {
-  return crowd.is_crowded() ? std::min<std::chrono::nanoseconds>(last * kPassRest, kPassRestMax)
-                            : std::chrono::nanoseconds(0);
-}
 
 // The calling thread's priority, from the server's own down. On Linux it is the thread's alone.
 void make_way(int nice) {
@@ -392,25 +389,33 @@ void LocalVolume::keep() {
 void LocalVolume::apply() {
   make_way(kRestNice);
   CrowdMeter crowd;
-  Pace pace(kApplierLook);
+  Pace steps(kApplierLook);
+  Pace passes(kApplierLook);
+  bool is_in_pass = false;
   while (!stopping_.load()) {
-    if (!store_->has_work() || !pace.may_go_on(system_clock().steady(), volume_->since_write())) {
-      const auto rest = pace.rest(system_clock().steady());
+    const SteadyTime begin = system_clock().steady();
+    const Pace& pace = crowd.is_crowded() && may_sync_later() ? passes : steps;
+    if (!store_->has_work() || !pace.may_go_on(begin, volume_->since_write())) {
+      const auto rest = pace.rest(begin);
       applier_.wait(store_->has_work() ? rest : std::chrono::nanoseconds(kApplierSleep));
       continue;
     }
-    const uint64_t passes = store_->passes();
-    const SteadyTime begin = system_clock().steady();
+    if (!std::exchange(is_in_pass, !store_->has_only_to_sync())) {
+      passes.rest_for(kPassTime, begin);
+    }
     if (!apply_some()) {
       // The store's status says what is wrong; space may come back.
       applier_.wait(kApplierSleep);
       continue;
     }
     crowd.look();
-    const SteadyTime end = system_clock().steady();
-    const bool ends_pass = store_->passes() != passes;
-    pace.rest_for(ends_pass ? rest_after_pass(crowd, end - begin) : crowd.rest(kApplierRest), end);
+    steps.rest_for(crowd.rest(kApplierRest), system_clock().steady());
   }
+}
+
+// Whether what is left of a pass can wait.
+bool LocalVolume::may_sync_later() const {
+  return store_->has_only_to_sync() && !store_->is_filling();
 }
 
 Result<bool> LocalVolume::apply_some() {
@@ -435,6 +440,9 @@ void LocalVolume::stop_pumps() {
 
 Result<> LocalVolume::close() {
   stop_pumps();
+  if (store_ != nullptr && store_->has_only_to_sync()) {
+    (void)store_->apply_some();  // else the next start applies the pass again
+  }
   return volume_->close();
 }
 

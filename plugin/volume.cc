@@ -19,7 +19,9 @@ constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a
 // and less if the clients are quiet.
 constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
-constexpr std::chrono::seconds kSyncDelay{10};
+// Where processors are short it first waits as long as the kernel lets data be dirty
+// (dirty_expire_centisecs): what is written until then costs nothing that it would not cost anyway.
+constexpr std::chrono::seconds kSyncDelay{30};
 constexpr std::chrono::seconds kHurryMax{10};
 
 std::optional<uint64_t> parse_number(const std::string& id) {

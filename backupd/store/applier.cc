@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backupd/store/applier.h"
 
-#include <iterator>
+#include <utility>
 
 namespace ckpt {
 
@@ -32,19 +32,24 @@ Result<> Applier::finish() {
 
 Result<> Applier::read(uint64_t offset, ByteSpan buffer) {
   const MutexLock lock(pass_mutex_);
-  CKPT_TRY(finish_locked());
+  CKPT_TRY(catch_up());
   return parts_.image.read(offset, buffer);
 }
 
 Result<std::optional<ByteRange>> Applier::next_data(uint64_t offset) {
   const MutexLock lock(pass_mutex_);
-  CKPT_TRY(finish_locked());
+  CKPT_TRY(catch_up());
   return parts_.image.next_data(offset);
 }
 
 bool Applier::has_work() const {
   const MutexLock lock(queue_mutex_);
   return in_pass_ || !queue_.empty();
+}
+
+bool Applier::has_only_to_sync() const {
+  const MutexLock lock(queue_mutex_);
+  return is_caught_up_ && queue_.empty();
 }
 
 size_t Applier::waiting_checkpoints() const {
@@ -64,13 +69,14 @@ std::string Applier::problem() const {
 
 Result<bool> Applier::step_locked() {
   CKPT_TRY(parts_.latch.check());
-  begin_pass();
+  take_waiting();
   if (pass_.empty()) {
     return false;
   }
   if (auto advanced = advance(); !advanced) {
     // Once `applied` is recorded, older data must not be written over the image again.
     work_done_ = is_recorded_ ? work_done_ : 0;
+    note_progress();
     note_problem(advanced.error().message());
     return parts_.latch.set(advanced.error());
   }
@@ -86,30 +92,48 @@ Result<> Applier::finish_locked() {
   return {};
 }
 
-// Unless one is under way.
-void Applier::begin_pass() {
-  if (!pass_.empty()) {
+// Stops before the sync that ends a pass.
+Result<> Applier::catch_up() {
+  CKPT_TRY(parts_.latch.check());
+  while (has_work() && !has_only_to_sync()) {
+    CKPT_TRY(step_locked());
+  }
+  return {};
+}
+
+// Into the pass that is under way, unless that one is recorded as done.
+void Applier::take_waiting() {
+  if (is_recorded_) {
     return;
   }
+  std::deque<ConfirmedCheckpoint> waiting;
   {
     const MutexLock lock(queue_mutex_);
-    pass_.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
-    queue_.clear();
-    in_pass_ = !pass_.empty();
+    waiting.swap(queue_);
+    in_pass_ = in_pass_ || !waiting.empty();
+    is_caught_up_ = is_caught_up_ && waiting.empty();
   }
-  plan_pass();
+  for (ConfirmedCheckpoint& checkpoint : waiting) {
+    plan(checkpoint);
+    pass_.push_back(std::move(checkpoint));
+  }
+  note_progress();
 }
 
 // Checkpoints, the files of each and the batches of each are in order already.
-void Applier::plan_pass() {
-  work_.clear();
-  work_done_ = 0;
-  for (const ConfirmedCheckpoint& checkpoint : pass_) {
-    for (const auto& file : checkpoint.files) {
-      for (const auto& [sequence, batch] : file->batches()) {
-        work_.push_back({file.get(), &batch});
-      }
+void Applier::plan(const ConfirmedCheckpoint& checkpoint) {
+  for (const auto& file : checkpoint.files) {
+    for (const auto& [sequence, batch] : file->batches()) {
+      work_.push_back({file.get(), &batch});
     }
+  }
+}
+
+void Applier::note_progress() {
+  const MutexLock lock(queue_mutex_);
+  is_caught_up_ = !pass_.empty() && work_done_ == work_.size();
+  if (is_caught_up_) {
+    problem_.clear();
   }
 }
 
@@ -121,6 +145,10 @@ Result<> Applier::advance() {
   CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
   CKPT_TRY(parts_.image.apply(buffer_.batch));
   ++work_done_;
+  if (work_done_ == work_.size()) {
+    buffer_ = {};  // memory is held while there is work, not between
+  }
+  note_progress();
   return {};
 }
 
@@ -149,15 +177,15 @@ void Applier::forget_pass() {
   }
   const size_t checkpoints = pass_.size();
   work_.clear();
+  work_done_ = 0;
   pass_.clear();
-  buffer_ = {};  // memory is held while there is work, not between
   is_recorded_ = false;
   const MutexLock lock(queue_mutex_);
   in_pass_ = false;
+  is_caught_up_ = false;
   waiting_bytes_ -= bytes;
   waiting_checkpoints_ -= checkpoints;
   problem_.clear();
-  ++passes_;
 }
 
 Result<> Applier::record_applied(Epoch number) {

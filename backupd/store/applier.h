@@ -23,9 +23,10 @@ struct ConfirmedCheckpoint {
   [[nodiscard]] uint64_t stored_bytes() const;
 };
 
-// Applies in passes: all checkpoints that were confirmed when a pass begins, batch by batch in
+// Applies in passes: all checkpoints that were confirmed before a pass ends, batch by batch in
 // (epoch, sequence) order; then the image is synced, `applied` recorded, and the journal files are
-// unlinked. A pass that is interrupted anywhere is done again from its start: applying twice
+// unlinked. Whoever steps decides when a pass ends: as long as it has only to sync, what is confirmed
+// meanwhile joins it. A pass that is interrupted anywhere is done again from its start: applying twice
 // changes nothing.
 //
 // Lifetime: image, directory, volume file and latch must outlive it.
@@ -50,19 +51,20 @@ class Applier {
   Result<bool> step() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   // Steps until everything that was confirmed before the call is applied.
   Result<> finish() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
-  // The image at the last confirmed checkpoint: finishes first, and keeps steps out meanwhile.
+  // The image at the last confirmed checkpoint: applies what is missing first, and keeps steps out
+  // meanwhile.
   Result<> read(uint64_t offset, ByteSpan buffer) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   Result<std::optional<ByteRange>> next_data(uint64_t offset)
       CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
 
   // These do not wait for I/O.
   [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
+  // Whether all that is confirmed is in the image: the next step syncs and ends the pass.
+  [[nodiscard]] bool has_only_to_sync() const CKPT_EXCLUDES(queue_mutex_);
   // Confirmed checkpoints that are not applied.
   [[nodiscard]] size_t waiting_checkpoints() const CKPT_EXCLUDES(queue_mutex_);
   // Confirmed and not applied, as stored.
   [[nodiscard]] uint64_t waiting_bytes() const CKPT_EXCLUDES(queue_mutex_);
-  // How many passes have ended.
-  [[nodiscard]] uint64_t passes() const { return passes_.load(); }
   // Why the last pass ended early; empty: it did not.
   [[nodiscard]] std::string problem() const CKPT_EXCLUDES(queue_mutex_);
 
@@ -74,8 +76,10 @@ class Applier {
 
   Result<bool> step_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> finish_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
-  void begin_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
-  void plan_pass() CKPT_REQUIRES(pass_mutex_);
+  Result<> catch_up() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void take_waiting() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void plan(const ConfirmedCheckpoint& checkpoint) CKPT_REQUIRES(pass_mutex_);
+  void note_progress() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> advance() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> end_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   void forget_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
@@ -91,10 +95,10 @@ class Applier {
   std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
   BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
-  std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);
   bool in_pass_ CKPT_GUARDED_BY(queue_mutex_) = false;
+  bool is_caught_up_ CKPT_GUARDED_BY(queue_mutex_) = false;  // the pass has only to be ended
   uint64_t waiting_bytes_ CKPT_GUARDED_BY(queue_mutex_) = 0;
   size_t waiting_checkpoints_ CKPT_GUARDED_BY(queue_mutex_) = 0;
   std::string problem_ CKPT_GUARDED_BY(queue_mutex_);

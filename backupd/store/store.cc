@@ -202,6 +202,11 @@ Result<> Store::make_room(Epoch number) {
   return {};
 }
 
+bool Store::is_filling() const {
+  return applier_->waiting_checkpoints() > kUnappliedCheckpointsMax / 2 ||
+         applier_->waiting_bytes() > options_.unapplied_bytes_max / 2;
+}
+
 Result<> Store::confirm_pending(const Confirmation& confirmation) {
   CKPT_TRY(check_confirmation(confirmation));
   const CheckpointInfo& checkpoint = confirmation.checkpoint;

@@ -144,12 +144,12 @@ TEST_F(AheadTest, AnEarlierLifesIsGivenBackToo) {
   start();
   ship(1, 0, 31);
   ASSERT_DONE(peer_.checkpoint(1));
-  peer_.expect_exact();  // applied
+  ASSERT_DONE(peer_.store().finish_applying());
   const uint64_t before = disk_.used_bytes();
   ASSERT_DONE(peer_.ship(2, {data(256 + 31 * 4, 1, kDiskBytes)}));
   ASSERT_DONE(peer_.ship(2, {data(256 + 32 * 4, 1, kDiskBytes)}));
   ASSERT_DONE(peer_.checkpoint(2));
-  peer_.expect_exact();
+  ASSERT_DONE(peer_.store().finish_applying());
   EXPECT_GT(disk_.used_bytes(), before + (uint64_t{1} << 19U));
   ASSERT_DONE(peer_.open());
   ASSERT_DONE(peer_.begin());
@@ -287,6 +287,81 @@ TEST(StoreApply, OrderOfWritesAndSyncs) {
       "write backup.img", "sync backup.img", "write volume", "sync volume", "write volume",
       "sync volume", "remove journal/00000000000000000001", "sync directory journal"};
   EXPECT_EQ(acts_of_a_checkpoint(), expected);
+}
+
+// A pass that has only to sync waits for as long as its caller likes.
+class OpenPassTest : public ::testing::Test {
+ protected:
+  OpenPassTest() : peer_(disk_) {}
+  void SetUp() override {
+    ASSERT_DONE(peer_.open());
+    ASSERT_DONE(peer_.begin());
+    disk_.set_watcher([this](const MemoryOperation& operation) {
+      syncs_ += operation.act == "sync" && operation.path == "backup.img" ? 1 : 0;
+    });
+  }
+  void checkpoint(uint64_t number) {
+    ASSERT_DONE(peer_.ship(number, {data(number, 2)}));
+    ASSERT_DONE(peer_.checkpoint(number));
+  }
+  void apply() {
+    while (!peer_.store().has_only_to_sync()) {
+      ASSERT_DONE(peer_.store().apply_some());
+    }
+  }
+
+  MemoryDisk disk_;
+  StorePeer peer_;
+  int syncs_ = 0;
+};
+
+TEST_F(OpenPassTest, WhatIsConfirmedMeanwhileJoinsIt) {
+  checkpoint(1);
+  apply();
+  checkpoint(2);
+  EXPECT_FALSE(peer_.store().has_only_to_sync());
+  apply();
+  EXPECT_EQ(syncs_, 0);
+  EXPECT_EQ(peer_.store().status().applied, Epoch{});
+  EXPECT_EQ(*peer_.store().apply_some(), false);
+  EXPECT_EQ(syncs_, 1);
+  EXPECT_EQ(peer_.store().status().applied, Epoch{2});
+  EXPECT_FALSE(peer_.store().has_work());
+  EXPECT_FALSE(peer_.store().has_only_to_sync());
+  peer_.expect_exact();
+}
+
+TEST_F(OpenPassTest, ReadersDoNotWaitForItsSync) {
+  checkpoint(1);
+  peer_.expect_exact();
+  EXPECT_TRUE(peer_.store().has_only_to_sync());
+  EXPECT_EQ(syncs_, 0);
+}
+
+TEST_F(OpenPassTest, IsDoneAgainAfterPowerLoss) {
+  for (uint64_t number = 1; number <= 3; ++number) {
+    checkpoint(number);
+    apply();
+  }
+  peer_.close();
+  disk_.lose_power(7);
+  ASSERT_DONE(peer_.open());
+  EXPECT_EQ(peer_.store().status().applied, Epoch{});
+  peer_.expect_exact();
+}
+
+TEST_F(OpenPassTest, FillsTheStoreWhenItWaitsForLong) {
+  peer_.unapplied_bytes_max = 8 * kBlockBytes;
+  ASSERT_DONE(peer_.open());
+  ASSERT_DONE(peer_.begin());
+  checkpoint(1);
+  apply();
+  EXPECT_FALSE(peer_.store().is_filling());
+  checkpoint(2);
+  checkpoint(3);
+  EXPECT_TRUE(peer_.store().is_filling());
+  ASSERT_DONE(peer_.store().finish_applying());
+  EXPECT_FALSE(peer_.store().is_filling());
 }
 
 }  // namespace

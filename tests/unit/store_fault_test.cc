@@ -169,6 +169,7 @@ TEST(StoreFault, WantOfSpaceAtAnyOperationIsRecoverableOrFinal) {
       // The same process goes on where it can.
       ++recovered;
       ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+      ASSERT_DONE(peer.store().finish_applying());
       ASSERT_DONE(peer.begin());
       ASSERT_DONE(peer.ship(20, {data(0, 3)}));
       ASSERT_DONE(peer.checkpoint(20));

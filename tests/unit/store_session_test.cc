@@ -29,6 +29,7 @@ TEST_F(StoreSession, ConfirmedCheckpointIsReadBack) {
   ASSERT_DONE(peer_.ship(1, {data(0, 2), zeroes(4, 2), data(15, 1)}));
   ASSERT_DONE(peer_.checkpoint(1));
   peer_.expect_exact();
+  ASSERT_DONE(peer_.store().finish_applying());
   EXPECT_EQ(peer_.store().status().applied, Epoch{1});
 }
 
