@@ -37,6 +37,7 @@ void draw_server(Plan& plan, SeededRandom& random) {
   if (random.one_in(4)) {
     plan.server.unapplied_bytes_max = 16384;
   }
+  plan.server.pass_rest = std::chrono::milliseconds(one_of(random, std::array{0, 0, 50, 500}));
   // A short sleep is many steps in a long pause.
   const int shortest = plan.long_pauses ? 100 : 5;
   plan.server.keeper_sleep = std::chrono::milliseconds(one_of(random, std::array{shortest, 500}));

@@ -64,6 +64,7 @@ struct ServerOptions {
   VolumeOptions volume;
   uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
   SteadyTime keeper_sleep = std::chrono::milliseconds(5);
+  SteadyTime pass_rest{};  // how long a pass of the applier stays open when it has only to sync
   uint64_t link_lost_one_in = 0;  // of the calls to the store; 0: never
 };
 
