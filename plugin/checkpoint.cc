@@ -253,8 +253,12 @@ CheckpointInfo CheckpointMaker::describe() {
   info.time = cut_time_;
   info.name = active_->request.name;
   info.message = active_->request.message;
-  info.changed_bytes = std::min(closed.written.count() * kBlockBytes, disk_.geometry.size_bytes);
-  info.shipped_bytes = shipper_.shipped_bytes(info.id.number);
+  const Shipper::Amount shipped = shipper_.shipped(info.id.number);
+  // The map may still have what an earlier checkpoint covers (fold()); what was sent may have been
+  // sent twice.
+  const uint64_t blocks = std::min(closed.written.count(), shipped.blocks);
+  info.changed_bytes = std::min(blocks * kBlockBytes, disk_.geometry.size_bytes);
+  info.shipped_bytes = shipped.bytes;
   return info;
 }
 

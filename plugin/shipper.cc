@@ -299,7 +299,8 @@ Result<> Shipper::send_draft(Epoch epoch) {
   sent_ = true;
   Sent& sent = unconfirmed_[epoch];
   sent.chain = chain(sent.chain, batch_.header);
-  sent.bytes += batch_.header.stored_bytes;
+  sent.amount.bytes += batch_.header.stored_bytes;
+  sent.amount.blocks += draft_.blocks();
   return {};
 }
 
@@ -313,12 +314,15 @@ std::vector<CoveredEpoch> Shipper::covered(Epoch n) const {
   return epochs;
 }
 
-uint64_t Shipper::shipped_bytes(Epoch n) const {
-  uint64_t bytes = 0;
+Shipper::Amount Shipper::shipped(Epoch n) const {
+  Amount total;
   for (const auto& [epoch, sent] : unconfirmed_) {
-    bytes += epoch <= n ? sent.bytes : 0;
+    if (epoch <= n) {
+      total.bytes += sent.amount.bytes;
+      total.blocks += sent.amount.blocks;
+    }
   }
-  return bytes;
+  return total;
 }
 
 void Shipper::confirmed(Epoch n) {

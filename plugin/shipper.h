@@ -70,7 +70,12 @@ class Shipper {
 
   // Chains of the epochs up to n that were sent since the last confirmed checkpoint.
   [[nodiscard]] std::vector<CoveredEpoch> covered(Epoch n) const;
-  [[nodiscard]] uint64_t shipped_bytes(Epoch n) const;
+  // What was sent of these: bytes as stored; blocks, each as often as it was sent.
+  struct Amount {
+    uint64_t bytes = 0;
+    uint64_t blocks = 0;
+  };
+  [[nodiscard]] Amount shipped(Epoch n) const;
   // Checkpoint n exists.
   void confirmed(Epoch n);
   // The current epoch began: nothing of it was sent, all regions are cold.
@@ -80,7 +85,7 @@ class Shipper {
  private:
   struct Sent {
     Digest chain;
-    uint64_t bytes = 0;
+    Amount amount;
   };
   Result<bool> send_preserved();
   std::vector<PreservedCopy> take_preserved();

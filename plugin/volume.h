@@ -24,7 +24,7 @@ struct VolumeOptions {
   bool has_backup = true;  // the store is one
   // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks
   // are overwritten, and have to be preserved, before they are sent.
-  std::chrono::nanoseconds ship_patience = std::chrono::seconds(1);
+  std::chrono::nanoseconds ship_patience = std::chrono::seconds(3);
 };
 
 // Makes or opens the store of a volume with this UUID and size; it outlives the volume.

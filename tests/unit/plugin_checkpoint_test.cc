@@ -100,7 +100,10 @@ TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
     primary_.maker->step();
   }
   ASSERT_DONE(first.outcome());
+  EXPECT_EQ(first.outcome()->checkpoint.changed_bytes, 3 * kBlockBytes);
   ASSERT_TRUE(primary_.maker->waits_for_sync());
+  primary_.clock.pass(milliseconds(30));
+  EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
   EXPECT_EQ(primary_.disk->changed_blocks(), 3U);
   ASSERT_DONE(primary_.write(9, 6));
   Caller second(primary_);
@@ -108,6 +111,7 @@ TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
     primary_.maker->step();
   }
   ASSERT_DONE(second.outcome());
+  EXPECT_EQ(second.outcome()->checkpoint.changed_bytes, kBlockBytes);
   expect_store_has(primary_.image_content());
   EXPECT_EQ(primary_.disk->changed_blocks(), 4U);
   primary_.maker->set_sync_rests(false);
