@@ -5,10 +5,12 @@
 import json
 import os
 import random
+import re
 import subprocess
 import unittest
+from pathlib import Path
 
-from harness import BLOCK, MIB, Case, ServerFailed, plugin, plugin_environment, run
+from harness import BLOCK, MIB, Case, ServerFailed, build, plugin, plugin_environment, run
 from nbd_client import FUA, NO_HOLE, NbdClient
 
 
@@ -160,6 +162,17 @@ class Basics(Case):
             if option == "--dump-plugin":
                 self.assertRegex(out.stdout, r"(?m)^ckpt_version=\d+\.\d+")
                 self.assertRegex(out.stdout, r"(?m)^ckpt_io=(sync|uring)")
+
+    def test_the_manuals_name_every_parameter_and_command(self):
+        for page, command, pattern in (
+                ("nbdkit-ckpt-plugin", ["nbdkit", plugin(), "--help"], r"(?m)^\[?([a-z][-a-z]*=)"),
+                ("ckpt-tool", [build() / "tools/ckpt-tool", "--help"], r"(?m)^  ([a-z]+)   ")):
+            names = re.findall(pattern, run(*command, env=plugin_environment()))
+            self.assertGreater(len(names), 5, page)
+            text = (Path(__file__).resolve().parents[2] / f"docs/{page}.pod").read_text()
+            headings = "\n".join(line for line in text.splitlines() if line.startswith("="))
+            for name in names:
+                self.assertRegex(headings, rf"[ <\[]{name}")
 
 
 class BasicsUring(Basics):
