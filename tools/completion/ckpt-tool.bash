@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# Completion for bash. Commands, options and checkpoints are asked of the tool itself, so that they
+# are always those of this version and this volume.
+
+_ckpt_tool_help() { # tool command?
+  "$1" ${2:+"$2"} --help 2> /dev/null
+}
+
+_ckpt_tool_commands() { # tool
+  _ckpt_tool_help "$1" | sed -n 's/^  \([a-z]\{1,\}\)   .*/\1/p'
+}
+
+_ckpt_tool_options() { # tool command?
+  _ckpt_tool_help "$@" | sed -n 's/^  \(-[a-z],\)\{0,1\}\(--[a-z-]\{1,\}\).*/\2/p'
+}
+
+# Those that are followed by a word of their own.
+_ckpt_tool_valued() { # tool command
+  _ckpt_tool_help "$@" | sed -n 's/^  \(--[a-z-]\{1,\}\) [A-Z].*/\1/p'
+}
+
+_ckpt_tool_policies() { # tool command
+  _ckpt_tool_help "$@" | sed -n 's/^  --clients POLICY:{\([a-z,]*\)}.*/\1/p' | tr , '\n'
+}
+
+_ckpt_tool_checkpoints() { # tool volume
+  "$1" --json list "$2" 2> /dev/null | grep -o '"checkpoint":[0-9]*' | grep -o '[0-9]*$'
+  echo last
+}
+
+# The words before the cursor that are no options, nor values of options.
+_ckpt_tool_positionals() { # tool, then these words
+  local tool=$1 word command='' skip=0
+  shift
+  for word in "$@"; do
+    if [ "$skip" -gt 0 ]; then
+      skip=$((skip - 1))
+    elif [ "$word" = = ]; then
+      skip=1
+    elif [[ $word == -* ]]; then
+      if _ckpt_tool_valued "$tool" $command | grep -qxe "$word"; then skip=1; fi
+    else
+      command=${command:-$word}
+      printf '%s\n' "$word"
+    fi
+  done
+}
+
+_ckpt_tool() {
+  local tool=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+  local -a given
+  if [ "$word" = = ]; then word=''; fi
+  if [ "$previous" = = ]; then previous=${COMP_WORDS[COMP_CWORD - 2]}; fi
+  mapfile -t given < <(_ckpt_tool_positionals "$tool" "${COMP_WORDS[@]:1:COMP_CWORD - 1}")
+  local command=${given[0]:-} volume=${given[1]:-} words=''
+  COMPREPLY=()
+  if [ "$previous" = --clients ]; then
+    words=$(_ckpt_tool_policies "$tool" "$command")
+  elif [[ $word == -* ]]; then
+    words=$(_ckpt_tool_options "$tool" $command)
+  elif [ -z "$command" ]; then
+    words=$(_ckpt_tool_commands "$tool")
+  elif [ "${#given[@]}" -eq 2 ] && _ckpt_tool_help "$tool" "$command" | grep -q '^  ID'; then
+    words=$(_ckpt_tool_checkpoints "$tool" "$volume")
+  else
+    return 0  # a path: the shell completes it
+  fi
+  mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -o default -F _ckpt_tool ckpt-tool
