@@ -31,14 +31,14 @@ constexpr std::chrono::seconds kApplierSleep{1};
 constexpr int kApplierRest = 7;
 // Comparing with the store makes less count as changed; nobody waits for that either.
 constexpr int kNarrowerRest = 3;
-// A pass of the applier ends with a sync of the back-up image. It competes with the clients for disk and
-// processors, and writes again what will be overwritten soon. The kernel begins to write what is dirty
-// for so long anyway (dirty_expire_centisecs): a sync that waits as long costs least.
+// A pass of the applier ends with a sync of the back-up image. It competes with the clients for
+// disk and processors, and writes what may be overwritten soon. The kernel begins to write what is
+// dirty for so long anyway (dirty_expire_centisecs): a sync that waits as long costs least.
 constexpr std::chrono::seconds kPassTime{30};
 constexpr std::chrono::hours kForever{24};
 // How much nicer than the clients' requests the pumps are (setpriority(2)). Of the processors' time
-// that a pump takes at equal priority clients lose up to twice as much: they wake each other for every
-// request, and a pump that runs keeps them from it.
+// that a pump takes at equal priority clients lose up to twice as much: they wake each other for
+// every request, and a pump that runs keeps them from it.
 constexpr int kShipNice = 5;
 constexpr int kRestNice = 10;                          // those that nobody waits for
 constexpr std::chrono::milliseconds kApplierLook{20};  // no client has written for so long: no rest

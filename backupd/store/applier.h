@@ -25,9 +25,9 @@ struct ConfirmedCheckpoint {
 
 // Applies in passes: all checkpoints that were confirmed before a pass ends, batch by batch in
 // (epoch, sequence) order; then the image is synced, `applied` recorded, and the journal files are
-// unlinked. Whoever steps decides when a pass ends: as long as it has only to sync, what is confirmed
-// meanwhile joins it. A pass that is interrupted anywhere is done again from its start: applying twice
-// changes nothing.
+// unlinked. Whoever steps decides when a pass ends: as long as it has only to sync, what is
+// confirmed meanwhile joins it. A pass that is interrupted anywhere is done again from its start:
+// applying twice changes nothing.
 //
 // Lifetime: image, directory, volume file and latch must outlive it.
 // Threads:  all methods from any thread. Steps and reads exclude one another.

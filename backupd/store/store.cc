@@ -82,9 +82,13 @@ Unexpected Store::end_session(const Error& error) {
   return is_refusal(error.kind) ? Unexpected(error) : latch_.set(error);
 }
 
-// Pending and all that was only reserved: the next session may find enough.
+// Pending, all that was only reserved, and the journal of what is applied and not synced yet: the
+// next session may find enough.
 Result<> Store::free_space() {
   CKPT_TRY(drop_pending());
+  if (applier_->has_only_to_sync()) {
+    (void)applier_->step();  // what fails is in its status, and latched if it is final
+  }
   image_->set_ample(false);
   auto freed = image_->give_back();
   if (freed) {

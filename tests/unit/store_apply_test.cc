@@ -364,5 +364,18 @@ TEST_F(OpenPassTest, FillsTheStoreWhenItWaitsForLong) {
   EXPECT_FALSE(peer_.store().is_filling());
 }
 
+TEST_F(OpenPassTest, IsEndedWhereSpaceRunsOut) {
+  checkpoint(1);
+  apply();
+  disk_.set_capacity(disk_.used_bytes() + 6 * kBlockBytes);
+  EXPECT_KIND(kNoSpace, peer_.ship(2, {data(8, 4)}));
+  EXPECT_EQ(syncs_, 1);
+  EXPECT_FALSE(peer_.store().has_work());
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(2, {data(8, 4)}));  // into what the journal of checkpoint 1 took
+  ASSERT_DONE(peer_.checkpoint(2));
+  peer_.expect_exact();
+}
+
 }  // namespace
 }  // namespace ckpt::test
