@@ -47,6 +47,8 @@ class CheckpointMaker {
   [[nodiscard]] bool is_asked();
   // How long ago the checkpoint that is being shipped was cut; 0: none is.
   [[nodiscard]] std::chrono::nanoseconds shipping_for() const;
+  // Whether one was cut and neither exists nor is void yet.
+  [[nodiscard]] bool is_making() const { return !is_idle() && !waits_for_sync(); }
   // The last checkpoint exists, and only its written map is still there.
   [[nodiscard]] bool waits_for_sync() const { return stage_.load() == Stage::kExists; }
   // The epoch whose written map waits for a sync of the image that begins now or later; 0: none.

@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <utility>
+#include <optional>
 
 #include "common/direct_file.h"
 #include "plugin/control_socket.h"
@@ -31,10 +31,6 @@ constexpr std::chrono::seconds kApplierSleep{1};
 constexpr int kApplierRest = 7;
 // Comparing with the store makes less count as changed; nobody waits for that either.
 constexpr int kNarrowerRest = 3;
-// A pass of the applier ends with a sync of the back-up image. It competes with the clients for
-// disk and processors, and writes what may be overwritten soon. The kernel begins to write what is
-// dirty for so long anyway (dirty_expire_centisecs): a sync that waits as long costs least.
-constexpr std::chrono::seconds kPassTime{30};
 constexpr std::chrono::hours kForever{24};
 // How much nicer than the clients' requests the pumps are (setpriority(2)). Of the processors' time
 // that a pump takes at equal priority clients lose up to twice as much: they wake each other for
@@ -391,17 +387,18 @@ void LocalVolume::apply() {
   CrowdMeter crowd;
   Pace steps(kApplierLook);
   Pace passes(kApplierLook);
-  bool is_in_pass = false;
+  std::optional<uint64_t> timed_pass;
   while (!stopping_.load()) {
     const SteadyTime begin = system_clock().steady();
-    const Pace& pace = crowd.is_crowded() && may_sync_later() ? passes : steps;
+    const Pace& pace = crowd.is_crowded() && store_->may_sync_later() ? passes : steps;
     if (!store_->has_work() || !pace.may_go_on(begin, volume_->since_write())) {
       const auto rest = pace.rest(begin);
       applier_.wait(store_->has_work() ? rest : std::chrono::nanoseconds(kApplierSleep));
       continue;
     }
-    if (!std::exchange(is_in_pass, !store_->has_only_to_sync())) {
-      passes.rest_for(kPassTime, begin);
+    if (timed_pass != store_->passes()) {
+      timed_pass = store_->passes();
+      passes.rest_for(kDirtyTime, begin);
     }
     if (!apply_some()) {
       // The store's status says what is wrong; space may come back.
@@ -411,11 +408,6 @@ void LocalVolume::apply() {
     crowd.look();
     steps.rest_for(crowd.rest(kApplierRest), system_clock().steady());
   }
-}
-
-// Whether what is left of a pass can wait.
-bool LocalVolume::may_sync_later() const {
-  return store_->has_only_to_sync() && !store_->is_filling();
 }
 
 Result<bool> LocalVolume::apply_some() {

@@ -64,7 +64,6 @@ class LocalVolume {
   void ship_once(CrowdMeter& crowd);
   void keep();
   void apply();
-  [[nodiscard]] bool may_sync_later() const;
   Result<bool> apply_some();
   void stop_pumps();
 

@@ -19,9 +19,6 @@ constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a
 // and less if the clients are quiet.
 constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
-// Where processors are short it first waits as long as the kernel lets data be dirty
-// (dirty_expire_centisecs): what is written until then costs nothing that it would not cost anyway.
-constexpr std::chrono::seconds kSyncDelay{30};
 constexpr std::chrono::seconds kHurryMax{10};
 
 std::optional<uint64_t> parse_number(const std::string& id) {
@@ -177,7 +174,7 @@ void Volume::stop_waiting() {
 }
 
 void Volume::ask_checkpoint() {
-  if (!maker_.is_asked() && disk().epochs.closed() == nullptr) {
+  if (!maker_.is_asked() && !maker_.is_making()) {
     maker_.ask({});
   }
 }
@@ -291,7 +288,7 @@ bool Volume::may_sync(SteadyTime now) {
   if (!sync_delayed_) {
     sync_delayed_ = true;
     if (disk().crowded.load() && sync_pace_.rest(now).count() == 0) {
-      sync_pace_.rest_for(kSyncDelay, now);
+      sync_pace_.rest_for(kDirtyTime, now);
     }
   }
   const bool may = sync_waiters_.load() > 0 || sync_pace_.may_go_on(now, since_write());

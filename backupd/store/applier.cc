@@ -69,7 +69,9 @@ std::string Applier::problem() const {
 
 Result<bool> Applier::step_locked() {
   CKPT_TRY(parts_.latch.check());
-  take_waiting();
+  if (take_waiting() && work_done_ == work_.size()) {
+    return true;  // what joined is empty: whether to sync is for the caller to say
+  }
   if (pass_.empty()) {
     return false;
   }
@@ -101,23 +103,27 @@ Result<> Applier::catch_up() {
   return {};
 }
 
-// Into the pass that is under way, unless that one is recorded as done.
-void Applier::take_waiting() {
+// Into the pass that is under way, unless that one is recorded as done. False: nothing.
+bool Applier::take_waiting() {
   if (is_recorded_) {
-    return;
+    return false;
   }
   std::deque<ConfirmedCheckpoint> waiting;
   {
     const MutexLock lock(queue_mutex_);
+    if (queue_.empty()) {
+      return false;
+    }
     waiting.swap(queue_);
-    in_pass_ = in_pass_ || !waiting.empty();
-    is_caught_up_ = is_caught_up_ && waiting.empty();
+    in_pass_ = true;
+    is_caught_up_ = false;
   }
   for (ConfirmedCheckpoint& checkpoint : waiting) {
     plan(checkpoint);
     pass_.push_back(std::move(checkpoint));
   }
   note_progress();
+  return true;
 }
 
 // Checkpoints, the files of each and the batches of each are in order already.
@@ -186,6 +192,7 @@ void Applier::forget_pass() {
   waiting_bytes_ -= bytes;
   waiting_checkpoints_ -= checkpoints;
   problem_.clear();
+  ++passes_;
 }
 
 Result<> Applier::record_applied(Epoch number) {

@@ -47,7 +47,7 @@ class Applier {
 
   // Checkpoints come in the order of their numbers.
   void enqueue(ConfirmedCheckpoint checkpoint) CKPT_EXCLUDES(queue_mutex_);
-  // Applies one batch, or ends a pass. True: there is more to do.
+  // Applies one batch, or ends a pass, or lets an empty checkpoint join it. True: there is more to do.
   Result<bool> step() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   // Steps until everything that was confirmed before the call is applied.
   Result<> finish() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
@@ -65,6 +65,8 @@ class Applier {
   [[nodiscard]] size_t waiting_checkpoints() const CKPT_EXCLUDES(queue_mutex_);
   // Confirmed and not applied, as stored.
   [[nodiscard]] uint64_t waiting_bytes() const CKPT_EXCLUDES(queue_mutex_);
+  // How many passes have ended.
+  [[nodiscard]] uint64_t passes() const { return passes_.load(); }
   // Why the last pass ended early; empty: it did not.
   [[nodiscard]] std::string problem() const CKPT_EXCLUDES(queue_mutex_);
 
@@ -77,7 +79,7 @@ class Applier {
   Result<bool> step_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> finish_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> catch_up() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
-  void take_waiting() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  bool take_waiting() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   void plan(const ConfirmedCheckpoint& checkpoint) CKPT_REQUIRES(pass_mutex_);
   void note_progress() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> advance() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
@@ -95,6 +97,7 @@ class Applier {
   std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
   BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
+  std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);
   bool in_pass_ CKPT_GUARDED_BY(queue_mutex_) = false;

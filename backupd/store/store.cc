@@ -82,13 +82,10 @@ Unexpected Store::end_session(const Error& error) {
   return is_refusal(error.kind) ? Unexpected(error) : latch_.set(error);
 }
 
-// Pending, all that was only reserved, and the journal of what is applied and not synced yet: the
-// next session may find enough.
+// Pending and all that was only reserved: the next session may find enough, the more so as a pass
+// that has only to sync no longer waits (may_sync_later()) before it frees its journal.
 Result<> Store::free_space() {
   CKPT_TRY(drop_pending());
-  if (applier_->has_only_to_sync()) {
-    (void)applier_->step();  // what fails is in its status, and latched if it is final
-  }
   image_->set_ample(false);
   auto freed = image_->give_back();
   if (freed) {
@@ -206,9 +203,11 @@ Result<> Store::make_room(Epoch number) {
   return {};
 }
 
-bool Store::is_filling() const {
-  return applier_->waiting_checkpoints() > kUnappliedCheckpointsMax / 2 ||
-         applier_->waiting_bytes() > options_.unapplied_bytes_max / 2;
+bool Store::may_sync_later() const {
+  const MutexLock lock(state_mutex_);
+  return problem_.empty() && applier_->has_only_to_sync() &&
+         applier_->waiting_checkpoints() <= kUnappliedCheckpointsMax / 2 &&
+         applier_->waiting_bytes() <= options_.unapplied_bytes_max / 2;
 }
 
 Result<> Store::confirm_pending(const Confirmation& confirmation) {

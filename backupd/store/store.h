@@ -60,10 +60,13 @@ class Store : public StoreLink {
   // One step of the applier. True: there is more to do. After kNoSpace, wait before the next call.
   Result<bool> apply_some() { return applier_->step(); }
   [[nodiscard]] bool has_work() const { return applier_->has_work(); }
-  // Whether the next step syncs the back-up image, which may wait, and then frees the journal.
+  // How often the applier has synced the image and recorded what it applied.
+  [[nodiscard]] uint64_t passes() const { return applier_->passes(); }
+  // Whether the next step syncs the back-up image, and then frees the journal.
   [[nodiscard]] bool has_only_to_sync() const { return applier_->has_only_to_sync(); }
-  // Whether so much is confirmed and not applied that confirm() will soon have to help.
-  [[nodiscard]] bool is_filling() const;
+  // Whether it does, and that can wait: confirm() would not soon have to help, and space has not
+  // run out.
+  [[nodiscard]] bool may_sync_later() const CKPT_EXCLUDES(state_mutex_);
   Result<> finish_applying() { return applier_->finish(); }
   // Called when there is new work for the applier, from the thread that brought it, with no lock
   // held that has_work() or apply_some() takes. It must return soon.

@@ -40,11 +40,15 @@ class Completion(Case):
         made = [str(tool("checkpoint", server.image)["checkpoint"]) for _ in range(2)]
         self.assertEqual(self.complete("rollback", "--yes", server.image, ""), [made[-1], "last"])
         self.assertEqual(self.complete("rollback", server.image, "la"), ["last"])
+        self.assertEqual(self.complete("rollback", "--clients", "=", "keep", server.image, ""),
+                         [made[-1], "last"])
         self.assertEqual(self.complete("show", self.folder / "nothing", ""), ["last"])
 
     def test_paths_are_left_to_the_shell(self):
         self.assertEqual(self.complete("rollback", ""), [])
         self.assertEqual(self.complete("list", "disk.img", ""), [])
+        self.assertEqual(self.complete("--state", ""), [])
+        self.assertEqual(self.complete("rollback", "disk.img", "--state", "=", ""), [])
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ void Server::keep() {
 
 void Server::apply() {
   while (!stopping_.load()) {
-    if (store_->has_only_to_sync() && !store_->is_filling() && options_.pass_rest.count() > 0) {
+    if (store_->may_sync_later() && options_.pass_rest.count() > 0) {
       applier_.wait(options_.pass_rest);
     }
     if (!store_->has_work()) {

@@ -59,6 +59,7 @@ TEST_F(CheckpointTest, HowLongItHasBeenShippedCountsFromItsCut) {
   cut(caller);
   primary_.clock.pass(milliseconds(30));
   EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(30));
+  EXPECT_TRUE(primary_.maker->is_making());
   primary_.run();
   ASSERT_DONE(caller.outcome());
   EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
@@ -102,6 +103,7 @@ TEST_F(CheckpointTest, TheNextCheckpointDoesNotWaitForASyncThatRests) {
   ASSERT_DONE(first.outcome());
   EXPECT_EQ(first.outcome()->checkpoint.changed_bytes, 3 * kBlockBytes);
   ASSERT_TRUE(primary_.maker->waits_for_sync());
+  EXPECT_FALSE(primary_.maker->is_making());
   primary_.clock.pass(milliseconds(30));
   EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
   EXPECT_EQ(primary_.disk->changed_blocks(), 3U);

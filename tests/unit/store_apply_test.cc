@@ -305,14 +305,16 @@ class OpenPassTest : public ::testing::Test {
     ASSERT_DONE(peer_.checkpoint(number));
   }
   void apply() {
-    while (!peer_.store().has_only_to_sync()) {
+    for (int step = 0; step < 100 && !peer_.store().has_only_to_sync(); ++step) {
       ASSERT_DONE(peer_.store().apply_some());
     }
+    ASSERT_TRUE(peer_.store().has_only_to_sync());
   }
 
   MemoryDisk disk_;
   StorePeer peer_;
   int syncs_ = 0;
+  Content buffer_ = Content(kBlockBytes);
 };
 
 TEST_F(OpenPassTest, WhatIsConfirmedMeanwhileJoinsIt) {
@@ -329,6 +331,17 @@ TEST_F(OpenPassTest, WhatIsConfirmedMeanwhileJoinsIt) {
   EXPECT_FALSE(peer_.store().has_work());
   EXPECT_FALSE(peer_.store().has_only_to_sync());
   peer_.expect_exact();
+}
+
+TEST_F(OpenPassTest, AnEmptyCheckpointJoinsItToo) {
+  checkpoint(1);
+  apply();
+  ASSERT_DONE(peer_.checkpoint(2));
+  apply();
+  EXPECT_EQ(syncs_, 0);
+  EXPECT_EQ(*peer_.store().apply_some(), false);
+  EXPECT_EQ(syncs_, 1);
+  EXPECT_EQ(peer_.store().status().applied, Epoch{2});
 }
 
 TEST_F(OpenPassTest, ReadersDoNotWaitForItsSync) {
@@ -350,25 +363,51 @@ TEST_F(OpenPassTest, IsDoneAgainAfterPowerLoss) {
   peer_.expect_exact();
 }
 
-TEST_F(OpenPassTest, FillsTheStoreWhenItWaitsForLong) {
+TEST_F(OpenPassTest, MayNotWaitWhereTheStoreFills) {
   peer_.unapplied_bytes_max = 8 * kBlockBytes;
   ASSERT_DONE(peer_.open());
   ASSERT_DONE(peer_.begin());
   checkpoint(1);
   apply();
-  EXPECT_FALSE(peer_.store().is_filling());
+  EXPECT_TRUE(peer_.store().may_sync_later());
   checkpoint(2);
   checkpoint(3);
-  EXPECT_TRUE(peer_.store().is_filling());
-  ASSERT_DONE(peer_.store().finish_applying());
-  EXPECT_FALSE(peer_.store().is_filling());
+  apply();
+  EXPECT_FALSE(peer_.store().may_sync_later());
+  EXPECT_EQ(*peer_.store().apply_some(), false);
+  checkpoint(4);
+  apply();
+  EXPECT_TRUE(peer_.store().may_sync_later());
 }
 
-TEST_F(OpenPassTest, IsEndedWhereSpaceRunsOut) {
+TEST_F(OpenPassTest, MayNotWaitWhereManyCheckpointsWait) {
+  for (uint64_t number = 1; number <= kUnappliedCheckpointsMax / 2; ++number) {
+    ASSERT_DONE(peer_.checkpoint(number));
+  }
+  ASSERT_DONE(peer_.store().read_confirmed(0, ByteSpan(buffer_)));
+  EXPECT_TRUE(peer_.store().may_sync_later());
+  ASSERT_DONE(peer_.checkpoint(kUnappliedCheckpointsMax));
+  ASSERT_DONE(peer_.store().read_confirmed(0, ByteSpan(buffer_)));
+  EXPECT_FALSE(peer_.store().may_sync_later());
+}
+
+TEST_F(OpenPassTest, MayNotWaitWhereThePrimaryNeedsTheSpace) {
   checkpoint(1);
   apply();
+  EXPECT_TRUE(peer_.store().may_sync_later());
+  ASSERT_DONE(peer_.store().free_reserve());
+  EXPECT_TRUE(peer_.store().has_only_to_sync());
+  EXPECT_FALSE(peer_.store().may_sync_later());
+}
+
+TEST_F(OpenPassTest, MayNotWaitWhereSpaceRunsOut) {
+  checkpoint(1);
+  apply();
+  EXPECT_TRUE(peer_.store().may_sync_later());
   disk_.set_capacity(disk_.used_bytes() + 6 * kBlockBytes);
   EXPECT_KIND(kNoSpace, peer_.ship(2, {data(8, 4)}));
+  EXPECT_FALSE(peer_.store().may_sync_later());
+  EXPECT_EQ(*peer_.store().apply_some(), false);
   EXPECT_EQ(syncs_, 1);
   EXPECT_FALSE(peer_.store().has_work());
   ASSERT_DONE(peer_.begin());

@@ -41,6 +41,7 @@ TEST_F(StoreSession, CheckpointOfNothingExists) {
   ASSERT_DONE(peer_.begin());
   ASSERT_DONE(peer_.checkpoint(9));
   peer_.expect_exact();
+  ASSERT_DONE(peer_.store().finish_applying());
   EXPECT_TRUE(disk_.snapshot().contains("backup.img"));
   EXPECT_FALSE(disk_.snapshot().contains("journal/00000000000000000009"));
 }

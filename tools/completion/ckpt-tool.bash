@@ -24,7 +24,7 @@ _ckpt_tool_policies() { # tool command
 }
 
 _ckpt_tool_checkpoints() { # tool volume
-  "$1" --json list "$2" 2> /dev/null | grep -o '"checkpoint":[0-9]*' | grep -o '[0-9]*$'
+  "$1" -q list "$2" 2> /dev/null
   echo last
 }
 
@@ -33,10 +33,10 @@ _ckpt_tool_positionals() { # tool, then these words
   local tool=$1 word command='' skip=0
   shift
   for word in "$@"; do
-    if [ "$skip" -gt 0 ]; then
-      skip=$((skip - 1))
-    elif [ "$word" = = ]; then
+    if [ "$word" = = ]; then
       skip=1
+    elif [ "$skip" -gt 0 ]; then
+      skip=$((skip - 1))
     elif [[ $word == -* ]]; then
       if _ckpt_tool_valued "$tool" $command | grep -qxe "$word"; then skip=1; fi
     else
@@ -56,6 +56,8 @@ _ckpt_tool() {
   COMPREPLY=()
   if [ "$previous" = --clients ]; then
     words=$(_ckpt_tool_policies "$tool" "$command")
+  elif [[ $previous == -* ]] && _ckpt_tool_valued "$tool" $command | grep -qxe "$previous"; then
+    return 0  # most often a path: the shell completes it
   elif [[ $word == -* ]]; then
     words=$(_ckpt_tool_options "$tool" $command)
   elif [ -z "$command" ]; then
@@ -63,7 +65,7 @@ _ckpt_tool() {
   elif [ "${#given[@]}" -eq 2 ] && _ckpt_tool_help "$tool" "$command" | grep -q '^  ID'; then
     words=$(_ckpt_tool_checkpoints "$tool" "$volume")
   else
-    return 0  # a path: the shell completes it
+    return 0  # a path as well
   fi
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
 }
