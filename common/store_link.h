@@ -57,8 +57,27 @@ struct StoreStatus {
   uint64_t free_bytes = 0;
 };
 
+// Where the content of a checkpoint goes. Each byte of the disk is handed over once, in any order, in
+// whole blocks (the last may be short).
+//
+// Threads: the first three from one at a time, but not always the same; waited() from any.
+// Failure: an error ends the export.
+class ExportSink {
+ public:
+  virtual ~ExportSink() = default;
+  // Before anything else: which checkpoint it will be, and the size of the disk.
+  virtual Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) = 0;
+  // At most kPieceBytes.
+  virtual Result<> write(uint64_t offset, ConstByteSpan data) = 0;
+  // A hole: it reads as zeroes. Of any length.
+  virtual Result<> zero(ByteRange range) = 0;
+  // How long it has waited for its destination in all.
+  [[nodiscard]] virtual std::chrono::nanoseconds waited() const = 0;
+};
+
 // Threads:    receive, confirm, begin_session, accept and roll_back from one thread at a time;
-//             read_confirmed, next_confirmed_data, checkpoints and status from any, meanwhile.
+//             read_confirmed, next_confirmed_data, export_checkpoint, checkpoints and status from
+//             any, meanwhile.
 // Failure:    kNoSpace is recoverable: what is pending is dropped, and a new session ships it
 // again.
 //             Any other error of receive or confirm ends the session; begin_session starts a new
@@ -81,6 +100,10 @@ class StoreLink {
   // The disk at the last confirmed checkpoint, whether applied or not.
   virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;
   virtual Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) = 0;
+  // Hands over the disk at a checkpoint; nothing: the last. Later ones come to exist, and are
+  // applied, meanwhile. kNotFound: it is not kept (any more); kBusy: another export is under way, or
+  // the sink was so slow that a checkpoint had to wait for it.
+  virtual Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) = 0;
   // Checkpoints that are kept, oldest first.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual StoreStatus status() = 0;

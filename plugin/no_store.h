@@ -21,6 +21,9 @@ class NoStore : public StoreLink {
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t /*offset*/) override {
     return none();
   }
+  Result<> export_checkpoint(std::optional<Epoch> /*number*/, ExportSink& /*sink*/) override {
+    return none();
+  }
   Result<std::vector<CheckpointInfo>> checkpoints() override { return none(); }
   StoreStatus status() override { return {}; }
 

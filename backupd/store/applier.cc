@@ -32,14 +32,48 @@ Result<> Applier::finish() {
 
 Result<> Applier::read(uint64_t offset, ByteSpan buffer) {
   const MutexLock lock(pass_mutex_);
-  CKPT_TRY(catch_up());
+  CKPT_TRY(catch_up_locked());
   return parts_.image.read(offset, buffer);
 }
 
 Result<std::optional<ByteRange>> Applier::next_data(uint64_t offset) {
   const MutexLock lock(pass_mutex_);
-  CKPT_TRY(catch_up());
+  CKPT_TRY(catch_up_locked());
   return parts_.image.next_data(offset);
+}
+
+Result<> Applier::catch_up() {
+  const MutexLock lock(pass_mutex_);
+  return catch_up_locked();
+}
+
+Result<> Applier::begin_snapshot(Snapshot& snapshot) {
+  const MutexLock lock(pass_mutex_);
+  if (snapshot_ != nullptr) {
+    return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
+  }
+  CKPT_TRY(catch_up_locked());
+  snapshot_ = &snapshot;
+  return {};
+}
+
+void Applier::end_snapshot() {
+  const MutexLock lock(pass_mutex_);
+  snapshot_ = nullptr;
+}
+
+std::chrono::nanoseconds Applier::snapshot_waited() {
+  const MutexLock lock(pass_mutex_);
+  return snapshot_ == nullptr ? std::chrono::nanoseconds(0) : snapshot_->waited();
+}
+
+void Applier::abandon_slow_snapshot(std::chrono::nanoseconds patience) {
+  const MutexLock lock(pass_mutex_);
+  if (snapshot_ != nullptr && snapshot_->waited() > patience) {
+    snapshot_->abandon({ErrorKind::kBusy, 0,
+                        "the export was ended: its destination is slower than what changes, and a "
+                        "checkpoint had to wait for it; export to a faster one"});
+  }
 }
 
 bool Applier::has_work() const {
@@ -95,7 +129,7 @@ Result<> Applier::finish_locked() {
 }
 
 // Stops before the sync that ends a pass.
-Result<> Applier::catch_up() {
+Result<> Applier::catch_up_locked() {
   CKPT_TRY(parts_.latch.check());
   while (has_work() && !has_only_to_sync()) {
     CKPT_TRY(step_locked());
@@ -149,6 +183,9 @@ Result<> Applier::advance() {
   }
   const Work& work = work_[work_done_];
   CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
+  if (snapshot_ != nullptr) {
+    snapshot_->preserve(buffer_.batch.extents);
+  }
   CKPT_TRY(parts_.image.apply(buffer_.batch));
   ++work_done_;
   if (work_done_ == work_.size()) {

@@ -10,6 +10,7 @@
 #include "backupd/store/backup_image.h"
 #include "backupd/store/journal_file.h"
 #include "backupd/store/latch.h"
+#include "backupd/store/snapshot.h"
 #include "backupd/store/volume_file.h"
 
 namespace ckpt {
@@ -56,6 +57,17 @@ class Applier {
   Result<> read(uint64_t offset, ByteSpan buffer) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   Result<std::optional<ByteRange>> next_data(uint64_t offset)
       CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  // Applies what is confirmed, without the sync that ends the pass.
+  Result<> catch_up() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+
+  // The image as it is at the last confirmed checkpoint, handed over before it changes, until
+  // end_snapshot(). kBusy: there is one.
+  Result<> begin_snapshot(Snapshot& snapshot) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  void end_snapshot() CKPT_EXCLUDES(pass_mutex_);
+  // How long the snapshot's sink has waited; 0: there is none.
+  [[nodiscard]] std::chrono::nanoseconds snapshot_waited() CKPT_EXCLUDES(pass_mutex_);
+  // Ends the hand-over of a snapshot whose sink has waited longer: something waits for the applier.
+  void abandon_slow_snapshot(std::chrono::nanoseconds patience) CKPT_EXCLUDES(pass_mutex_);
 
   // These do not wait for I/O.
   [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
@@ -78,7 +90,7 @@ class Applier {
 
   Result<bool> step_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> finish_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
-  Result<> catch_up() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  Result<> catch_up_locked() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   bool take_waiting() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   void plan(const ConfirmedCheckpoint& checkpoint) CKPT_REQUIRES(pass_mutex_);
   void note_progress() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
@@ -97,6 +109,7 @@ class Applier {
   std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
   BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
+  Snapshot* snapshot_ CKPT_GUARDED_BY(pass_mutex_) = nullptr;  // its owner's, until end_snapshot()
   std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);

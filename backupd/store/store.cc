@@ -6,6 +6,9 @@
 namespace ckpt {
 namespace {
 
+// How long a checkpoint waits for an export's destination before the export is ended.
+constexpr std::chrono::seconds kExportPatience{2};
+
 // An error that says that the peer is wrong, not that the store is broken.
 bool is_refusal(ErrorKind kind) {
   return kind == ErrorKind::kInvalid || kind == ErrorKind::kCorrupt;
@@ -195,9 +198,12 @@ Result<> Store::check_confirmation(const Confirmation& confirmation) const {
 // The caller's thread helps to apply until what waits is below the cap.
 Result<> Store::make_room(Epoch number) {
   const uint64_t coming = pending_->stored_bytes(number);
+  std::optional<std::chrono::nanoseconds> patience;
   while (
       applier_->waiting_checkpoints() >= kUnappliedCheckpointsMax ||
       (applier_->has_work() && applier_->waiting_bytes() + coming > options_.unapplied_bytes_max)) {
+    patience = patience ? *patience : applier_->snapshot_waited() + kExportPatience;
+    applier_->abandon_slow_snapshot(*patience);
     CKPT_TRY(applier_->step());
   }
   return {};
@@ -280,6 +286,38 @@ Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
   }
   return applier_->next_data(offset);
+}
+
+Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
+  Snapshot snapshot(*image_, options_.size_bytes, sink);
+  CKPT_TRY(latch_.check());
+  // Most of it before the session has to wait.
+  CKPT_TRY(applier_->catch_up());
+  CKPT_TRY(begin_snapshot(number, snapshot, sink));
+  Result<bool> more = true;
+  while (more && *more) {
+    more = snapshot.step();
+  }
+  applier_->end_snapshot();
+  return more ? Result<>() : Unexpected(more.error());
+}
+
+// No checkpoint is confirmed meanwhile: the image is at the one that is on record.
+Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot, ExportSink& sink) {
+  const MutexLock lock(session_mutex_);
+  const StoreRecord record = volume_->record();
+  if (!record.last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
+  }
+  if (number && record.last->id.number != *number) {
+    return fail(ErrorKind::kNotFound,
+                "store: checkpoint " + std::to_string(number->value) +
+                    " is no longer kept; the last is " +
+                    std::to_string(record.last->id.number.value));
+  }
+  // Before the applier can hand it anything.
+  CKPT_TRY(sink.begin(*record.last, options_.size_bytes));
+  return applier_->begin_snapshot(snapshot);
 }
 
 Result<std::vector<CheckpointInfo>> Store::checkpoints() {

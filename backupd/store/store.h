@@ -54,6 +54,8 @@ class Store : public StoreLink {
   // kNotFound while there is no checkpoint.
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override
+      CKPT_EXCLUDES(session_mutex_);
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;
 
@@ -100,6 +102,8 @@ class Store : public StoreLink {
   [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation) const
       CKPT_REQUIRES(session_mutex_);
   Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
+  Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot, ExportSink& sink)
+      CKPT_EXCLUDES(session_mutex_);
   Result<> confirm_pending(const Confirmation& confirmation) CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
   void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);

@@ -48,6 +48,9 @@ class ObservedLink final : public StoreLink {
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override {
     return store_->next_confirmed_data(offset);
   }
+  Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override {
+    return store_->export_checkpoint(number, sink);
+  }
   Result<std::vector<CheckpointInfo>> checkpoints() override { return store_->checkpoints(); }
   StoreStatus status() override { return store_->status(); }
 

@@ -171,6 +171,11 @@ Result<std::optional<ByteRange>> FakeStore::next_confirmed_data(uint64_t offset)
   return std::optional<ByteRange>();
 }
 
+Result<> FakeStore::export_checkpoint(std::optional<Epoch> /*number*/, ExportSink& sink) {
+  CKPT_TRY(sink.begin(*greeting.last, size_bytes_));
+  return sink.write(0, content);
+}
+
 Result<std::vector<CheckpointInfo>> FakeStore::checkpoints() {
   std::vector<CheckpointInfo> kept;
   if (greeting.last) {

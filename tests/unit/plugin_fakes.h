@@ -137,6 +137,7 @@ class FakeStore : public StoreLink {
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;
 

@@ -7,12 +7,14 @@
 #include <thread>
 
 #include "common/posix_file.h"
+#include "tests/unit/memory_sink.h"
 #include "tests/unit/store_peer.h"
 
 namespace ckpt::test {
 namespace {
 
-constexpr uint64_t kDiskBytes = 64 * kBlockBytes;
+constexpr uint64_t kDiskBlocks = 1024;  // an export takes it in four pieces
+constexpr uint64_t kDiskBytes = kDiskBlocks * kBlockBytes;
 constexpr uint64_t kCheckpoints = 60;
 
 // A directory that is gone at the end.
@@ -47,7 +49,7 @@ Result<> ship_and_confirm(Store& store, uint64_t number, std::optional<Checkpoin
   CoveredEpoch covered{{number}, {}};
   for (uint64_t half = 0; half < 2; ++half) {
     identity.sequence = number * 2 + half;
-    Extent extent = data(half * 32, 32, kDiskBytes);
+    Extent extent = data(half * kDiskBlocks / 2, kDiskBlocks / 2, kDiskBytes);
     Content bytes(extent.length, static_cast<std::byte>(number));
     if (number % 5 == 0) {
       extent.kind = ExtentKind::kZero;
@@ -155,6 +157,105 @@ TEST(StoreThreads, ReserveIsGivenUpFromAnotherThread) {
   writer.join();
   applier.join();
   expect_uniform(**store);
+}
+
+// A store whose checkpoints are made by one thread and applied by another.
+class ExportThreads : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto store = open_store(scratch_.path(), 1);  // making a checkpoint helps to apply the last
+    ASSERT_DONE(store);
+    store_ = std::move(*store);
+    ASSERT_DONE(store_->begin_session());
+    ASSERT_DONE(store_->accept(7));
+    ASSERT_DONE(ship_and_confirm(*store_, 1, last_));
+    applier_ = std::thread([this] {
+      while (!stop_) {
+        EXPECT_TRUE(store_->apply_some());
+        std::this_thread::yield();
+      }
+    });
+  }
+  void TearDown() override { stop_applier(); }
+  void stop_applier() {
+    stop_ = true;
+    if (applier_.joinable()) {
+      applier_.join();
+    }
+  }
+  void make_checkpoints(uint64_t count) {
+    const uint64_t first = last_->id.number.value + 1;
+    for (uint64_t number = first; number < first + count; ++number) {
+      EXPECT_TRUE(ship_and_confirm(*store_, number, last_));
+    }
+  }
+
+  const ScratchDirectory scratch_;
+  std::unique_ptr<Store> store_;
+  std::optional<CheckpointInfo> last_;
+  std::atomic<bool> stop_ = false;
+  std::thread applier_;
+};
+
+TEST_F(ExportThreads, AnExportIsOfOneCheckpoint) {
+  std::thread exporter([this] {
+    while (!stop_) {
+      MemorySink sink;
+      const auto exported = store_->export_checkpoint(std::nullopt, sink);
+      ASSERT_TRUE(exported) << exported.error().message();
+      const uint64_t number = sink.checkpoint->id.number.value;
+      const auto byte = static_cast<std::byte>(number % 5 == 0 ? 0 : number);
+      EXPECT_TRUE(sink.has_all());
+      EXPECT_TRUE(sink.content == Content(kDiskBytes, byte)) << number;
+    }
+  });
+  make_checkpoints(kCheckpoints);
+  stop_ = true;
+  exporter.join();
+}
+
+// What is not handed over yet is, by the applier, before it changes.
+TEST_F(ExportThreads, LaterCheckpointsAreAppliedMeanwhile) {
+  MemorySink sink;
+  std::atomic<bool> is_slow = true;
+  sink.on_take = [&is_slow](ByteRange range) -> Result<> {
+    is_slow = false;
+    if (range.offset == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return {};
+  };
+  std::thread exporter([&] { EXPECT_TRUE(store_->export_checkpoint(std::nullopt, sink)); });
+  while (is_slow) {
+    std::this_thread::yield();
+  }
+  make_checkpoints(3);
+  exporter.join();
+  EXPECT_TRUE(sink.has_all());
+  EXPECT_TRUE(sink.content == Content(kDiskBytes, std::byte{1}));
+}
+
+// Nobody else applies: the checkpoint after the next has to.
+TEST_F(ExportThreads, ACheckpointDoesNotWaitForASlowExport) {
+  stop_applier();
+  MemorySink sink;
+  sink.waits = std::chrono::seconds(3);
+  std::atomic<bool> begun = false;
+  sink.on_take = [&begun](ByteRange) -> Result<> {
+    begun = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    return {};
+  };
+  Result<> exported;
+  std::thread exporter([&] { exported = store_->export_checkpoint(std::nullopt, sink); });
+  while (!begun) {
+    std::this_thread::yield();
+  }
+  make_checkpoints(2);
+  exporter.join();
+  EXPECT_KIND(kBusy, exported);
+  MemorySink again;
+  EXPECT_TRUE(store_->export_checkpoint(std::nullopt, again));
 }
 
 }  // namespace
