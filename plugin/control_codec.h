@@ -38,15 +38,29 @@ struct StatusRequest {};
 struct ListRequest {};
 struct VerifyRequest {};
 struct AcceptRequest {};
+struct ExportRequest {
+  std::string checkpoint = "last";  // a number, a name or "last"
+};
 using ControlRequest = std::variant<StatusRequest, ListRequest, CheckpointRequest, RollbackRequest,
-                                    VerifyRequest, AcceptRequest>;
+                                    VerifyRequest, AcceptRequest, ExportRequest>;
 
 // The last or an intermediate line of an answer.
 struct ProgressAnswer {
   uint64_t done_bytes = 0;
   uint64_t total_bytes = 0;
 };
-using ControlAnswer = std::variant<ProgressAnswer, Error, ParsedJson>;
+// An export begins.
+struct ExportAnswer {
+  CheckpointInfo checkpoint;
+  uint64_t size_bytes = 0;
+};
+// A range of the disk. Unless it is a hole its bytes, at most kPieceBytes, follow the line.
+struct ExtentAnswer {
+  ByteRange range;
+  bool is_hole = false;
+};
+using ControlAnswer =
+    std::variant<ProgressAnswer, ExportAnswer, ExtentAnswer, Error, ParsedJson>;
 
 // Exit codes of ckpt-tool (design: "The contract outside") that do not come from an ErrorKind only.
 inline constexpr int kExitDone = 0;
@@ -72,6 +86,8 @@ std::string encode_request(const ControlRequest& request);
 Result<ControlRequest> decode_request(std::string_view line);
 
 std::string encode_progress(const ProgressAnswer& progress);
+std::string encode_export(const ExportAnswer& answer);
+std::string encode_extent(const ExtentAnswer& extent);
 std::string encode_error(const Error& error);
 // {"schema":1,"type":"result"} and these fields.
 std::string encode_result(const Json& fields);

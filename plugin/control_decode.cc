@@ -59,6 +59,12 @@ Result<ControlRequest> decode_checkpoint_request(Fields& fields) {
   return fields.finish<ControlRequest>(std::move(request));
 }
 
+void check_id(Fields& fields, const std::string& id) {
+  if (id.empty() || id.size() > kNameBytesMax) {
+    fields.refuse("checkpoint", "is no number, name or \"last\"");
+  }
+}
+
 Result<ControlRequest> decode_rollback_request(Fields& fields) {
   fields.only({"schema", "command", "checkpoint", "clients", "dry_run"});
   RollbackRequest request;
@@ -73,9 +79,17 @@ Result<ControlRequest> decode_rollback_request(Fields& fields) {
     }
   }
   request.dry_run = fields.optional("dry_run") != nullptr && fields.flag("dry_run");
-  if (request.checkpoint.empty() || request.checkpoint.size() > kNameBytesMax) {
-    fields.refuse("checkpoint", "is no number, name or \"last\"");
+  check_id(fields, request.checkpoint);
+  return fields.finish<ControlRequest>(std::move(request));
+}
+
+Result<ControlRequest> decode_export_request(Fields& fields) {
+  fields.only({"schema", "command", "checkpoint"});
+  ExportRequest request;
+  if (fields.optional("checkpoint") != nullptr) {
+    request.checkpoint = fields.text("checkpoint");
   }
+  check_id(fields, request.checkpoint);
   return fields.finish<ControlRequest>(std::move(request));
 }
 
@@ -96,6 +110,21 @@ Result<ControlAnswer> decode_progress_answer(const ParsedJson& object) {
   Fields fields = answer_fields(object);
   const ProgressAnswer progress{fields.number("done_bytes"), fields.number("total_bytes")};
   return fields.finish<ControlAnswer>(progress);
+}
+
+Result<ControlAnswer> decode_export_answer(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  ExportAnswer answer;
+  answer.checkpoint = take_checkpoint(fields);
+  answer.size_bytes = fields.number("size_bytes", kDiskBytesMax);
+  return fields.finish<ControlAnswer>(std::move(answer));
+}
+
+Result<ControlAnswer> decode_extent_answer(const ParsedJson& object, bool is_hole) {
+  Fields fields = answer_fields(object);
+  const uint64_t most = is_hole ? kDiskBytesMax : kPieceBytes;
+  const ByteRange range{fields.number("offset", kDiskBytesMax), fields.number("length", most)};
+  return fields.finish<ControlAnswer>(ExtentAnswer{range, is_hole});
 }
 
 }  // namespace
@@ -122,7 +151,10 @@ Result<ControlRequest> decode_request(std::string_view line) {
   if (command == "rollback") {
     return decode_rollback_request(fields);
   }
-  fields.refuse("command", "is not status, list, verify, accept, checkpoint or rollback");
+  if (command == "export") {
+    return decode_export_request(fields);
+  }
+  fields.refuse("command", "is not status, list, verify, accept, checkpoint, rollback or export");
   return fields.finish<ControlRequest>(StatusRequest{});
 }
 
@@ -136,8 +168,14 @@ Result<ControlAnswer> decode_answer(std::string_view line) {
   if (type == "error") {
     return decode_error_answer(object);
   }
+  if (type == "export") {
+    return decode_export_answer(object);
+  }
+  if (type == "data" || type == "hole") {
+    return decode_extent_answer(object, type == "hole");
+  }
   if (type != "result") {
-    fields.refuse("type", "is not progress, result or error");
+    fields.refuse("type", "is not progress, export, data, hole, result or error");
   }
   return fields.finish<ControlAnswer>(std::move(object));
 }

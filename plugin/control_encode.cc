@@ -34,6 +34,12 @@ Json request_of(const RollbackRequest& rollback) {
   return object;
 }
 
+Json request_of(const ExportRequest& exported) {
+  Json object = request("export");
+  object["checkpoint"] = exported.checkpoint;
+  return object;
+}
+
 Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
   return Json{{"address", store.address},
               {"state", store.state},
@@ -61,6 +67,20 @@ std::string encode_progress(const ProgressAnswer& progress) {
                       {"type", "progress"},
                       {"done_bytes", progress.done_bytes},
                       {"total_bytes", progress.total_bytes}});
+}
+
+std::string encode_export(const ExportAnswer& answer) {
+  Json object{{"schema", kControlSchema}, {"type", "export"}};
+  object.update(to_json(answer.checkpoint));
+  object["size_bytes"] = answer.size_bytes;
+  return to_line(object);
+}
+
+std::string encode_extent(const ExtentAnswer& extent) {
+  return to_line(Json{{"schema", kControlSchema},
+                      {"type", extent.is_hole ? "hole" : "data"},
+                      {"offset", extent.range.offset},
+                      {"length", extent.range.length}});
 }
 
 std::string encode_error(const Error& error) {

@@ -12,6 +12,8 @@
 #include <csignal>
 #include <system_error>
 
+#include "plugin/control_export.h"
+
 namespace ckpt {
 namespace {
 
@@ -217,6 +219,7 @@ std::string ControlServer::perform(ControlConnection& connection, const ControlR
     VolumeApi& volume;
     Progress stops_when_gone;
     Progress goes_on;
+    ControlExport sink;
     std::string operator()(const StatusRequest& /*status*/) const {
       return encode_result(to_json(volume.status()));
     }
@@ -235,9 +238,15 @@ std::string ControlServer::perform(ControlConnection& connection, const ControlR
     std::string operator()(const AcceptRequest& /*accept*/) const {
       return result_or_error(volume.accept());
     }
+    std::string operator()(const ExportRequest& exported) {
+      return result_or_error(volume.export_checkpoint(exported.checkpoint, sink));
+    }
   };
-  return std::visit(
-      Performer{volume_, progress_to(connection, true), progress_to(connection, false)}, request);
+  Performer performer{volume_,
+                      progress_to(connection, true),
+                      progress_to(connection, false),
+                      {connection, limits_.answer_timeout}};
+  return std::visit(performer, request);
 }
 
 // Half a rollback is worth nothing, so it does not stop because nobody watches.

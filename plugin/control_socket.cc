@@ -162,12 +162,16 @@ Result<ControlConnection> ControlConnection::connect(const std::string& state_pa
 
 Result<> ControlConnection::send_line(std::string line, Timeout timeout) {
   line += '\n';
+  return send_bytes(std::as_bytes(std::span(line)), timeout);
+}
+
+Result<> ControlConnection::send_bytes(ConstByteSpan bytes, Timeout timeout) {
   const auto until = instant_after(timeout);
-  for (size_t sent_bytes = 0; sent_bytes < line.size();) {
-    const ssize_t count = ::send(fd_.get(), line.data() + sent_bytes, line.size() - sent_bytes,
-                                 MSG_NOSIGNAL | MSG_DONTWAIT);
+  while (!bytes.empty()) {
+    const ssize_t count =
+        ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count >= 0) {
-      sent_bytes += static_cast<size_t>(count);
+      bytes = bytes.subspan(static_cast<size_t>(count));
     } else if (would_block(errno)) {
       CKPT_TRY(wait_for(fd_.get(), POLLOUT, until));
     } else {
@@ -215,6 +219,28 @@ Result<std::optional<std::string>> ControlConnection::receive_line(size_t bytes_
       return fail_errno(errno, "receive on control.sock");
     }
   }
+}
+
+Result<> ControlConnection::receive_bytes(ByteSpan bytes, Timeout timeout) {
+  const auto until = instant_after(timeout);
+  const size_t had_bytes = std::min(bytes.size(), received_.size());
+  std::memcpy(bytes.data(), received_.data(), had_bytes);
+  received_.erase(0, had_bytes);
+  searched_bytes_ = 0;
+  bytes = bytes.subspan(had_bytes);
+  while (!bytes.empty()) {
+    const ssize_t count = ::recv(fd_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    if (count > 0) {
+      bytes = bytes.subspan(static_cast<size_t>(count));
+    } else if (count == 0) {
+      return fail(ErrorKind::kInvalid, "control.sock: the other side ended within data");
+    } else if (would_block(errno)) {
+      CKPT_TRY(wait_for(fd_.get(), POLLIN, until));
+    } else {
+      return fail_errno(errno, "receive on control.sock");
+    }
+  }
+  return {};
 }
 
 bool ControlConnection::peer_gone() const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "common/bytes.h"
 #include "common/fd.h"
 #include "common/result.h"
 
@@ -19,7 +20,7 @@ inline constexpr const char* kControlSocketName = "control.sock";
 Result<UniqueFd> listen_control(const std::string& state_path);
 void remove_control(const std::string& state_path);
 
-// A connected stream of lines.
+// A connected stream of lines, and of bytes that a line has announced.
 //
 // Threads: one at a time, but shut_down() and peer_gone() from any.
 // Failure: kTimeout when the time given for a line has passed, kInvalid for a line too long or cut
@@ -36,8 +37,12 @@ class ControlConnection {
 
   // Blocks until all of line and a newline are handed over.
   Result<> send_line(std::string line, Timeout timeout);
+  // The same with bytes that follow a line.
+  Result<> send_bytes(ConstByteSpan bytes, Timeout timeout);
   // A line without its newline, of at most bytes_max bytes. Nothing: the other side has ended.
   Result<std::optional<std::string>> receive_line(size_t bytes_max, Timeout timeout);
+  // Exactly so many bytes. kInvalid: the other side has ended before.
+  Result<> receive_bytes(ByteSpan bytes, Timeout timeout);
   // Whether the other side has closed its end; half-closed is not gone.
   [[nodiscard]] bool peer_gone() const;
   // The user at the other end when it connected.

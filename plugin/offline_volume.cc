@@ -4,6 +4,7 @@
 #include "backupd/store/volume_file.h"
 #include "plugin/config.h"
 #include "plugin/local_volume.h"
+#include "plugin/store_volume.h"
 
 namespace ckpt {
 namespace {
@@ -20,6 +21,7 @@ class OfflineVolume : public VolumeApi {
                                     const Progress& progress) override;
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
 
  private:
   template <typename Act>
@@ -114,6 +116,12 @@ Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {
 
 Result<> OfflineVolume::accept() {
   return with_volume([](Volume& volume) { return volume.accept(); });
+}
+
+// The image is not looked at: it may be gone.
+Result<> OfflineVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
+  CKPT_ASSIGN(const auto store, open_store_volume(store_path()));
+  return store->export_checkpoint(id, sink);
 }
 
 }  // namespace

@@ -545,4 +545,13 @@ Result<> Volume::accept() {
   return {};
 }
 
+// "last" is whichever is when the store begins.
+Result<> Volume::export_checkpoint(const std::string& id, ExportSink& sink) {
+  if (id == "last") {
+    return store_.export_checkpoint(std::nullopt, sink);
+  }
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(id));
+  return store_.export_checkpoint(target.id.number, sink);
+}
+
 }  // namespace ckpt

@@ -85,6 +85,7 @@ class Volume : public VolumeApi {
                                     const Progress& progress) override;
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
 
  private:
   Volume(const Surroundings& surroundings, const VolumeOptions& options, StartedVolume started,

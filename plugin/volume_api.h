@@ -91,6 +91,8 @@ class VolumeApi {
   virtual Result<VerifyOutcome> verify(const Progress& progress) = 0;
   // Lets clients connect again after a fencing rollback.
   virtual Result<> accept() = 0;
+  // Hands a checkpoint over to the sink (StoreLink::export_checkpoint): a number, a name or "last".
+  virtual Result<> export_checkpoint(const std::string& id, ExportSink& sink) = 0;
 };
 
 }  // namespace ckpt

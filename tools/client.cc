@@ -9,11 +9,26 @@ constexpr std::chrono::milliseconds kShortTimeout{30000};
 // Between the end of a checkpoint's own timeout and the answer that says so.
 constexpr std::chrono::milliseconds kCheckpointGrace{30000};
 
+// A checkpoint that is to be exported may have to be applied first, with what its store can take.
+constexpr std::chrono::milliseconds kExportTimeout{600000};
+
 constexpr const char* kSeeServer = ": see what the server (nbdkit) says, and try again";
 constexpr const char* kMayExist = ": the checkpoint may exist: see `ckpt-tool list`";
 constexpr const char* kMayGoOn =
     ": the rollback goes on if the server still runs, and otherwise when it is started again: see "
     "`ckpt-tool status`";
+
+Result<> receive_extent(ControlConnection& connection, const ExtentAnswer& extent,
+                        std::vector<std::byte>& memory, ExportSink& sink) {
+  if (extent.is_hole) {
+    return sink.zero(extent.range);
+  }
+  const ByteSpan data = ByteSpan(memory).first(extent.range.length);
+  if (auto received = connection.receive_bytes(data, kShortTimeout); !received) {
+    return fail(ErrorKind::kIo, received.error().message() + kSeeServer);
+  }
+  return sink.write(extent.range.offset, data);
+}
 
 }  // namespace
 
@@ -83,6 +98,42 @@ Result<VerifyOutcome> RemoteVolume::verify(const Progress& progress) {
   CKPT_ASSIGN(const ParsedJson answer,
               ask({VerifyRequest{}, std::nullopt, {ErrorKind::kIo, kSeeServer}}, progress));
   return decode_verify_outcome(answer);
+}
+
+Result<> RemoteVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
+  CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
+  CKPT_TRY(connection.send_line(encode_request(ExportRequest{id}), kShortTimeout));
+  return receive_export(connection, sink);
+}
+
+// The server is trusted no more than any peer: every range is checked.
+Result<> RemoteVolume::receive_export(ControlConnection& connection, ExportSink& sink) const {
+  const std::string socket = state_path_ + "/" + kControlSocketName;
+  std::vector<std::byte> data(kPieceBytes);
+  std::optional<uint64_t> size_bytes;
+  for (;;) {
+    const auto line = connection.receive_line(kAnswerBytesMax, kExportTimeout);
+    if (!line || !*line) {
+      return fail(ErrorKind::kIo, socket + ": the export broke off" + kSeeServer);
+    }
+    CKPT_ASSIGN(const ControlAnswer answer, decode_answer(**line));
+    if (const auto* error = std::get_if<Error>(&answer)) {
+      return Unexpected(*error);
+    }
+    if (std::holds_alternative<ParsedJson>(answer) && size_bytes) {
+      return {};
+    }
+    if (const auto* begun = std::get_if<ExportAnswer>(&answer); begun != nullptr && !size_bytes) {
+      size_bytes = begun->size_bytes;
+      CKPT_TRY(sink.begin(begun->checkpoint, begun->size_bytes));
+      continue;
+    }
+    const auto* extent = std::get_if<ExtentAnswer>(&answer);
+    if (extent == nullptr || !size_bytes || extent->range.end() > *size_bytes) {
+      return fail(ErrorKind::kCorrupt, socket + ": an answer that does not belong to an export");
+    }
+    CKPT_TRY(receive_extent(connection, *extent, data, sink));
+  }
 }
 
 Result<> RemoteVolume::accept() {

@@ -27,6 +27,7 @@ class RemoteVolume : public VolumeApi {
                                     const Progress& progress) override;
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
 
  private:
   // What it means when the server takes a request and then says nothing more.
@@ -40,6 +41,7 @@ class RemoteVolume : public VolumeApi {
     Silence silence;
   };
   [[nodiscard]] Result<ParsedJson> ask(const Call& call, const Progress& progress) const;
+  [[nodiscard]] Result<> receive_export(ControlConnection& connection, ExportSink& sink) const;
 
   const std::string state_path_;
 };

@@ -5,6 +5,7 @@
 
 #include "plugin/control_socket.h"
 #include "plugin/offline_volume.h"
+#include "plugin/store_volume.h"
 #include "tools/client.h"
 
 namespace ckpt {
@@ -44,6 +45,10 @@ std::string resolved(const std::string& path) {
   return failed ? path : real.string();
 }
 
+bool is_store(const std::string& path) {
+  return exists(path + "/backup.img") && exists(path + "/volume");
+}
+
 Result<VolumePaths> from_state_directory(const std::string& state) {
   if (!is_state_directory(state)) {
     return fail(ErrorKind::kNotFound,
@@ -51,7 +56,7 @@ Result<VolumePaths> from_state_directory(const std::string& state) {
                     " is a directory, but no state directory (it holds no file `volume`): give "
                     "the primary image, or its state directory IMAGE.ckpt");
   }
-  VolumePaths paths{"", state};
+  VolumePaths paths{"", state, false};
   if (state.ends_with(kStateSuffix)) {
     paths.image = state.substr(0, state.size() - kStateSuffix.size());
   }
@@ -63,7 +68,7 @@ Result<VolumePaths> from_image(const std::string& image) {
   for (const std::string& candidate : {image, resolved(image)}) {
     const std::string state = candidate + std::string(kStateSuffix);
     if (is_state_directory(state)) {
-      return VolumePaths{candidate, state};
+      return VolumePaths{candidate, state, false};
     }
   }
   if (!exists(image)) {
@@ -89,16 +94,23 @@ Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const std
 
 Result<VolumePaths> find_volume(const VolumeName& name) {
   const std::string path = absolute(name.path);
+  if (is_store(path)) {
+    return VolumePaths{"", path, true};
+  }
   if (!name.state.empty()) {
     const std::string state = absolute(name.state);
     CKPT_TRY(from_state_directory(state));
-    return VolumePaths{path, state};
+    return VolumePaths{path, state, false};
   }
   return is_directory(path) ? from_state_directory(path) : from_image(path);
 }
 
 Result<OpenedVolume> open_volume(const VolumeName& name) {
   CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
+  if (paths.is_store) {
+    CKPT_ASSIGN(std::unique_ptr<VolumeApi> store, open_store_volume(paths.state));
+    return OpenedVolume{std::move(store), false, paths};
+  }
   const auto connection = ControlConnection::connect(paths.state);
   if (connection) {
     return OpenedVolume{std::make_unique<RemoteVolume>(paths.state), true, paths};

@@ -22,6 +22,7 @@ struct VolumeName {
 struct VolumePaths {
   std::string image;  // empty: not known from a state directory called otherwise than IMAGE.ckpt
   std::string state;
+  bool is_store = false;  // state is that of a store by itself
 };
 
 struct OpenedVolume {

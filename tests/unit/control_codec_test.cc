@@ -51,6 +51,29 @@ TEST(ControlCodec, RollbackRequestRoundTrip) {
   }
 }
 
+TEST(ControlCodec, ExportRoundTrip) {
+  const auto request = decode_request(encode_request(ExportRequest{"42"}));
+  ASSERT_TRUE(request);
+  EXPECT_EQ(std::get<ExportRequest>(*request).checkpoint, "42");
+  EXPECT_FALSE(decode_request(R"({"schema":1,"command":"export","checkpoint":""})"));
+  const auto begun = decode_answer(encode_export({sample_checkpoint(7), 123}));
+  ASSERT_TRUE(begun);
+  expect_same(std::get<ExportAnswer>(*begun).checkpoint, sample_checkpoint(7));
+  EXPECT_EQ(std::get<ExportAnswer>(*begun).size_bytes, 123U);
+  for (const bool is_hole : {false, true}) {
+    const auto extent = decode_answer(encode_extent({{4096, kPieceBytes}, is_hole}));
+    ASSERT_TRUE(extent);
+    EXPECT_EQ(std::get<ExtentAnswer>(*extent).range, (ByteRange{4096, kPieceBytes}));
+    EXPECT_EQ(std::get<ExtentAnswer>(*extent).is_hole, is_hole);
+  }
+}
+
+TEST(ControlCodec, MoreDataThanAPieceIsRefused) {
+  EXPECT_FALSE(decode_answer(encode_extent({{0, kPieceBytes + 1}, false})));
+  EXPECT_TRUE(decode_answer(encode_extent({{0, kPieceBytes + 1}, true})));
+  EXPECT_FALSE(decode_answer(encode_extent({{kDiskBytesMax + 1, 1}, false})));
+}
+
 TEST(ControlCodec, PlainRequestsRoundTrip) {
   EXPECT_TRUE(
       std::holds_alternative<StatusRequest>(*decode_request(encode_request(StatusRequest{}))));
@@ -180,6 +203,12 @@ TEST(ControlCodec, LinesAreExactlySo) {
   EXPECT_EQ(
       encode_request(RollbackRequest{}),
       R"({"schema":1,"command":"rollback","checkpoint":"last","clients":"refuse","dry_run":false})");
+  EXPECT_EQ(encode_request(ExportRequest{}),
+            R"({"schema":1,"command":"export","checkpoint":"last"})");
+  EXPECT_EQ(encode_extent({{8192, 4096}, false}),
+            R"({"schema":1,"type":"data","offset":8192,"length":4096})");
+  EXPECT_EQ(encode_extent({{0, 8192}, true}),
+            R"({"schema":1,"type":"hole","offset":0,"length":8192})");
   EXPECT_EQ(encode_progress({5, 10}),
             R"({"schema":1,"type":"progress","done_bytes":5,"total_bytes":10})");
   EXPECT_EQ(encode_error({ErrorKind::kBusy, 0, "no"}),

@@ -41,6 +41,8 @@ class FakeVolume : public VolumeApi {
     return VerifyOutcome{sample_checkpoint(7), 1U << 20U, 4096, 0, {}};
   };
   std::function<Result<>()> on_accept = [] { return Result<>(); };
+  std::function<Result<>(const std::string&, ExportSink&)> on_export =
+      [](const std::string&, ExportSink& sink) { return sink.begin(sample_checkpoint(7), 0); };
   VolumeStatus told_status = default_status();
   std::vector<CheckpointInfo> told_checkpoints{sample_checkpoint(6), sample_checkpoint(7)};
   std::atomic<int> calls{0};
@@ -65,6 +67,10 @@ class FakeVolume : public VolumeApi {
   Result<VerifyOutcome> verify(const Progress& progress) override {
     ++calls;
     return on_verify(progress);
+  }
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override {
+    ++calls;
+    return on_export(id, sink);
   }
   Result<> accept() override {
     ++calls;

@@ -27,6 +27,9 @@ class Borrowed : public VolumeApi {
     return volume_.verify(progress);
   }
   Result<> accept() override { return volume_.accept(); }
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override {
+    return volume_.export_checkpoint(id, sink);
+  }
 
  private:
   VolumeApi& volume_;

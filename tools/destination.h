@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where an export goes: a raw file, a block device, or an NBD server.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "common/store_link.h"
+
+namespace ckpt {
+
+// Durability: the content is durable, and under its name, when finish() returns. Without it a file is
+//             as it was, and a device or NBD export holds whatever has been written.
+class Destination : public ExportSink {
+ public:
+  virtual Result<> finish() = 0;
+  // Only who writes to a link of its own keeps account.
+  [[nodiscard]] std::chrono::nanoseconds waited() const override {
+    return std::chrono::nanoseconds(0);
+  }
+};
+
+// where: a path, or an NBD URI (nbd://, nbds://, nbd+unix://, ...). force: replaces a file that is
+// there, or writes over a block device. Nothing is changed yet.
+Result<std::unique_ptr<Destination>> open_destination(const std::string& where, bool force);
+
+// A raw file: holes stay holes, and it comes to exist as a whole. A block device is written in place.
+Result<std::unique_ptr<Destination>> open_raw_destination(const std::string& path, bool force);
+
+// An export of an NBD server, of at least the disk's size; what is beyond stays as it is.
+Result<std::unique_ptr<Destination>> open_nbd_destination(const std::string& uri);
+
+}  // namespace ckpt

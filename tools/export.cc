@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool export
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "tools/command.h"
+#include "tools/destination.h"
+#include "tools/format.h"
+#include "tools/progress_bar.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{
+    "export", "Copies a checkpoint to a raw file, a block device or an NBD server",
+    "VOLUME may also be the folder of a back-up (the store) by itself: the primary may be gone. "
+    "ID is\n"
+    "a number, a name, or `last`. DEST is a path or an NBD URI; the disk there must be at least as\n"
+    "large. Clients go on writing, and checkpoints are made meanwhile. A file comes to exist when\n"
+    "it is whole; holes stay holes. What is interrupted leaves no file, and half a device.\n\n"
+    "  ckpt-tool export disk.img last copy.raw\n"
+    "  ckpt-tool export disk.img.ckpt/store before-upgrade nbd://backup.example/disk"};
+
+struct Options {
+  std::string id;
+  std::string destination;
+  bool force = false;
+};
+
+// Passes on to a destination, and counts.
+class CountedSink : public ExportSink {
+ public:
+  CountedSink(Destination& destination, Progress progress)
+      : destination_(destination), progress_(std::move(progress)) {}
+
+  Result<> begin(const CheckpointInfo& begun, uint64_t size_bytes) override {
+    checkpoint = begun;
+    total_bytes = size_bytes;
+    return destination_.begin(begun, size_bytes);
+  }
+  Result<> write(uint64_t offset, ConstByteSpan data) override {
+    data_bytes += data.size();
+    return count(data.size(), destination_.write(offset, data));
+  }
+  Result<> zero(ByteRange range) override {
+    return count(range.length, destination_.zero(range));
+  }
+  [[nodiscard]] std::chrono::nanoseconds waited() const override { return destination_.waited(); }
+
+  CheckpointInfo checkpoint;
+  uint64_t total_bytes = 0;
+  uint64_t done_bytes = 0;
+  uint64_t data_bytes = 0;
+
+ private:
+  Result<> count(uint64_t bytes, Result<> done) {
+    done_bytes += bytes;
+    progress_(done_bytes, total_bytes);
+    return done;
+  }
+
+  Destination& destination_;
+  const Progress progress_;
+};
+
+bool is_same_file(const std::string& one, const std::string& other) {
+  struct stat first {};
+  struct stat second {};
+  return ::stat(one.c_str(), &first) == 0 && ::stat(other.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+// With --force nothing else keeps them from being replaced.
+Result<> check_destination(const OpenedVolume& opened, const std::string& destination) {
+  const VolumeStatus status = opened.volume->status();
+  const std::string store =
+      status.store ? status.store->address.substr(status.store->address.find(':') + 1) : "";
+  for (const std::string& own : {opened.paths.image, status.image, store + "/backup.img"}) {
+    if (!own.empty() && is_same_file(destination, own)) {
+      return fail(ErrorKind::kInvalid, destination + " is the volume's own " + own +
+                                           ": export elsewhere, or see `ckpt-tool rollback`");
+    }
+  }
+  return {};
+}
+
+Result<CountedSink> perform(Console& console, const OpenedVolume& opened, const Options& options) {
+  CKPT_ASSIGN(const auto destination, open_destination(options.destination, options.force));
+  CKPT_TRY(check_destination(opened, options.destination));
+  ProgressBar bar(console, "exporting", system_clock());
+  CountedSink sink(*destination, bar.progress());
+  CKPT_TRY(opened.volume->export_checkpoint(options.id, sink));
+  if (sink.done_bytes != sink.total_bytes) {
+    return fail(ErrorKind::kCorrupt,
+                fmt::format("{} of {} bytes came: the export is not whole, and was given up",
+                            sink.done_bytes, sink.total_bytes));
+  }
+  CKPT_TRY(destination->finish());
+  return sink;
+}
+
+Json to_result(const CountedSink& done, const Options& options) {
+  return Json{{"checkpoint", done.checkpoint.id.number.value},
+              {"bytes", done.total_bytes},
+              {"data_bytes", done.data_bytes},
+              {"destination", options.destination}};
+}
+
+Result<int> export_to(Context& context, const VolumeName& name, const Options& options) {
+  Console& console = context.console;
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  CKPT_ASSIGN(const CountedSink done, perform(console, opened, options));
+  console.result(to_result(done, options));
+  if (!console.verbosity().quiet) {
+    console.print(fmt::format("checkpoint {}{} is in {}: {}, of which {} are data\n",
+                              done.checkpoint.id.number.value, quoted_name(done.checkpoint),
+                              printable(options.destination), format_bytes(done.total_bytes),
+                              format_bytes(done.data_bytes)));
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<Options>();
+  CLI::App& command = add_command(app, invocation, kHelp);
+  command.add_option("ID", options->id, "The checkpoint: its number, its name, or `last`")
+      ->type_name("")
+      ->required();
+  command.add_option("DEST", options->destination, "A path, or an NBD URI")
+      ->type_name("")
+      ->required();
+  command.add_flag("--force", options->force,
+                   "Replaces a file that is there, or writes over a block device");
+  command.callback([&invocation, options] {
+    invocation.act = [&invocation, options](Context& context) {
+      return export_to(context, invocation.volume, *options);
+    };
+  });
+}
+
+}  // namespace ckpt
