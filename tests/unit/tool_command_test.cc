@@ -106,7 +106,7 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
   for (const char* command :
-       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify"}) {
+       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify", "doctor"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -135,6 +135,8 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
       {"show", "v"},
       {"rollback", "v", "--clients=kill", "--yes"},
       {"rollback", "v"},
+      {"doctor", "v", "w"},
+      {"doctor", "--state", "s"},
   };
   for (const auto& arguments : wrong) {
     EXPECT_EQ(run(arguments), 2) << testing::PrintToString(arguments);
