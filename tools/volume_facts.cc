@@ -89,7 +89,7 @@ Result<> try_access(const std::string& path) {
 }
 
 void look_into(ImageFacts& image, const std::string& path) {
-  const auto file = PosixFile::open(path, O_RDONLY | O_NONBLOCK, RingUse{});
+  const auto file = PosixFile::open(path, O_RDONLY, RingUse{});
   const auto size_bytes = file ? (*file)->size() : Result<uint64_t>(0);
   if (!size_bytes || *size_bytes == 0) {
     return;

@@ -305,6 +305,17 @@ class DoctorVolume(DoctorCase):
         self.assertEqual(set(failed), {"state-directory", "backup"})
         self.assertIn("state=DIR", failed["state-directory"]["advice"])
 
+    def test_a_file_system_that_can_do_little(self):
+        path = self.folder / "ramfs"
+        path.mkdir()
+        run("mount", "-t", "ramfs", "ramfs", path)
+        self.addCleanup(run, "umount", path)
+        checks = self.doctor(self.image(folder=path))
+        for name in ("image-holes", "backup-holes"):
+            self.assertIn("ramfs: its files cannot have holes made", checks[name]["detail"])
+        self.assertIn("no direct I/O here", checks["direct-io"]["detail"])
+        self.assertIn("gone after a reboot", checks["state-directory"]["detail"])
+
     def test_a_block_device(self):
         loop = LoopDevice(self, "device", 8 * MIB, self.folder)
         failed = self.failing(loop.device)
