@@ -83,6 +83,7 @@ class SpawnPlan {
 
   Result<pid_t> spawn(std::vector<std::string> words) const {
     std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
     for (std::string& word : words) {
       arguments.push_back(word.data());
     }
@@ -150,7 +151,7 @@ Result<std::string> outcome_of(int status, std::string text) {
 std::string find_program(const std::string& name, const std::string& path) {
   std::istringstream folders(path);
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string program = (folder.empty() ? "." : folder) + "/" + name;
+    std::string program = (folder.empty() ? "." : folder) + "/" + name;
     if (is_program(program)) {
       return program;
     }
