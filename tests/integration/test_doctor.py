@@ -12,8 +12,8 @@ import subprocess
 import time
 import unittest
 
-from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs, build, plugin,
-                     plugin_environment, run, tool)
+from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs, build, eventually,
+                     plugin, plugin_environment, run, tool)
 
 MACHINE = ["nbdkit", "plugin", "written-maps", "io_uring", "open-files", "file-size", "nbd-module",
            "nbd-client", "qemu", "criu"]
@@ -315,6 +315,32 @@ class DoctorVolume(DoctorCase):
             self.assertIn("ramfs: its files cannot have holes made", checks[name]["detail"])
         self.assertIn("no direct I/O here", checks["direct-io"]["detail"])
         self.assertIn("gone after a reboot", checks["state-directory"]["detail"])
+
+    def mounted_export(self, server):
+        """The server's disk with a file system, mounted by nbdfuse and a loop device."""
+        served, mount = self.folder / "nbd", self.folder / "mount"
+        served.touch()
+        mount.mkdir()
+        fuse = subprocess.Popen(["nbdfuse", str(served), "--unix", str(server.socket)])
+        self.addCleanup(fuse.wait)
+        self.addCleanup(run, "fusermount3", "-u", served)
+        eventually(lambda: served.stat().st_size > 0, "nbdfuse serves")
+        device = run("losetup", "-f", "--show", served).strip()
+        self.addCleanup(run, "losetup", "-d", device)
+        run("mkfs.ext4", "-q", device)
+        run("mount", device, mount)
+        self.addCleanup(run, "umount", mount)
+        return mount
+
+    def test_state_and_backup_on_the_export_itself(self):
+        server = self.serve(self.image())
+        mount = self.mounted_export(server)
+        failed = self.failing(server.image, "--state", mount / "state")
+        self.assertEqual(set(failed), {"state-directory", "backup"})
+        self.assertIn("would wait for itself", failed["state-directory"]["detail"])
+        self.assertIn("state=DIR", failed["state-directory"]["advice"])
+        other = self.image("other.img", size=8 * MIB)
+        self.doctor(other, "--state", mount / "other")
 
     def test_a_block_device(self):
         loop = LoopDevice(self, "device", 8 * MIB, self.folder)
