@@ -66,6 +66,7 @@ using ControlAnswer =
 inline constexpr int kExitDone = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+inline constexpr int kExitDegraded = 3;
 inline constexpr int kExitMismatch = 8;
 // The one table from kinds of errors to exit codes.
 int exit_code_of(ErrorKind kind);

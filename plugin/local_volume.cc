@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "common/direct_file.h"
+#include "plugin/backup_room.h"
 #include "plugin/control_socket.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
@@ -68,25 +69,6 @@ std::string directory_of(const std::string& path) {
   return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
 }
 
-// Formats that are not raw, by their first bytes: a guest's data must not be taken for a disk's.
-std::string foreign_format(ConstByteSpan head) {
-  struct Magic {
-    const char* bytes;
-    size_t length;
-    const char* name;
-  };
-  constexpr std::array<Magic, 4> kMagics{{{"QFI\xfb", 4, "qcow2"},
-                                          {"KDMV", 4, "VMDK"},
-                                          {"# Disk DescriptorFile", 21, "VMDK"},
-                                          {"vhdxfile", 8, "VHDX"}}};
-  for (const Magic& magic : kMagics) {
-    if (head.size() >= magic.length && std::memcmp(head.data(), magic.bytes, magic.length) == 0) {
-      return magic.name;
-    }
-  }
-  return "";
-}
-
 // A device's state is kept elsewhere: beside the node, in /dev, it would be gone with the boot.
 Result<> check_device(const std::string& path, const LocalOptions& options, dev_t device) {
   if (options.state_path.empty()) {
@@ -108,6 +90,24 @@ Result<> check_device(const std::string& path, const LocalOptions& options, dev_
 }
 
 }  // namespace
+
+std::string foreign_format(ConstByteSpan head) {
+  struct Magic {
+    const char* bytes;
+    size_t length;
+    const char* name;
+  };
+  constexpr std::array<Magic, 4> kMagics{{{"QFI\xfb", 4, "qcow2"},
+                                          {"KDMV", 4, "VMDK"},
+                                          {"# Disk DescriptorFile", 21, "VMDK"},
+                                          {"vhdxfile", 8, "VHDX"}}};
+  for (const Magic& magic : kMagics) {
+    if (head.size() >= magic.length && std::memcmp(head.data(), magic.bytes, magic.length) == 0) {
+      return magic.name;
+    }
+  }
+  return "";
+}
 
 std::string default_state_path(const std::string& image_path) { return image_path + ".ckpt"; }
 
@@ -297,18 +297,7 @@ std::string LocalVolume::space_note() const {
   }
   const StoreStatus status = store_->status();
   const std::string path = status.address.substr(status.address.find(':') + 1);
-  struct stat backup {};
-  if (stat((path + "/backup.img").c_str(), &backup) != 0) {
-    return "";
-  }
-  const uint64_t size_bytes = volume_->size_bytes();
-  const uint64_t there = static_cast<uint64_t>(backup.st_blocks) * 512;
-  if (there + status.free_bytes >= size_bytes) {
-    return "";
-  }
-  return "the back-up in " + path + " may grow to " + std::to_string(size_bytes) + " bytes; " +
-         std::to_string(there) + " are there and " + std::to_string(status.free_bytes) +
-         " free: checkpoints will fail when the disk fills up further than that";
+  return ckpt::space_note(room_for_backup(path, volume_->size_bytes(), status.free_bytes));
 }
 
 void LocalVolume::start_pumps() {

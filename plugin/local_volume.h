@@ -90,6 +90,10 @@ class LocalVolume {
   std::vector<std::thread> pumps_;
 };
 
+// The name of a format that is not raw, by an image's first bytes (64 are enough): a guest's data
+// must not be taken for a disk's. Empty: none that is known.
+std::string foreign_format(ConstByteSpan head);
+
 // IMAGE.ckpt beside the image.
 std::string default_state_path(const std::string& image_path);
 

@@ -35,6 +35,9 @@ class WrittenMaps {
                                                    const std::string& name, const Uuid& volume,
                                                    const Geometry& geometry);
 
+  // What they take of the store's space, if every block is written.
+  static uint64_t total_bytes(const Geometry& geometry);
+
   // The memory of map 0 or 1.
   [[nodiscard]] ByteSpan map(size_t index);
   // Backs the maps' memory for some regions: touching it cannot fault. When the tmpfs is full the
@@ -62,7 +65,6 @@ class WrittenMaps {
   WrittenMaps(std::unique_ptr<SharedMemory> memory, const Geometry& geometry);
   [[nodiscard]] ByteRange map_range(size_t index) const;
   Result<> back_page(uint64_t page) CKPT_REQUIRES(mutex_);
-  static uint64_t total_bytes(const Geometry& geometry);
 
   std::unique_ptr<SharedMemory> memory_;
   Geometry geometry_;

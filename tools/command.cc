@@ -30,7 +30,7 @@ CLI::App& add_command(CLI::App& app, Invocation& invocation, const CommandHelp& 
   CLI::App* command = app.add_subcommand(help.name, help.line);
   command->footer(help.text)->group("Commands");
   command->add_option("VOLUME", invocation.volume.path, "The primary image, or its state directory")
-      ->required()
+      ->required(help.needs_volume)
       ->type_name("");
   add_common_options(*command, invocation);
   return *command;

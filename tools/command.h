@@ -34,14 +34,17 @@ void add_rollback(CLI::App& app, Invocation& invocation);
 void add_accept(CLI::App& app, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
 void add_export(CLI::App& app, Invocation& invocation);
+void add_doctor(CLI::App& app, Invocation& invocation);
 
 // What a subcommand is called and what its help says: one line in the list, then what it does.
 struct CommandHelp {
   const char* name;
   const char* line;
   const char* text;
+  bool needs_volume = true;
 };
-// A subcommand with VOLUME and the options that all have.
+// A subcommand with VOLUME, which may be left out where it is not needed, and the options that all
+// have.
 CLI::App& add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help);
 // Options that all commands have, here for one.
 void add_common_options(CLI::App& app, Invocation& invocation);

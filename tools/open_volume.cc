@@ -105,6 +105,16 @@ Result<VolumePaths> find_volume(const VolumeName& name) {
   return is_directory(path) ? from_state_directory(path) : from_image(path);
 }
 
+Result<VolumePaths> find_candidate(const VolumeName& name) {
+  auto paths = find_volume(name);
+  const std::string image = absolute(name.path);
+  if (paths || is_directory(image) || !exists(image)) {
+    return paths;
+  }
+  return VolumePaths{image,
+                     name.state.empty() ? image + std::string(kStateSuffix) : absolute(name.state)};
+}
+
 Result<OpenedVolume> open_volume(const VolumeName& name) {
   CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
   if (paths.is_store) {

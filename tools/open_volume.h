@@ -36,6 +36,9 @@ using VolumeOpener = std::function<Result<OpenedVolume>(const VolumeName&)>;
 // Nothing is opened, only looked for. kNotFound: there is no such volume.
 Result<VolumePaths> find_volume(const VolumeName& name);
 
+// The same; an image that was never served counts as well, with the state directory it would get.
+Result<VolumePaths> find_candidate(const VolumeName& name);
+
 // Blocks as long as a server needs to take a connection, 10 s at most.
 Result<OpenedVolume> open_volume(const VolumeName& name);
 

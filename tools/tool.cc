@@ -36,6 +36,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_accept(app, invocation);
   add_verify(app, invocation);
   add_export(app, invocation);
+  add_doctor(app, invocation);
 }
 
 // CLI11 names what it could not place; where that should have been a command, say so.

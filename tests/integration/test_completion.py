@@ -26,6 +26,7 @@ class Completion(Case):
         self.assertIn("rollback", self.complete(""))
         self.assertGreater(len(self.complete("")), 6)
         self.assertEqual(self.complete("ro"), ["rollback"])
+        self.assertEqual(self.complete("doc"), ["doctor"])
         self.assertEqual(self.complete("--state", "/there", "veri"), ["verify"])
 
     def test_options(self):
@@ -47,6 +48,7 @@ class Completion(Case):
     def test_paths_are_left_to_the_shell(self):
         self.assertEqual(self.complete("rollback", ""), [])
         self.assertEqual(self.complete("list", "disk.img", ""), [])
+        self.assertEqual(self.complete("doctor", ""), [])
         self.assertEqual(self.complete("--state", ""), [])
         self.assertEqual(self.complete("rollback", "disk.img", "--state", "=", ""), [])
 

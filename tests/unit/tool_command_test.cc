@@ -109,7 +109,7 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
   for (const char* command :
-       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify"}) {
+       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify", "doctor"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -123,7 +123,7 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
   const std::vector<std::vector<std::string>> wrong{
       {},
       {"status"},
-      {"export", "v", "last", "d"},
+      {"promote", "v"},
       {"promote", "v"},
       {"status", "v", "w"},
       {"status", "v", "--colour"},
@@ -138,6 +138,8 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
       {"show", "v"},
       {"rollback", "v", "--clients=kill", "--yes"},
       {"rollback", "v"},
+      {"doctor", "v", "w"},
+      {"doctor", "--state", "s"},
   };
   for (const auto& arguments : wrong) {
     EXPECT_EQ(run(arguments), 2) << testing::PrintToString(arguments);
@@ -148,10 +150,10 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
 }
 
 TEST_F(ToolCommandTest, UnknownCommandIsNamed) {
-  EXPECT_EQ(run({"--json", "export", "v"}), 2);
+  EXPECT_EQ(run({"--json", "promote", "v"}), 2);
   EXPECT_EQ(last_object()["type"], "error");
   EXPECT_EQ(last_object()["exit_code"], 2);
-  EXPECT_NE(err_.find("no command \"export\""), std::string::npos);
+  EXPECT_NE(err_.find("no command \"promote\""), std::string::npos);
 }
 
 TEST_F(ToolCommandTest, OptionsOnEitherSideOfTheCommand) {

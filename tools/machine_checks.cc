@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/machine_checks.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <limits>
+#include <sstream>
+
+#include "tools/format.h"
+
+namespace ckpt {
+namespace {
+
+// A server has about 20 open by itself, and some more for each connection and checkpoint in flight.
+constexpr uint64_t kOpenFilesLow = 256;
+// Written maps of a disk of 256 GiB.
+constexpr uint64_t kMapsBytesLow = uint64_t{16} << 20U;
+
+Check check_nbdkit(const MachineFacts& facts) {
+  constexpr const char* kName = "nbdkit";
+  const std::string advice = "install nbdkit " + std::to_string(kNbdkitMajor) + "." +
+                             std::to_string(kNbdkitMinor) + " or later";
+  if (facts.nbdkit.empty()) {
+    return failed(kName, "not found on PATH", advice + ", or add its folder to PATH");
+  }
+  if (!facts.nbdkit_version) {
+    return failed(kName, facts.nbdkit + " does not run: " + facts.nbdkit_version.error().message(),
+                  advice);
+  }
+  int major = 0;
+  int minor = 0;
+  if (std::sscanf(facts.nbdkit_version->c_str(), "nbdkit %9d.%9d", &major, &minor) != 2) {
+    return failed(kName, facts.nbdkit + " does not say its version", advice);
+  }
+  const std::string detail =
+      facts.nbdkit_version->substr(0, facts.nbdkit_version->find('\n')) + ", " + facts.nbdkit;
+  return std::pair(major, minor) >= std::pair(kNbdkitMajor, kNbdkitMinor)
+             ? passed(kName, detail)
+             : failed(kName, detail + ": too old", advice);
+}
+
+// The value of a line KEY=VALUE; empty: there is none.
+std::string value_of(const std::string& text, const std::string& key) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(key + "=")) {
+      return line.substr(key.size() + 1);
+    }
+  }
+  return "";
+}
+
+Check check_plugin(const MachineFacts& facts) {
+  constexpr const char* kName = "plugin";
+  if (facts.nbdkit.empty()) {
+    return failed(kName, "not looked for: there is no nbdkit", "install nbdkit first");
+  }
+  if (!facts.plugin) {
+    return failed(kName, "nbdkit ckpt does not work: " + facts.plugin.error().message(),
+                  "install it into nbdkit's plugin folder (meson install), or give nbdkit the path "
+                  "of nbdkit-ckpt-plugin.so in place of the word ckpt");
+  }
+  const std::string version = value_of(*facts.plugin, "ckpt_version");
+  const std::string detail = "version " + version + ", " + value_of(*facts.plugin, "path");
+  return version == CKPT_VERSION
+             ? passed(kName, detail)
+             : failed(kName, detail + ", but ckpt-tool is version " CKPT_VERSION,
+                      "install plugin and tool from one build");
+}
+
+Check check_maps(const MachineFacts& facts) {
+  constexpr const char* kName = "written-maps";
+  if (!facts.maps) {
+    return failed(kName, facts.maps.error().message(),
+                  "set XDG_RUNTIME_DIR to a folder on a tmpfs, or mount one on /run or /dev/shm");
+  }
+  const MapsPlace& place = *facts.maps;
+  const std::string detail = place.path + ", " + format_bytes(place.free_bytes) + " free";
+  if (place.free_bytes < kMapsBytesLow) {
+    return noted(kName,
+                 detail +
+                     ": little; when it is full, a killed server no longer knows which "
+                     "blocks had changed, and compares more",
+                 "free some space on that tmpfs, or make it larger (mount -o remount,size=)");
+  }
+  const std::string& wanted = facts.runtime_directory;
+  if (!wanted.empty() && !place.path.starts_with(wanted + "/")) {
+    return noted(
+        kName,
+        detail + ", because XDG_RUNTIME_DIR (" + wanted + ") is no tmpfs that this user can write",
+        "set XDG_RUNTIME_DIR to one, or leave it unset");
+  }
+  return passed(kName, detail);
+}
+
+std::string uring_advice(const MachineFacts& facts) {
+  switch (facts.uring.error().number) {
+    case ENOSYS: return "use a kernel of 5.6 or later that has it (CONFIG_IO_URING)";
+    case ENOMEM: return "raise the limit of locked memory (ulimit -l)";
+    case EPERM: break;
+    default: return "see io_uring_setup(2) for what this error means";
+  }
+  const bool by_sysctl = !facts.uring_disabled.empty() && facts.uring_disabled != "0";
+  return by_sysctl ? "allow it: sysctl kernel.io_uring_disabled=0"
+                   : "allow the system calls io_uring_* in the seccomp profile of this container "
+                     "or service";
+}
+
+// Not needed: io=auto does the same with other system calls.
+Check check_uring(const MachineFacts& facts) {
+  constexpr const char* kName = "io_uring";
+  if (facts.uring) {
+    return passed(kName, "allowed");
+  }
+  std::string detail = facts.uring.error().message();
+  if (!facts.uring_disabled.empty() && facts.uring_disabled != "0") {
+    detail += " (kernel.io_uring_disabled = " + facts.uring_disabled + ")";
+  }
+  return noted(kName, detail + ": io=auto does without, more slowly; io=uring is refused",
+               uring_advice(facts));
+}
+
+// Not needed: there are clients in user space.
+Check check_nbd_module(const MachineFacts& facts) {
+  constexpr const char* kName = "nbd-module";
+  switch (facts.nbd) {
+    case NbdModule::kLoaded: return passed(kName, "loaded");
+    case NbdModule::kLoadable:
+      return noted(kName, "not loaded: there is no /dev/nbd0 yet", "load it: modprobe nbd");
+    case NbdModule::kMissing: break;
+  }
+  return noted(kName,
+               "none for kernel " + facts.kernel + ": nbd-client cannot make /dev/nbd0 of a disk",
+               "install the module, or use what does without it: QEMU, nbdfuse, libnbd's tools");
+}
+
+Check check_program(const char* name, const std::string& path, const char* use) {
+  return path.empty() ? noted(name, std::string("not found; needed only ") + use,
+                              std::string("install it if you want that: ") + name)
+                      : passed(name, path);
+}
+
+Check check_open_files(const MachineFacts& facts) {
+  constexpr const char* kName = "open-files";
+  const std::string limit = std::to_string(facts.open_files_max);
+  return facts.open_files_max < kOpenFilesLow
+             ? noted(kName, "limited to " + limit + ": little for many clients",
+                     "raise it where the server is started: ulimit -n 1024")
+             : passed(kName, "up to " + limit);
+}
+
+Check check_file_size(const MachineFacts& facts) {
+  constexpr const char* kName = "file-size";
+  return facts.file_bytes_max == std::numeric_limits<uint64_t>::max()
+             ? passed(kName, "not limited")
+             : noted(kName,
+                     "limited to " + format_bytes_exact(facts.file_bytes_max) +
+                         ": no image can grow beyond that",
+                     "lift it where the server is started: ulimit -f unlimited");
+}
+
+}  // namespace
+
+std::vector<Check> check_machine(const MachineFacts& facts) {
+  return {
+      check_nbdkit(facts),
+      check_plugin(facts),
+      check_maps(facts),
+      check_uring(facts),
+      check_open_files(facts),
+      check_file_size(facts),
+      check_nbd_module(facts),
+      check_program("nbd-client", facts.nbd_client, "to make a /dev/nbd0 of a disk"),
+      check_program("qemu", facts.qemu, "for virtual machines on a disk"),
+      check_program("criu", facts.criu, "to save processes together with their disk"),
+  };
+}
+
+}  // namespace ckpt

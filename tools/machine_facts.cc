@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/machine_facts.h"
+
+#include <sys/resource.h>
+#include <sys/utsname.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "common/posix_file.h"
+#include "common/shared_memory.h"
+#include "common/uring.h"
+#include "tools/program.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::seconds kProgramPatience{10};
+// What an ordinary user's PATH may lack.
+constexpr const char* kSystemFolders = ":/usr/local/sbin:/usr/sbin:/sbin";
+
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+bool has_line(const std::string& path, const std::string& part) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.find(part) != std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+utsname kernel() {
+  utsname names{};
+  uname(&names);
+  return names;
+}
+
+uint64_t limit_of(__rlimit_resource resource) {
+  rlimit limit{};
+  const bool known = getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return known ? uint64_t{limit.rlim_cur} : std::numeric_limits<uint64_t>::max();
+}
+
+Result<MapsPlace> find_maps_place() {
+  CKPT_ASSIGN(const auto store, TmpfsMemoryStore::open());
+  CKPT_ASSIGN(const auto directory, PosixDirectory::open(store->path(), false, RingUse{}));
+  CKPT_ASSIGN(const uint64_t free_bytes, directory->free_bytes());
+  return MapsPlace{store->path(), free_bytes};
+}
+
+void look_at_programs(MachineFacts& facts) {
+  const std::string path = variable("PATH");
+  facts.nbdkit = find_program("nbdkit", path);
+  facts.nbd_client = find_program("nbd-client", path + kSystemFolders);
+  facts.qemu = find_program(std::string("qemu-system-") + kernel().machine, path);
+  facts.criu = find_program("criu", path + kSystemFolders);
+  if (!facts.nbdkit.empty()) {
+    facts.nbdkit_version = output_of({facts.nbdkit, "--version"}, kProgramPatience);
+    facts.plugin = output_of({facts.nbdkit, "ckpt", "--dump-plugin"}, kProgramPatience);
+  }
+}
+
+}  // namespace
+
+NbdModule find_nbd_module(const std::string& root, const std::string& release) {
+  std::error_code ignored;
+  // One that is built in is there as well (it has parameters).
+  if (std::filesystem::exists(root + "/sys/module/nbd", ignored)) {
+    return NbdModule::kLoaded;
+  }
+  return has_line(root + "/lib/modules/" + release + "/modules.dep", "/nbd.ko")
+             ? NbdModule::kLoadable
+             : NbdModule::kMissing;
+}
+
+MachineFacts look_at_machine() {
+  MachineFacts facts;
+  facts.kernel = kernel().release;
+  facts.nbd = find_nbd_module("", facts.kernel);
+  facts.uring = uring_available();
+  facts.uring_disabled = first_line("/proc/sys/kernel/io_uring_disabled");
+  look_at_programs(facts);
+  facts.maps = find_maps_place();
+  facts.runtime_directory = variable("XDG_RUNTIME_DIR");
+  facts.open_files_max = limit_of(RLIMIT_NOFILE);
+  facts.file_bytes_max = limit_of(RLIMIT_FSIZE);
+  return facts;
+}
+
+}  // namespace ckpt

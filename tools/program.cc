@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/program.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/fd.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::milliseconds kLook{5};
+// One that waits for a device is gone only when that answers: it is left behind.
+constexpr std::chrono::seconds kDeathPatience{1};
+
+bool is_program(const std::string& path) {
+  struct stat status {};
+  return stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
+         access(path.c_str(), X_OK) == 0;
+}
+
+// A started program; killed at the latest when this ends.
+class Child {
+ public:
+  explicit Child(pid_t pid) : pid_(pid) {}
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (pid_ > 0) {
+      kill(-pid_, SIGKILL);
+      (void)wait_until(system_clock().steady() + kDeathPatience);
+    }
+  }
+
+  // How it ended (wait(2)); nothing: it has not by then.
+  std::optional<int> wait_until(SteadyTime deadline) {
+    for (;;) {
+      int status = 0;
+      if (waitpid(pid_, &status, WNOHANG) == pid_) {
+        pid_ = 0;
+        return status;
+      }
+      if (system_clock().steady() >= deadline) {
+        return std::nullopt;
+      }
+      std::this_thread::sleep_for(kLook);
+    }
+  }
+
+ private:
+  pid_t pid_;  // of its process group too; 0: it has ended
+};
+
+// What posix_spawn(3) is to do: nothing to read, both streams into the pipe, a group of its own.
+class SpawnPlan {
+ public:
+  explicit SpawnPlan(int output) {
+    posix_spawn_file_actions_init(&actions_);
+    posix_spawn_file_actions_addopen(&actions_, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions_, output, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions_, output, STDERR_FILENO);
+    posix_spawnattr_init(&attributes_);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETPGROUP);
+  }
+  SpawnPlan(const SpawnPlan&) = delete;
+  SpawnPlan& operator=(const SpawnPlan&) = delete;
+  ~SpawnPlan() {
+    posix_spawn_file_actions_destroy(&actions_);
+    posix_spawnattr_destroy(&attributes_);
+  }
+
+  Result<pid_t> spawn(std::vector<std::string> words) const {
+    std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
+    for (std::string& word : words) {
+      arguments.push_back(word.data());
+    }
+    arguments.push_back(nullptr);
+    pid_t pid = 0;
+    const int number =
+        posix_spawn(&pid, arguments[0], &actions_, &attributes_, arguments.data(), environ);
+    return number == 0 ? Result<pid_t>(pid) : Result<pid_t>(fail_errno(number, "run " + words[0]));
+  }
+
+ private:
+  posix_spawn_file_actions_t actions_{};
+  posix_spawnattr_t attributes_{};
+};
+
+// Whether there is something to read, or the end, before the deadline.
+bool is_readable_by(int fd, SteadyTime deadline) {
+  pollfd entry{fd, POLLIN, 0};
+  int count = 0;
+  do {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - system_clock().steady());
+    count = poll(&entry, 1, left.count() > 0 ? static_cast<int>(left.count()) : 0);
+  } while (count < 0 && errno == EINTR);
+  return count > 0;
+}
+
+// All that comes until the end.
+Result<std::string> read_all(int fd, SteadyTime deadline) {
+  std::string text;
+  std::array<char, 4096> buffer;
+  while (text.size() <= kOutputBytesMax) {
+    if (!is_readable_by(fd, deadline)) {
+      return fail(ErrorKind::kTimeout, "it does not end");
+    }
+    const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+    if (count == 0) {
+      return text;
+    }
+    if (count < 0 && errno != EINTR) {
+      return fail_errno(errno, "read what it says");
+    }
+    text.append(buffer.data(), static_cast<size_t>(std::max<ssize_t>(count, 0)));
+  }
+  return fail(ErrorKind::kIo, "it says more than " + std::to_string(kOutputBytesMax) + " bytes");
+}
+
+// nbdkit says what is wrong first, and then how to get help.
+std::string first_line(const std::string& text) {
+  const std::string line = text.substr(0, text.find('\n'));
+  return line.empty() ? "it says nothing" : line;
+}
+
+Result<std::string> outcome_of(int status, std::string text) {
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    return text;
+  }
+  const std::string how = WIFEXITED(status) ? "exit status " + std::to_string(WEXITSTATUS(status))
+                                            : "signal " + std::to_string(WTERMSIG(status));
+  return fail(ErrorKind::kIo, first_line(text) + " (" + how + ")");
+}
+
+}  // namespace
+
+std::string find_program(const std::string& name, const std::string& path) {
+  std::istringstream folders(path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    std::string program = (folder.empty() ? "." : folder) + "/" + name;
+    if (is_program(program)) {
+      return program;
+    }
+  }
+  return "";
+}
+
+Result<std::string> output_of(const std::vector<std::string>& words,
+                              std::chrono::milliseconds timeout) {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return fail_errno(errno, "pipe");
+  }
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const SteadyTime deadline = system_clock().steady() + timeout;
+  CKPT_ASSIGN(const pid_t pid, SpawnPlan(theirs.get()).spawn(words));
+  Child child(pid);
+  theirs.reset();
+  CKPT_ASSIGN(std::string text, read_all(ours.get(), deadline));
+  const std::optional<int> status = child.wait_until(deadline);
+  return status ? outcome_of(*status, std::move(text))
+                : Result<std::string>(fail(ErrorKind::kTimeout, "it does not end"));
+}
+
+}  // namespace ckpt

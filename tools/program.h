@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Other projects' programs: where they are, and what they say.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+
+namespace ckpt {
+
+// Where a program is in a list of folders, as $PATH has it. Empty: in none of them.
+std::string find_program(const std::string& name, const std::string& path);
+
+// More than this is not read.
+inline constexpr size_t kOutputBytesMax = 65536;
+
+// Runs a program, without a shell, and returns what it says on both its streams. words: its path,
+// then its arguments. Blocks until it has ended, at most for the time given and a second.
+//
+// Failure: kTimeout when it has not ended in time; kNotFound when there is none; kIo, with the line
+//          that it said first, when it ends with other than 0. It is killed when this returns, and
+//          so are those that it started in its process group.
+Result<std::string> output_of(const std::vector<std::string>& words,
+                              std::chrono::milliseconds timeout);
+
+}  // namespace ckpt
