@@ -20,7 +20,7 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl
+  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh
 )
 
 usage() {
