@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
 #
-#   tests/run.sh           all tiers: unit, simulator, both compilers, sanitizers, host, guest, quickstart
+#   tests/run.sh           all: units, simulator, compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
 #   tests/run.sh --soak    all, with more seeds and kills
 set -euo pipefail
@@ -20,7 +20,7 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh
+  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
 )
 
 usage() {
@@ -213,8 +213,8 @@ host_tests() {
   local kills=100
   if [ "$tier" = soak ]; then kills=300; fi
   local test
-  for test in test_oracle test_basics test_completion test_rollback test_direct test_verify \
-    test_faults test_kill; do
+  for test in test_oracle test_basics test_completion test_packaging test_rollback test_direct \
+    test_verify test_faults test_kill; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done

@@ -99,7 +99,7 @@ class Zsh(Case):
         (self.here / "disk.img.ckpt").mkdir()
 
     def complete(self, *words):
-        """What Tab offers behind these words, where two files lie; and what it makes of the line."""
+        """What Tab offers behind these words; and what it makes of the line, into self.line."""
         line = " ".join(str(word) for word in (build() / "tools/ckpt-tool", *words))
         run("zsh", "-fc", TYPE, "zsh", line, cwd=self.here, timeout=60,
             env={**os.environ, "ZDOTDIR": str(self.folder), "TERM": "dumb"})
