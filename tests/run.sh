@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
 #
-#   tests/run.sh           all: units, simulator, compilers, sanitizers, host, guest, quickstart
+#   tests/run.sh           all: units, simulator, compilers, sanitizers, host, guest, package, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
 #   tests/run.sh --soak    all, with more seeds and kills
 set -euo pipefail
@@ -21,6 +21,7 @@ packages=(
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
   kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
+  man-db build-essential debhelper lintian
 )
 
 usage() {
@@ -237,6 +238,7 @@ run_tiers() {
   race_tests
   sanitizer_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
+  run "Debian package" "$top/tests/package/run.sh"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage
 }
