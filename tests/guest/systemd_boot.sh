@@ -100,7 +100,7 @@ is_before() { # UNIT UNIT: became active in this order
 }
 
 is_attached() { ! grep -q '^0$' /sys/block/nbd0/size; }
-map_count() { find /run/ckpt -maxdepth 1 -type f | wc -l; }
+maps() { find /run/ckpt -maxdepth 1 -type f -printf '%i %f\n'; }
 # PF_MEMALLOC_NOIO, of prctl(PR_SET_IO_FLUSHER), for which a capability is left.
 has_memory_flag() { (($(awk '{print $9}' "/proc/$1/stat") & 0x80000)); } # PID
 server_runs() { [[ $(property ckpt@data.service SubState) == running ]]; }
@@ -111,7 +111,7 @@ look_at_boot() {
     equal "the server runs" active "$(property ckpt@data.service ActiveState)"
     check "the server came before the client" is_before ckpt@data.service nbd@nbd0.service
     check "the client came before the mount" is_before nbd@nbd0.service srv-data.mount
-    equal "the written maps are in /run/ckpt" 1 "$(map_count)"
+    equal "the written maps are in /run/ckpt" 1 "$(maps | wc -l)"
     equal "they are none of /dev/shm" "" "$(find /dev/shm -name 'ckpt*')"
     ckpt status "$image"
     check "io_uring is allowed" grep -q uring <<<"$(result_field io)"
@@ -125,9 +125,11 @@ work_and_kill() {
     check "a checkpoint" ckpt checkpoint "$image" --name booted
     echo "written later" >/srv/data/file
     sync -f /srv/data
+    local before
+    before=$(maps)
     systemctl kill --signal=KILL ckpt@data.service
     wait_until "the server's restart" server_was_restarted
-    equal "the maps outlived the server" 1 "$(map_count)"
+    equal "the maps outlived the server" "$before" "$(maps)"
     umount /srv/data || true # the kernel's client has lost its server
     systemctl restart nbd@nbd0.service
     wait_until "the client's return" is_attached
