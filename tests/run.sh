@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
 #
-#   tests/run.sh           all tiers: unit, simulator, both compilers, sanitizers, host, guest, quickstart
+#   tests/run.sh           all: units, simulator, compilers, sanitizers, host, guest, package, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
 #   tests/run.sh --soak    all, with more seeds and kills
 set -euo pipefail
@@ -20,7 +20,8 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl
+  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
+  man-db build-essential debhelper lintian
 )
 
 usage() {
@@ -213,8 +214,8 @@ host_tests() {
   local kills=100
   if [ "$tier" = soak ]; then kills=300; fi
   local test
-  for test in test_oracle test_basics test_completion test_doctor test_rollback test_direct \
-    test_export test_verify test_faults test_kill; do
+  for test in test_oracle test_basics test_completion test_doctor test_packaging test_rollback \
+    test_direct test_export test_verify test_faults test_kill; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done
@@ -237,6 +238,7 @@ run_tiers() {
   race_tests
   sanitizer_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
+  run "Debian package" "$top/tests/package/run.sh"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage
 }

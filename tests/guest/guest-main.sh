@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Process 1 of the test guest: mounts what a test expects, runs /out/guest-command, leaves its exit
-# code in /out/exit-code and powers off. run-in-guest.sh reads these files on the host.
+# code in /out/exit-code and powers off. run-in-guest.sh reads these files on the host. A command that
+# leaves an executable /run/init is taken over by that, which then sees to all the rest.
 set -u
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
@@ -31,5 +32,7 @@ fi
 touch /out/started
 cd / || power_off
 bash /out/guest-command </dev/null
-echo $? >/out/exit-code
+code=$?
+[[ $code != 0 || ! -x /run/init ]] || exec /run/init
+echo "$code" >/out/exit-code
 power_off

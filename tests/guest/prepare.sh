@@ -13,7 +13,7 @@ cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
 packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-client
-          e2fsprogs xfsprogs)
+          e2fsprogs xfsprogs systemd udev)
 
 # Needed to reach the root file system. virtio_net, loop and dm_* are for tests that want them;
 # the guest cannot load a module that is not in this list's closure.

@@ -33,6 +33,12 @@ nbd_rollback() {
     guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build"
 }
 
+# A whole boot and shutdown of systemd, in emulation: slower than the others.
+systemd_boot() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout 900 "$here/systemd_boot.sh" "$1" "$build"
+}
+
 # 6 checkpoints, quiet ones and ones under load in turn, then the console asks for the cut.
 power_cut() { # FOLDER MODE
     new_drive "$1/drive" || return
@@ -67,6 +73,7 @@ run_test() { # NAME COMMAND...
 }
 
 run_test nbd_rollback nbd_rollback
+run_test systemd_boot systemd_boot
 run_test vm_on_volume vm_on_volume
 run_test power_cut_while_writing power_cut writing
 run_test power_cut_during_checkpoint power_cut checkpoint

@@ -124,7 +124,7 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
       {},
       {"status"},
       {"promote", "v"},
-      {"promote", "v"},
+      {"export", "v", "last"},
       {"status", "v", "w"},
       {"status", "v", "--colour"},
       {"status", "--watch=0", "v"},
