@@ -105,8 +105,8 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_EQ(run({"--help"}), 0);
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
-  for (const char* command :
-       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify"}) {
+  for (const char* command : {"status", "checkpoint", "list", "show", "rollback", "accept",
+                              "verify"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -212,6 +212,19 @@ TEST_F(ToolCommandTest, StatusForScripts) {
   EXPECT_EQ(last_object()["schema"], 1);
   EXPECT_EQ(last_object()["type"], "result");
   EXPECT_EQ(last_object()["backup"]["unshipped_bytes"], 8192);
+}
+
+TEST_F(ToolCommandTest, StatusTellsWhatWasMissedOnlyIfThereIsAny) {
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_NE(out_.find("interval       5.0 s"), std::string::npos) << out_;
+  EXPECT_NE(out_.find("missed         3 checkpoints"), std::string::npos) << out_;
+  EXPECT_NE(out_.find("void           2 checkpoints"), std::string::npos) << out_;
+  volume_.told_status.counts = {};
+  volume_.told_status.checkpoint_interval = {};
+  EXPECT_EQ(run({"status", "v"}), 0);
+  for (const char* text : {"interval", "missed", "void"}) {
+    EXPECT_EQ(out_.find(text), std::string::npos) << text;
+  }
 }
 
 TEST_F(ToolCommandTest, StatusWhenTheServerIsSilent) {
