@@ -162,9 +162,13 @@ Result<ControlConnection> ControlConnection::connect(const std::string& state_pa
 
 Result<> ControlConnection::send_line(std::string line, Timeout timeout) {
   line += '\n';
+  return send(line, timeout);
+}
+
+Result<> ControlConnection::send(std::string_view bytes, Timeout timeout) {
   const auto until = instant_after(timeout);
-  for (size_t sent_bytes = 0; sent_bytes < line.size();) {
-    const ssize_t count = ::send(fd_.get(), line.data() + sent_bytes, line.size() - sent_bytes,
+  for (size_t sent_bytes = 0; sent_bytes < bytes.size();) {
+    const ssize_t count = ::send(fd_.get(), bytes.data() + sent_bytes, bytes.size() - sent_bytes,
                                  MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count >= 0) {
       sent_bytes += static_cast<size_t>(count);

@@ -34,7 +34,9 @@ class ControlConnection {
   // kNotFound: nobody listens on the control.sock of this state directory.
   static Result<ControlConnection> connect(const std::string& state_path);
 
-  // Blocks until all of line and a newline are handed over.
+  // Blocks until all of it is handed over.
+  Result<> send(std::string_view bytes, Timeout timeout);
+  // The same with a newline after it.
   Result<> send_line(std::string line, Timeout timeout);
   // A line without its newline, of at most bytes_max bytes. Nothing: the other side has ended.
   Result<std::optional<std::string>> receive_line(size_t bytes_max, Timeout timeout);

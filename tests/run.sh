@@ -214,7 +214,7 @@ host_tests() {
   if [ "$tier" = soak ]; then kills=300; fi
   local test
   for test in test_oracle test_basics test_completion test_rollback test_direct test_verify \
-    test_faults test_kill test_interval; do
+    test_faults test_kill test_interval test_metrics; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done

@@ -35,6 +35,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_rollback(app, invocation);
   add_accept(app, invocation);
   add_verify(app, invocation);
+  add_metrics(app, invocation);
 }
 
 // CLI11 names what it could not place; where that should have been a command, say so.
