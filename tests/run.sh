@@ -20,7 +20,7 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl
+  chromium fonts-dejavu-core kmod fuse3 e2fsprogs xfsprogs mount util-linux perl
 )
 
 usage() {
@@ -214,7 +214,7 @@ host_tests() {
   if [ "$tier" = soak ]; then kills=300; fi
   local test
   for test in test_oracle test_basics test_completion test_rollback test_direct test_verify \
-    test_faults test_kill test_interval test_metrics; do
+    test_faults test_kill test_interval test_metrics test_report; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done

@@ -36,6 +36,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_accept(app, invocation);
   add_verify(app, invocation);
   add_metrics(app, invocation);
+  add_report(app, invocation);
 }
 
 // CLI11 names what it could not place; where that should have been a command, say so.

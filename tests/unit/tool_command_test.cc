@@ -107,7 +107,7 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
   for (const char* command : {"status", "checkpoint", "list", "show", "rollback", "accept",
-                              "verify", "metrics"}) {
+                              "verify", "metrics", "report"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -240,6 +240,14 @@ TEST_F(ToolCommandTest, Metrics) {
   EXPECT_EQ(run({"metrics", "v"}), 1);
 }
 
+TEST_F(ToolCommandTest, ReportIsNotForATerminal) {
+  terminal_ = true;
+  EXPECT_EQ(run({"report", "v"}), 2);
+  EXPECT_EQ(out_, "");
+  EXPECT_NE(err_.find("> report.html"), std::string::npos);
+  EXPECT_EQ(opened_.size(), 0U);
+}
+
 TEST_F(ToolCommandTest, TheManualHasEveryCommand) {
   const std::string manual = test::read_whole(std::string(CKPT_DOCS_DIR) + "/ckpt-tool.pod");
   EXPECT_EQ(run({"--help"}), 0);
@@ -253,7 +261,7 @@ TEST_F(ToolCommandTest, TheManualHasEveryCommand) {
       EXPECT_NE(manual.find("\n=head2 " + name + " "), std::string::npos) << name;
     }
   }
-  EXPECT_GE(commands, 8U);
+  EXPECT_GE(commands, 9U);
 }
 
 TEST_F(ToolCommandTest, StatusWhenTheServerIsSilent) {
