@@ -60,6 +60,9 @@ Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket) {
   }
   // CONFIRM is not sent for an abandoned one: it never will exist.
   ticket.is_abandoned = true;
+  if (!ticket.is_cut) {
+    note_void(0, time + ", and it was not begun");
+  }
   return fail(ErrorKind::kVoid,
               time +
                   (ticket.is_cut ? ", and not everything has reached the store yet"
@@ -187,6 +190,7 @@ void CheckpointMaker::void_closed(const Error& error) {
   disk_.epochs.merge_closed();
   disk_.preserved.clear();
   stage_ = Stage::kIdle;
+  note_void(number, error.message());
   // Its caller is told the number: it is never used again. If this fails every later record fails
   // too.
   if (auto recorded = record_.change([number](VolumeRecord& record) {
@@ -280,7 +284,29 @@ void CheckpointMaker::exists() {
       !recorded) {
     // The intent is on record: the next handshake adopts the checkpoint.
     session_.lose(recorded.error());
+  } else {
+    note_existence(outcome);
   }
+}
+
+void CheckpointMaker::note_existence(const CheckpointOutcome& outcome) {
+  Event event;
+  event.kind = EventKind::kCheckpoint;
+  event.checkpoint = outcome.checkpoint.id.number.value;
+  event.name = outcome.checkpoint.name;
+  event.changed_bytes = outcome.checkpoint.changed_bytes;
+  event.shipped_bytes = outcome.checkpoint.shipped_bytes;
+  event.stall = outcome.stall;
+  event.confirm = outcome.confirm;
+  disk_.events.add(std::move(event));
+}
+
+void CheckpointMaker::note_void(uint64_t number, const std::string& why) {
+  Event event;
+  event.kind = EventKind::kVoid;
+  event.checkpoint = number;
+  event.text = why;
+  disk_.events.add(std::move(event));
 }
 
 bool CheckpointMaker::finish() {
@@ -313,6 +339,9 @@ void CheckpointMaker::settle(HandshakeRow row) {
     exists();
   } else if (stage_ == Stage::kUnknown) {
     void_closed(failure_);
+  } else if (row == HandshakeRow::kAdopt) {
+    // Made by a server that did not live to see it, or could not record it.
+    note_existence({*record_.get().last, {}, {}});
   }
 }
 
@@ -360,6 +389,7 @@ void CheckpointMaker::cancel(const std::string& reason) {
     void_closed(error);
   }
   while (const TicketPtr ticket = next_ticket()) {
+    note_void(0, error.message());
     answer(ticket, Unexpected(error));
   }
 }

@@ -92,6 +92,8 @@ class CheckpointMaker {
   Result<> record_intent();
   void complete();
   void exists();
+  void note_existence(const CheckpointOutcome& outcome);
+  void note_void(uint64_t number, const std::string& why);
   bool finish();
 
   Disk& disk_;

@@ -44,6 +44,17 @@ Result<StoreStatus> decode_store(const ParsedJson& object) {
   return fields.finish(std::move(store));
 }
 
+EventCounts take_counts(Fields& fields) {
+  EventCounts counts;
+  counts.checkpoints = fields.number("made_checkpoints");
+  counts.void_checkpoints = fields.number("void_checkpoints");
+  counts.missed_checkpoints = fields.number("missed_checkpoints");
+  counts.rollbacks = fields.number("rollbacks");
+  counts.shipped_bytes = fields.number("shipped_bytes");
+  counts.confirm_last = fields.duration<std::chrono::milliseconds>("confirm_ms_last");
+  return counts;
+}
+
 Result<ControlRequest> decode_checkpoint_request(Fields& fields) {
   fields.only({"schema", "command", "name", "message", "timeout_ms"});
   CheckpointRequest request;
@@ -243,6 +254,9 @@ Result<VolumeStatus> decode_volume_status(const ParsedJson& object) {
   status.stall_max = fields.duration<std::chrono::microseconds>("stall_us_max");
   status.connections =
       static_cast<uint32_t>(fields.number("connections", std::numeric_limits<uint32_t>::max()));
+  status.checkpoint_interval = std::chrono::duration_cast<std::chrono::seconds>(
+      fields.duration<std::chrono::seconds>("checkpoint_interval_s"));
+  status.counts = take_counts(fields);
   if (const ParsedJson* last = fields.optional("last_checkpoint")) {
     CKPT_ASSIGN(status.last_checkpoint, decode_checkpoint(*last));
   }

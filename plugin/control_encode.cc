@@ -165,7 +165,14 @@ Json to_json(const VolumeStatus& status) {
               {"preserved_blocks", status.preserved_blocks},
               {"stall_us_max", count_of<std::chrono::microseconds>(status.stall_max)},
               {"connections", status.connections},
-              {"backup", store ? to_json(*store, status.unshipped_bytes) : Json()}};
+              {"backup", store ? to_json(*store, status.unshipped_bytes) : Json()},
+              {"checkpoint_interval_s", status.checkpoint_interval.count()},
+              {"made_checkpoints", status.counts.checkpoints},
+              {"void_checkpoints", status.counts.void_checkpoints},
+              {"missed_checkpoints", status.counts.missed_checkpoints},
+              {"rollbacks", status.counts.rollbacks},
+              {"shipped_bytes", status.counts.shipped_bytes},
+              {"confirm_ms_last", count_of<std::chrono::milliseconds>(status.counts.confirm_last)}};
 }
 
 }  // namespace ckpt

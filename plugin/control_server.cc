@@ -13,6 +13,8 @@
 #include <system_error>
 
 #include "plugin/control_export.h"
+#include "plugin/control_http.h"
+#include "plugin/metrics.h"
 
 namespace ckpt {
 namespace {
@@ -201,6 +203,12 @@ void ControlServer::serve_requests(ControlConnection& connection) {
       return;
     }
     if (!*line) {
+      return;
+    }
+    if (is_http(**line)) {
+      const HttpLimits http{kRequestBytesMax, limits_.request_timeout, limits_.answer_timeout};
+      serve_http(connection, **line, http,
+                 [this] { return encode_metrics(volume_.status(), true); });
       return;
     }
     if (!connection.send_line(answer(connection, **line), limits_.answer_timeout)) {

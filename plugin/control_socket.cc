@@ -162,7 +162,11 @@ Result<ControlConnection> ControlConnection::connect(const std::string& state_pa
 
 Result<> ControlConnection::send_line(std::string line, Timeout timeout) {
   line += '\n';
-  return send_bytes(std::as_bytes(std::span(line)), timeout);
+  return send(line, timeout);
+}
+
+Result<> ControlConnection::send(std::string_view text, Timeout timeout) {
+  return send_bytes(std::as_bytes(std::span(text)), timeout);
 }
 
 Result<> ControlConnection::send_bytes(ConstByteSpan bytes, Timeout timeout) {

@@ -35,7 +35,9 @@ class ControlConnection {
   // kNotFound: nobody listens on the control.sock of this state directory.
   static Result<ControlConnection> connect(const std::string& state_path);
 
-  // Blocks until all of line and a newline are handed over.
+  // Blocks until all of it is handed over.
+  Result<> send(std::string_view bytes, Timeout timeout);
+  // The same with a newline after it.
   Result<> send_line(std::string line, Timeout timeout);
   // The same with bytes that follow a line.
   Result<> send_bytes(ConstByteSpan bytes, Timeout timeout);

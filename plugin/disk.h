@@ -8,6 +8,7 @@
 #include "common/file.h"
 #include "plugin/block_locks.h"
 #include "plugin/epochs.h"
+#include "plugin/event_log.h"
 #include "plugin/preserved.h"
 #include "plugin/region_map.h"
 #include "plugin/written_maps.h"
@@ -63,6 +64,7 @@ struct Disk {
         epochs(disk_geometry, written_maps.map(0), written_maps.map(1)),
         preserved(state, limits),
         clock(disk_clock),
+        events(state, disk_clock),
         heat(std::make_unique<std::atomic<uint16_t>[]>(disk_geometry.regions())) {}
 
   const Geometry geometry;
@@ -73,6 +75,7 @@ struct Disk {
   Epochs epochs;
   PreservedQueue preserved;
   Clock& clock;
+  EventLog events;
   std::unique_ptr<std::atomic<uint16_t>[]> heat;  // writes a region since the last cut, saturating
   Waker shipper;
   std::atomic<bool> wake_by_volume{true};  // off while the unshipped ones are not worth sending

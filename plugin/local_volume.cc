@@ -19,6 +19,7 @@
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
 #include "plugin/phase.h"
+#include "plugin/schedule.h"
 
 namespace ckpt {
 namespace {
@@ -245,6 +246,7 @@ Result<> LocalVolume::open_volume() {
   options.image_path = options_.image_path;
   options.io = io_text_;
   options.has_backup = options_.has_backup;
+  options.checkpoint_interval = options_.checkpoint_interval;
   const OpenStore open_store = [this](const VolumeRecord& record) {
     return this->open_store(record);
   };
@@ -317,12 +319,11 @@ void LocalVolume::start_pumps() {
 // Ships in the clients' shadow; a checkpoint that is late is handed over to hurry().
 void LocalVolume::ship() {
   make_way(kShipNice);
-  SteadyTime next = system_clock().steady() + options_.checkpoint_interval;
+  Schedule schedule(options_.checkpoint_interval, system_clock().steady());
   CrowdMeter crowd;
   while (!stopping_.load()) {
-    if (options_.checkpoint_interval.count() > 0 && system_clock().steady() >= next) {
-      volume_->ask_checkpoint();
-      next = system_clock().steady() + options_.checkpoint_interval;
+    if (const uint64_t due = schedule.passed(system_clock().steady()); due > 0) {
+      volume_->checkpoints_due(due);
     }
     if (volume_->is_late()) {
       hurrying_.store(true);
@@ -331,7 +332,7 @@ void LocalVolume::ship() {
     while (hurrying_.load() && !stopping_.load()) {
       resumed_.wait(kForever);
     }
-    ship_once(crowd);
+    ship_once(crowd, schedule.left(system_clock().steady()));
   }
 }
 
@@ -341,7 +342,7 @@ void LocalVolume::hurry() {
   CrowdMeter crowd;
   while (!stopping_.load()) {
     while (hurrying_.load() && volume_->is_late() && !stopping_.load()) {
-      ship_once(crowd);
+      ship_once(crowd, kForever);
     }
     hurrying_.store(false);
     resumed_.wake();
@@ -349,9 +350,9 @@ void LocalVolume::hurry() {
   }
 }
 
-void LocalVolume::ship_once(CrowdMeter& crowd) {
+void LocalVolume::ship_once(CrowdMeter& crowd, std::chrono::nanoseconds wait_most) {
   if (!volume_->ship_step()) {
-    volume_->wait_for_work();
+    volume_->wait_for_work(wait_most);
     return;
   }
   crowd.look();

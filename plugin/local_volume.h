@@ -61,7 +61,7 @@ class LocalVolume {
   Result<StoreLink*> open_store(const VolumeRecord& record);
   void ship();
   void hurry();
-  void ship_once(CrowdMeter& crowd);
+  void ship_once(CrowdMeter& crowd, std::chrono::nanoseconds wait_most);
   void keep();
   void apply();
   Result<bool> apply_some();

@@ -71,6 +71,9 @@ Volume::Volume(const Surroundings& surroundings, const VolumeOptions& options,
 Result<> Volume::begin() {
   const MutexLock work(work_mutex_);
   const VolumeRecord record = started_.record->get();
+  if (!options_.start.offline) {
+    note(EventKind::kStart);
+  }
   if (record.fenced) {
     gate_.open(true);
   }
@@ -80,7 +83,7 @@ Result<> Volume::begin() {
   }
   if (record.rollback) {
     rolling_back_.store(true);
-    CKPT_TRY(rollback_.run([](uint64_t, uint64_t) { return true; }));
+    CKPT_TRY(finish_roll_back(*record.rollback));
     rolling_back_.store(false);
     if (record.rollback->fence) {
       gate_.open(true);
@@ -138,7 +141,12 @@ Result<> Volume::close() {
     sync_for_checkpoint();
   }
   maker_.leave();
-  return stop_volume(surroundings_, started_);
+  const auto stopped = stop_volume(surroundings_, started_);
+  if (stopped && !options_.start.offline) {
+    note(EventKind::kStop);
+  }
+  disk().events.write_out();
+  return stopped;
 }
 
 template <typename Work>
@@ -171,12 +179,6 @@ Result<> Volume::flush(Client& client) {
 void Volume::stop_waiting() {
   stopping_.store(true);
   maker_.stop();
-}
-
-void Volume::ask_checkpoint() {
-  if (!maker_.is_asked() && !maker_.is_making()) {
-    maker_.ask({});
-  }
 }
 
 bool Volume::on_primary_full() {
@@ -256,14 +258,14 @@ bool Volume::ship_or_narrow() {
   return *shipped;
 }
 
-void Volume::wait_for_work() {
+void Volume::wait_for_work(std::chrono::nanoseconds most) {
   std::chrono::nanoseconds time = options_.ship.batch_delay;
   if (disk().epochs.closed() != nullptr && (!maker_.waits_for_sync() || maker_.is_asked())) {
     time = kPoll;
   } else if (const auto rest = shipper_.rest(); rest.count() > 0) {
     time = rest;
   }
-  disk().shipper.wait(time);
+  disk().shipper.wait(std::min(time, most));
 }
 
 bool Volume::keep_step() {
@@ -272,6 +274,8 @@ bool Volume::keep_step() {
     (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
   }
   const SteadyTime now = surroundings_.clock.steady();
+  note_store(now);
+  disk().events.write_out();
   if (maker_.wants_sync().value != 0 && may_sync(now) && sync_for_checkpoint()) {
     return true;
   }
@@ -340,21 +344,15 @@ VolumeStatus Volume::status() {
   status.preserved_blocks = disk().preserved.blocks_total();
   status.stall_max = std::chrono::nanoseconds(disk().stall_max_ns.load());
   status.connections = gate_.count();
-  status.store = store_.status();
+  status.store = store_status();
+  status.checkpoint_interval = options_.checkpoint_interval;
+  status.counts = disk().events.counts();
   status.problem = session_.problem();
   if (const std::string trouble = disk().trouble.text(); !trouble.empty()) {
     status.problem = trouble;
   }
   if (status.problem.empty() && !started_.decision.reason.empty()) {
     status.problem = narrower_.is_active() ? started_.decision.reason : "";
-  }
-  if (!session_.is_open() && status.store->state != "failed") {
-    status.store->state = session_.is_diverged() ? "detached" : "failed";
-  } else if (session_.is_open() && (!record.last || narrower_.is_active())) {
-    status.store->state = "syncing";
-  }
-  if (status.store->error.empty()) {
-    status.store->error = session_.problem();
   }
   if (!options_.has_backup) {
     status.store.reset();
@@ -503,6 +501,7 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   outcome.restored_bytes = *restored;
   outcome.elapsed = surroundings_.clock.steady() - began;
   outcome.fenced = started_.record->get().fenced;
+  note_rollback(outcome);
   // A new timeline: batches must name it. The disk is rolled back whether this succeeds or not, and
   // the pump tries again.
   (void)open_session();
@@ -542,6 +541,7 @@ Result<> Volume::accept() {
   }));
   started_.decision.had_clients = false;
   gate_.accept();
+  note(EventKind::kAccept);
   return {};
 }
 

@@ -19,9 +19,10 @@ struct VolumeOptions {
   StartOptions start;
   ShipOptions ship;
   ClientGate::Options clients;
-  std::string image_path;  // for status
-  std::string io;          // for status: what is used and why
-  bool has_backup = true;  // the store is one
+  std::string image_path;                       // for status
+  std::string io;                               // for status: what is used and why
+  bool has_backup = true;                       // the store is one
+  std::chrono::seconds checkpoint_interval{0};  // for status
   // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks
   // are overwritten, and have to be preserved, before they are sent.
   std::chrono::nanoseconds ship_patience = std::chrono::seconds(3);
@@ -60,7 +61,7 @@ class Volume : public VolumeApi {
 
   // Makes checkpoints and ships. True: there is more to do at once; else wait_for_work() says when.
   bool ship_step();
-  void wait_for_work();
+  void wait_for_work(std::chrono::nanoseconds most = std::chrono::nanoseconds::max());
   // Whether a checkpoint has been shipped for so long that clients no longer come first.
   [[nodiscard]] bool is_late() const { return maker_.shipping_for() >= options_.ship_patience; }
   // Whether the pump has to wait for a processor: what may wait then does. By the pump.
@@ -71,11 +72,13 @@ class Volume : public VolumeApi {
   [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
   // Ends wait_for_work().
   void wake() { disk().shipper.wake(); }
-  // Asks for a checkpoint without waiting for it; not while one is made or asked for.
-  void ask_checkpoint();
+  // So many planned times of checkpoint-interval= have passed since the last call: asks for a
+  // checkpoint without waiting for it. Those for which there is none count as missed: all but the
+  // last, and that one too while one is made or asked for.
+  void checkpoints_due(uint64_t count);
   // The server stops: callers of checkpoint() and verify() return soon.
   void stop_waiting();
-  // Syncs the image for checkpoints, unmarks regions. True: did something.
+  // Syncs the image for checkpoints, unmarks regions, writes events. True: did something.
   bool keep_step();
 
   VolumeStatus status() override;
@@ -104,6 +107,11 @@ class Volume : public VolumeApi {
   [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
   void back_off() CKPT_REQUIRES(work_mutex_);
   bool on_primary_full();
+  StoreStatus store_status();
+  void note_store(SteadyTime now);
+  void note(EventKind kind) { disk().events.add({.kind = kind}); }
+  Result<> finish_roll_back(const RollbackTarget& target);
+  void note_rollback(const RollbackOutcome& outcome);
 
   std::optional<CheckpointInfo> last_checkpoint();
   Result<CheckpointInfo> find_checkpoint(const std::string& id);
@@ -141,6 +149,8 @@ class Volume : public VolumeApi {
   Pace sync_pace_{kSyncLook};  // also
   bool sync_delayed_ = false;  // also: the sync that is wanted was delayed already, if need be
   std::atomic<uint32_t> sync_waiters_{0};  // who need the sync now
+  SteadyTime next_store_look_{};           // the keeper's own
+  std::string store_state_;                // also: as the last event says
 };
 
 }  // namespace ckpt

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/store_link.h"
+#include "plugin/event_log.h"
 
 namespace ckpt {
 
@@ -69,8 +70,10 @@ struct VolumeStatus {
   uint64_t preserved_blocks = 0;
   std::chrono::nanoseconds stall_max{};
   uint32_t connections = 0;
-  std::optional<StoreStatus> store;  // nothing: backup=none
-  std::string problem;               // what is wrong, for people; empty: nothing
+  std::optional<StoreStatus> store;             // nothing: backup=none
+  std::string problem;                          // what is wrong, for people; empty: nothing
+  std::chrono::seconds checkpoint_interval{0};  // 0: on request only
+  EventCounts counts;
 };
 
 // Told now and then how far a long operation is; done and total in bytes. False: stop.

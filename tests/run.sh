@@ -21,7 +21,7 @@ packages=(
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
   kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
-  man-db build-essential debhelper lintian
+  man-db build-essential debhelper lintian chromium fonts-dejavu-core
 )
 
 usage() {
@@ -215,7 +215,8 @@ host_tests() {
   if [ "$tier" = soak ]; then kills=300; fi
   local test
   for test in test_oracle test_basics test_completion test_doctor test_packaging test_rollback \
-    test_direct test_export test_verify test_faults test_kill; do
+    test_direct test_export test_verify test_faults test_kill test_interval test_metrics \
+    test_report; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done

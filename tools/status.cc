@@ -64,6 +64,24 @@ void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& s
   rows.push_back({"  free", format_bytes(store.free_bytes)});
 }
 
+// Only what is set, or went wrong.
+void add_interval(LabelledRows& rows, const Console& console, const VolumeStatus& status) {
+  if (status.checkpoint_interval.count() > 0) {
+    rows.push_back({"interval", format_duration(status.checkpoint_interval)});
+  }
+  const EventCounts& counts = status.counts;
+  if (counts.missed_checkpoints > 0) {
+    rows.push_back(
+        {"missed", console.paint(Colour::kWarning, fmt::format("{} checkpoints of the interval",
+                                                               counts.missed_checkpoints))});
+  }
+  if (counts.void_checkpoints > 0) {
+    rows.push_back({"void", console.paint(Colour::kWarning,
+                                          fmt::format("{} checkpoints: see `ckpt-tool report`",
+                                                      counts.void_checkpoints))});
+  }
+}
+
 void add_details(LabelledRows& rows, const VolumeStatus& status) {
   rows.push_back({"volume", status.volume.to_string()});
   rows.push_back({"timeline", status.timeline.to_string()});
@@ -90,6 +108,7 @@ LabelledRows rows_of(const Console& console, const VolumeStatus& status, bool se
     rows.push_back({"changed", format_bytes(status.changed_bytes) + " since"});
     rows.push_back({"connections", std::to_string(status.connections)});
     rows.push_back({"longest stall", format_duration(status.stall_max)});
+    add_interval(rows, console, status);
   }
   add_store(rows, console, status, served);
   if (console.verbosity().verbose) {

@@ -37,6 +37,8 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_verify(app, invocation);
   add_export(app, invocation);
   add_doctor(app, invocation);
+  add_metrics(app, invocation);
+  add_report(app, invocation);
 }
 
 // CLI11 names what it could not place; where that should have been a command, say so.

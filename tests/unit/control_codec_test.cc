@@ -114,6 +114,8 @@ TEST(ControlCodec, StatusRoundTrip) {
   EXPECT_EQ(status->preserved_blocks, sent.preserved_blocks);
   EXPECT_EQ(status->stall_max, sent.stall_max);
   EXPECT_EQ(status->connections, sent.connections);
+  EXPECT_EQ(status->checkpoint_interval, sent.checkpoint_interval);
+  EXPECT_EQ(status->counts, sent.counts);
   ASSERT_TRUE(status->store);
   EXPECT_EQ(status->store->address, sent.store->address);
   EXPECT_EQ(status->store->confirmed->id.number, Epoch{7});
@@ -218,9 +220,27 @@ TEST(ControlCodec, LinesAreExactlySo) {
 
 TEST(ControlCodec, StatusHasTheFieldsThatScriptsRelyOn) {
   const ParsedJson status = as_received(FakeVolume::default_status());
-  for (const char* field : {"state", "role", "volume", "timeline", "size_bytes", "io", "protected",
-                            "epoch", "last_checkpoint", "changed_bytes", "preserved_blocks",
-                            "stall_us_max", "connections", "backup"}) {
+  for (const char* field : {"state",
+                            "role",
+                            "volume",
+                            "timeline",
+                            "size_bytes",
+                            "io",
+                            "protected",
+                            "epoch",
+                            "last_checkpoint",
+                            "changed_bytes",
+                            "preserved_blocks",
+                            "stall_us_max",
+                            "connections",
+                            "backup",
+                            "checkpoint_interval_s",
+                            "made_checkpoints",
+                            "void_checkpoints",
+                            "missed_checkpoints",
+                            "rollbacks",
+                            "shipped_bytes",
+                            "confirm_ms_last"}) {
     EXPECT_TRUE(status.contains(field)) << field;
   }
   for (const char* field : {"address", "state", "error", "confirmed", "applied", "unshipped_bytes",

@@ -94,6 +94,8 @@ class FakeVolume : public VolumeApi {
     status.preserved_blocks = 3;
     status.stall_max = std::chrono::microseconds(1500);
     status.connections = 2;
+    status.checkpoint_interval = std::chrono::seconds(5);
+    status.counts = {41, 2, 3, 4, 5000, std::chrono::milliseconds(12)};
     status.store.emplace();
     status.store->address = "embedded:/srv/disk.img.ckpt/store";
     status.store->state = "connected";

@@ -344,5 +344,45 @@ TEST_F(ControlServerTest, NoSuchDirectory) {
   EXPECT_EQ(ControlConnection::connect(directory_ + "/none").error().kind, ErrorKind::kNotFound);
 }
 
+// All that comes on a connection until it ends.
+std::string rest_of(ControlConnection& connection) {
+  std::string text;
+  for (;;) {
+    const auto line = connection.receive_line(kAnswerBytesMax, kSoon);
+    if (!line || !*line) {
+      return text;
+    }
+    text += **line + "\n";
+  }
+}
+
+TEST_F(ControlServerTest, MetricsOverHttp) {
+  start();
+  ControlConnection friendly = connect();
+  ASSERT_TRUE(friendly.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", kSoon));
+  const std::string answer = rest_of(friendly);
+  EXPECT_EQ(answer.find("HTTP/1.1 200 OK\r\n"), 0U) << answer;
+  EXPECT_NE(answer.find("\nckpt_up{image=\"/srv/disk.img\"} 1\n"), std::string::npos);
+  ControlConnection lost = connect();
+  ASSERT_TRUE(lost.send("GET /elsewhere HTTP/1.1\r\n\r\n", kSoon));
+  EXPECT_EQ(rest_of(lost).find("HTTP/1.1 404 Not Found\r\n"), 0U);
+  EXPECT_EQ(volume_.calls, 1);
+}
+
+TEST_F(ControlServerTest, HeadersAreBoundedInSizeAndTime) {
+  start({.request_timeout = milliseconds(300)});
+  ControlConnection slow = connect();
+  ASSERT_TRUE(slow.send("GET /metrics HTTP/1.1\r\nHost: ", kSoon));
+  EXPECT_EQ(rest_of(slow).find("HTTP/1.1 408 "), 0U);
+  ControlConnection long_one = connect();
+  std::string headers = "GET /metrics HTTP/1.1\r\n";
+  while (headers.size() < kRequestBytesMax + 100) {
+    headers += "a: b\r\n";
+  }
+  (void)long_one.send(headers, kSoon);
+  EXPECT_EQ(rest_of(long_one).find("HTTP/1.1 431 "), 0U);
+  EXPECT_EQ(volume_.calls, 0);
+}
+
 }  // namespace
 }  // namespace ckpt

@@ -440,6 +440,19 @@ TEST_F(CheckpointTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
   expect_store_has(primary_.image_content());
 }
 
+TEST_F(CheckpointTest, OneThatTheNextSessionFindsIsOnRecordOnce) {
+  ASSERT_DONE(primary_.start());
+  primary_.store.lose_answer = kLinkBroke;
+  Caller caller(primary_);
+  cut(caller);
+  primary_.run();
+  EXPECT_EQ(primary_.disk->events.counts().checkpoints, 1U);
+  primary_.store.lose_answer.reset();
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_TRUE(caller.outcome());
+  EXPECT_EQ(primary_.disk->events.counts().checkpoints, 2U);
+}
+
 TEST_F(CheckpointTest, AnUnknownOutcomeIsVoidWhenTheStoreDoesNotHaveIt) {
   ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write(1, 5));
@@ -516,6 +529,24 @@ TEST_F(CheckpointTest, OneThatWasGivenUpAfterConfirmMayExist) {
   primary_.run();
   caller.run_out_of_time();
   EXPECT_KIND(kTimeout, caller.outcome());
+}
+
+TEST_F(CheckpointTest, WhatBecameOfThemIsCounted) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_EQ(primary_.disk->events.counts().checkpoints, 2U);
+  {
+    Caller late(primary_, patient_for(milliseconds(5)));
+    late.run_out_of_time();
+  }
+  EXPECT_EQ(primary_.disk->events.counts().void_checkpoints, 1U);
+  primary_.run();
+  Caller cancelled(primary_);
+  cut(cancelled);
+  primary_.maker->cancel("the server stops");
+  EXPECT_FALSE(cancelled.outcome());
+  EXPECT_EQ(primary_.disk->events.counts().void_checkpoints, 2U);
+  EXPECT_EQ(primary_.disk->events.counts().checkpoints, 2U);
 }
 
 TEST_F(CheckpointTest, CallersQueue) {

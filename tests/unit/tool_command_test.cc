@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "tests/unit/control_fake_volume.h"
+#include "tests/unit/golden_file.h"
 #include "tools/tool.h"
 
 namespace ckpt {
@@ -108,8 +109,8 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_EQ(run({"--help"}), 0);
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
-  for (const char* command :
-       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify", "doctor"}) {
+  for (const char* command : {"status", "checkpoint", "list", "show", "rollback", "accept",
+                              "verify", "export", "doctor", "metrics", "report"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -217,6 +218,55 @@ TEST_F(ToolCommandTest, StatusForScripts) {
   EXPECT_EQ(last_object()["schema"], 1);
   EXPECT_EQ(last_object()["type"], "result");
   EXPECT_EQ(last_object()["backup"]["unshipped_bytes"], 8192);
+}
+
+TEST_F(ToolCommandTest, StatusTellsWhatWasMissedOnlyIfThereIsAny) {
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_NE(out_.find("interval       5.0 s"), std::string::npos) << out_;
+  EXPECT_NE(out_.find("missed         3 checkpoints"), std::string::npos) << out_;
+  EXPECT_NE(out_.find("void           2 checkpoints"), std::string::npos) << out_;
+  volume_.told_status.counts = {};
+  volume_.told_status.checkpoint_interval = {};
+  EXPECT_EQ(run({"status", "v"}), 0);
+  for (const char* text : {"interval", "missed", "void"}) {
+    EXPECT_EQ(out_.find(text), std::string::npos) << text;
+  }
+}
+
+TEST_F(ToolCommandTest, Metrics) {
+  EXPECT_EQ(run({"metrics", "v"}), 0);
+  EXPECT_NE(out_.find("\nckpt_missed_checkpoints_total{image=\"/srv/disk.img\"} 3\n"),
+            std::string::npos)
+      << out_;
+  const std::string text = out_;
+  EXPECT_EQ(run({"metrics", "v", "--json"}), 0);
+  EXPECT_EQ(last_object()["text"], text);
+  volume_.told_status = VolumeStatus{};
+  EXPECT_EQ(run({"metrics", "v"}), 1);
+}
+
+TEST_F(ToolCommandTest, ReportIsNotForATerminal) {
+  terminal_ = true;
+  EXPECT_EQ(run({"report", "v"}), 2);
+  EXPECT_EQ(out_, "");
+  EXPECT_NE(err_.find("> report.html"), std::string::npos);
+  EXPECT_EQ(opened_.size(), 0U);
+}
+
+TEST_F(ToolCommandTest, TheManualHasEveryCommand) {
+  const std::string manual = test::read_whole(std::string(CKPT_DOCS_DIR) + "/ckpt-tool.pod");
+  EXPECT_EQ(run({"--help"}), 0);
+  size_t commands = 0;
+  for (size_t at = out_.find("\nCommands"); at != std::string::npos;
+       at = out_.find("\n  ", at + 1)) {
+    const size_t end = out_.find(' ', at + 3);
+    const std::string name = out_.substr(at + 3, end - at - 3);
+    if (out_.compare(at, 3, "\n  ") == 0 && !name.empty()) {
+      ++commands;
+      EXPECT_NE(manual.find("\n=head2 " + name + " "), std::string::npos) << name;
+    }
+  }
+  EXPECT_GE(commands, 9U);
 }
 
 TEST_F(ToolCommandTest, StatusWhenTheServerIsSilent) {
