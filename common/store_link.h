@@ -60,7 +60,7 @@ struct StoreStatus {
 // Where the content of a checkpoint goes. Each byte of the disk is handed over once, in any order, in
 // whole blocks (the last may be short).
 //
-// Threads: the first three from one at a time, but not always the same; waited() from any.
+// Threads: one at a time, but not always the same.
 // Failure: an error ends the export.
 class ExportSink {
  public:
@@ -71,8 +71,6 @@ class ExportSink {
   virtual Result<> write(uint64_t offset, ConstByteSpan data) = 0;
   // A hole: it reads as zeroes. Of any length.
   virtual Result<> zero(ByteRange range) = 0;
-  // How long it has waited for its destination in all.
-  [[nodiscard]] virtual std::chrono::nanoseconds waited() const = 0;
 };
 
 // Threads:    receive, confirm, begin_session, accept and roll_back from one thread at a time;

@@ -2,8 +2,6 @@
 // An export whose destination is at the other end of a control connection.
 #pragma once
 
-#include <atomic>
-
 #include "plugin/control_codec.h"
 #include "plugin/control_socket.h"
 
@@ -20,16 +18,15 @@ class ControlExport : public ExportSink {
   Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override;
   Result<> write(uint64_t offset, ConstByteSpan data) override;
   Result<> zero(ByteRange range) override;
-  [[nodiscard]] std::chrono::nanoseconds waited() const override {
-    return std::chrono::nanoseconds(waited_ns_.load());
-  }
+  // Whether a send failed: what was said is cut off, and nothing may follow it.
+  [[nodiscard]] bool is_broken() const { return is_broken_; }
 
  private:
   Result<> send(const std::string& line, ConstByteSpan data);
 
   ControlConnection& connection_;
   const ControlConnection::Timeout timeout_;
-  std::atomic<int64_t> waited_ns_{0};
+  bool is_broken_ = false;
 };
 
 }  // namespace ckpt

@@ -253,8 +253,12 @@ std::string ControlServer::perform(ControlConnection& connection, const ControlR
   Performer performer{volume_,
                       progress_to(connection, true),
                       progress_to(connection, false),
-                      {connection, limits_.answer_timeout}};
-  return std::visit(performer, request);
+                      {connection, limits_.export_timeout}};
+  std::string answer = std::visit(performer, request);
+  if (performer.sink.is_broken()) {
+    connection.shut_down();
+  }
+  return answer;
 }
 
 // Half a rollback is worth nothing, so it does not stop because nobody watches.

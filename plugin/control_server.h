@@ -23,6 +23,8 @@ struct ControlLimits {
   std::chrono::milliseconds request_timeout{10000};
   // For a whole line of an answer; a client that does not read for so long is taken for gone.
   std::chrono::milliseconds answer_timeout{10000};
+  // The same for a piece of an export: its destination may write out what it has cached.
+  std::chrono::milliseconds export_timeout{30000};
   std::chrono::milliseconds progress_interval{200};
 };
 

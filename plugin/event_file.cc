@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/event_file.h"
 
-#include <algorithm>
+#include <fcntl.h>
+#include <sys/stat.h>
 
+#include <algorithm>
+#include <cerrno>
+
+#include "common/posix_file.h"
 #include "plugin/control_fields.h"
 
 namespace ckpt {
@@ -66,6 +71,21 @@ void take_rest(const std::string& word, Fields& fields, Event& event) {
   }
 }
 
+// Nothing: there is no such regular file.
+Result<std::unique_ptr<File>> open_regular(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
+  struct stat status {};
+  if (!fd || fstat(fd.get(), &status) != 0) {
+    // ELOOP: a symbolic link; ENXIO: a socket (open(2)).
+    const bool is_other = errno == ENOENT || errno == ELOOP || errno == ENXIO;
+    return is_other ? Result<std::unique_ptr<File>>(nullptr) : fail_errno(errno, "open " + path);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return std::unique_ptr<File>();
+  }
+  return std::unique_ptr<File>(std::make_unique<PosixFile>(std::move(fd), path, RingUse{}));
+}
+
 // The end of the file that is looked at; where it begins within a line, that line is no event.
 Result<std::string> read_tail(File& file) {
   CKPT_ASSIGN(const uint64_t size_bytes, file.size());
@@ -95,15 +115,8 @@ std::optional<Event> decode_event(std::string_view line) {
   return whole ? std::optional(std::move(*whole)) : std::nullopt;
 }
 
-Result<std::vector<Event>> read_events(Directory& state, size_t most) {
-  auto file = state.open(kEventFileName, OpenMode::kRead);
-  if (!file && file.error().kind == ErrorKind::kNotFound) {
-    return std::vector<Event>();
-  }
-  if (!file) {
-    return Unexpected(file.error());
-  }
-  CKPT_ASSIGN(const std::string text, read_tail(**file));
+Result<std::vector<Event>> read_events(File& file, size_t most) {
+  CKPT_ASSIGN(const std::string text, read_tail(file));
   std::vector<Event> events;
   size_t end = text.rfind('\n');  // what follows it is being written
   while (end != std::string::npos && events.size() < most) {
@@ -116,6 +129,11 @@ Result<std::vector<Event>> read_events(Directory& state, size_t most) {
   }
   std::ranges::reverse(events);
   return events;
+}
+
+Result<std::vector<Event>> read_events(const std::string& state_path, size_t most) {
+  CKPT_ASSIGN(const auto file, open_regular(state_path + "/" + kEventFileName));
+  return file == nullptr ? std::vector<Event>() : read_events(*file, most);
 }
 
 }  // namespace ckpt

@@ -183,6 +183,13 @@ Result<std::unique_ptr<File>> LocalVolume::open_image_file(int flags) {
 }
 
 Result<> LocalVolume::create_image() {
+  // An empty image in its place would be the disk from then on, and its checkpoint soon be gone.
+  if (std::ifstream(state_path_ + "/volume").good()) {
+    return fail(ErrorKind::kNotFound,
+                options_.image_path + " is gone, but not its state in " + state_path_ +
+                    ": `ckpt-tool rollback --rebuild` makes it anew from the back-up; or move the "
+                    "state directory away to begin anew");
+  }
   if (!options_.create_bytes) {
     return fail(ErrorKind::kNotFound,
                 options_.image_path + " does not exist; size=SIZE makes a new image");
@@ -288,6 +295,7 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   options.volume = record.volume;
   options.size_bytes = record.size_bytes;
   options.address = "embedded:" + path;
+  options.clock = &system_clock();
   CKPT_ASSIGN(store_, Store::open(std::move(*directory), options));
   store_->set_work_listener([this] { applier_.wake(); });
   return static_cast<StoreLink*>(store_.get());
@@ -389,6 +397,7 @@ void LocalVolume::apply() {
     if (timed_pass != store_->passes()) {
       timed_pass = store_->passes();
       passes.rest_for(kDirtyTime, begin);
+      continue;  // it holds back this very step, where that is a sync
     }
     if (!apply_some()) {
       // The store's status says what is wrong; space may come back.

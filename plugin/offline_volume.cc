@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/offline_volume.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
 #include "backupd/store/volume_file.h"
 #include "plugin/config.h"
 #include "plugin/local_volume.h"
+#include "plugin/rebuild.h"
 #include "plugin/store_volume.h"
 
 namespace ckpt {
@@ -26,6 +31,11 @@ class OfflineVolume : public VolumeApi {
  private:
   template <typename Act>
   auto with_volume(const Act& act) -> decltype(act(std::declval<Volume&>()));
+  Result<RollbackOutcome> rebuild(const RollbackRequest& request, const Progress& progress);
+  Result<CheckpointInfo> find_checkpoint(const std::string& id);
+  Result<> record_rebuild(const RollbackRequest& request, const CheckpointId& checkpoint);
+  Result<> restore_on_record(const Progress& progress);
+  [[nodiscard]] Result<> make_image(uint64_t size_bytes) const;
   [[nodiscard]] std::string store_path() const;
   Result<StoreRecord> read_store() const;
 
@@ -107,7 +117,93 @@ Result<CheckpointOutcome> OfflineVolume::checkpoint(const CheckpointRequest& req
 
 Result<RollbackOutcome> OfflineVolume::roll_back(const RollbackRequest& request,
                                                  const Progress& progress) {
+  if (request.rebuild) {
+    return rebuild(request, progress);
+  }
   return with_volume([&](Volume& volume) { return volume.roll_back(request, progress); });
+}
+
+Result<RollbackOutcome> OfflineVolume::rebuild(const RollbackRequest& request,
+                                               const Progress& progress) {
+  const SteadyTime began = system_clock().steady();
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(request.checkpoint));
+  RollbackOutcome outcome;
+  outcome.checkpoint = target;
+  outcome.restored_bytes = record_.size_bytes;
+  if (request.dry_run) {
+    return outcome;
+  }
+  CKPT_TRY(record_rebuild(request, target.id));
+  if (auto restored = restore_on_record(progress); !restored) {
+    return fail(ErrorKind::kHalfway,
+                "the rebuild is on record and goes on with `ckpt-tool rollback --rebuild`, or at "
+                "the next start of the server: " +
+                    restored.error().message());
+  }
+  outcome.checkpoint.id = record_.last->id;
+  outcome.elapsed = system_clock().steady() - began;
+  outcome.fenced = record_.fenced;
+  return outcome;
+}
+
+// The rollback on record is finished as the volume opens.
+Result<> OfflineVolume::restore_on_record(const Progress& progress) {
+  CKPT_TRY(make_image(record_.size_bytes));
+  LocalOptions options = options_;
+  options.volume.on_rollback = progress;
+  CKPT_ASSIGN(const auto local, LocalVolume::open(options));
+  CKPT_TRY(local->close());
+  return look();
+}
+
+Result<CheckpointInfo> OfflineVolume::find_checkpoint(const std::string& id) {
+  CKPT_ASSIGN(const auto kept, checkpoints());
+  for (const CheckpointInfo& checkpoint : kept) {
+    if (id == "last" || id == checkpoint.name ||
+        id == std::to_string(checkpoint.id.number.value)) {
+      return checkpoint;
+    }
+  }
+  return fail(ErrorKind::kNotFound, "there is no checkpoint " + id +
+                                        " in the back-up, or it is no longer kept");
+}
+
+// The lock keeps servers out until the record says what they must do first.
+Result<> OfflineVolume::record_rebuild(const RollbackRequest& request,
+                                       const CheckpointId& checkpoint) {
+  CKPT_ASSIGN(auto state, PosixDirectory::open(options_.state_path, false, RingUse{}));
+  if (::flock(state->fd(), LOCK_EX | LOCK_NB) != 0) {
+    return fail(ErrorKind::kBusy, options_.state_path + " is in use by another server or tool");
+  }
+  CKPT_ASSIGN(auto file, VolumeRecordFile::open(*state, system_random()));
+  CKPT_ASSIGN(const StoreRecord store, read_store());
+  VolumeRecord planned = file->get();
+  // Who was connected when a server died may still have the disk in its cache.
+  const bool fence =
+      request.clients == ClientPolicy::kFence || planned.had_clients || !planned.clean;
+  CKPT_TRY(plan_rebuild(planned, store, {checkpoint, fence, system_random().uuid()}));
+  return file->change([&planned](VolumeRecord& record) {
+    record.everything = planned.everything;
+    record.last = planned.last;
+    record.intent = planned.intent;
+    record.rollback = planned.rollback;
+  });
+}
+
+// A device has the size it has; the start says so if that is not the disk's.
+Result<> OfflineVolume::make_image(uint64_t size_bytes) const {
+  struct stat status {};
+  const bool exists = ::stat(options_.image_path.c_str(), &status) == 0;
+  if (exists && !S_ISREG(status.st_mode)) {
+    return {};
+  }
+  CKPT_ASSIGN(auto image, PosixFile::open(options_.image_path,
+                                          exists ? O_RDWR : O_RDWR | O_CREAT | O_EXCL, RingUse{}));
+  CKPT_ASSIGN(const uint64_t actual_bytes, image->size());
+  if (actual_bytes != size_bytes) {
+    CKPT_TRY(image->resize(size_bytes));
+  }
+  return image->sync();
 }
 
 Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {

@@ -106,6 +106,7 @@ Result<std::unique_ptr<Store>> StoreVolume::open_store() {
   options.volume = record_.volume;
   options.size_bytes = record_.size_bytes;
   options.address = "embedded:" + path_;
+  options.clock = &system_clock();
   return Store::open(std::move(directory), options);
 }
 

@@ -23,6 +23,7 @@ struct VolumeOptions {
   std::string io;                               // for status: what is used and why
   bool has_backup = true;                       // the store is one
   std::chrono::seconds checkpoint_interval{0};  // for status
+  Progress on_rollback;                         // of one that was under way; may be empty
   // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks
   // are overwritten, and have to be preserved, before they are sent.
   std::chrono::nanoseconds ship_patience = std::chrono::seconds(3);

@@ -36,6 +36,7 @@ struct RollbackRequest {
   std::string checkpoint = "last";  // a number, a name or "last"
   ClientPolicy clients = ClientPolicy::kRefuse;
   bool dry_run = false;  // says what would be lost, changes nothing
+  bool rebuild = false;  // every block is written, also of an image that is missing; no server runs
 };
 
 struct RollbackOutcome {

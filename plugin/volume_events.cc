@@ -67,7 +67,10 @@ void Volume::note_store(SteadyTime now) {
 Result<> Volume::finish_roll_back(const RollbackTarget& target) {
   const SteadyTime began = surroundings_.clock.steady();
   RollbackOutcome outcome;
-  CKPT_ASSIGN(outcome.restored_bytes, rollback_.run([](uint64_t, uint64_t) { return true; }));
+  const Progress& told = options_.on_rollback;
+  CKPT_ASSIGN(outcome.restored_bytes, rollback_.run([&told](uint64_t done, uint64_t total) {
+    return !told || told(done, total);
+  }));
   outcome.checkpoint.id = target.checkpoint;
   outcome.elapsed = surroundings_.clock.steady() - began;
   outcome.fenced = started_.record->get().fenced;

@@ -88,6 +88,11 @@ Result<CheckpointOutcome> RemoteVolume::checkpoint(const CheckpointRequest& requ
 
 Result<RollbackOutcome> RemoteVolume::roll_back(const RollbackRequest& request,
                                                 const Progress& progress) {
+  if (request.rebuild) {
+    return fail(ErrorKind::kBusy, state_path_ +
+                                      ": a server runs: stop it before the image is rebuilt, or "
+                                      "leave out --rebuild");
+  }
   const Silence silence = request.dry_run ? Silence{ErrorKind::kIo, kSeeServer}
                                           : Silence{ErrorKind::kHalfway, kMayGoOn};
   CKPT_ASSIGN(const ParsedJson answer, ask({request, std::nullopt, silence}, progress));

@@ -14,14 +14,10 @@ namespace ckpt {
 class Destination : public ExportSink {
  public:
   virtual Result<> finish() = 0;
-  // Only who writes to a link of its own keeps account.
-  [[nodiscard]] std::chrono::nanoseconds waited() const override {
-    return std::chrono::nanoseconds(0);
-  }
 };
 
 // where: a path, or an NBD URI (nbd://, nbds://, nbd+unix://, ...). force: replaces a file that is
-// there, or writes over a block device. Nothing is changed yet.
+// there, or writes over a block device. Nothing is changed yet. An NBD server is connected to.
 Result<std::unique_ptr<Destination>> open_destination(const std::string& where, bool force);
 
 // A raw file: holes stay holes, and it comes to exist as a whole. A block device is written in place.

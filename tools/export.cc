@@ -45,7 +45,6 @@ class CountedSink : public ExportSink {
   Result<> zero(ByteRange range) override {
     return count(range.length, destination_.zero(range));
   }
-  [[nodiscard]] std::chrono::nanoseconds waited() const override { return destination_.waited(); }
 
   CheckpointInfo checkpoint;
   uint64_t total_bytes = 0;

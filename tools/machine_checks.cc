@@ -134,10 +134,16 @@ Check check_nbd_module(const MachineFacts& facts) {
                "install the module, or use what does without it: QEMU, nbdfuse, libnbd's tools");
 }
 
-Check check_program(const char* name, const std::string& path, const char* use) {
-  return path.empty() ? noted(name, std::string("not found; needed only ") + use,
-                              std::string("install it if you want that: ") + name)
-                      : passed(name, path);
+struct Program {
+  const char* name;
+  const char* package;
+  const char* use;
+};
+
+Check check_program(const Program& program, const std::string& path) {
+  return path.empty() ? noted(program.name, std::string("not found; needed only ") + program.use,
+                              std::string("install it if you want that: ") + program.package)
+                      : passed(program.name, path);
 }
 
 Check check_open_files(const MachineFacts& facts) {
@@ -170,9 +176,9 @@ std::vector<Check> check_machine(const MachineFacts& facts) {
       check_open_files(facts),
       check_file_size(facts),
       check_nbd_module(facts),
-      check_program("nbd-client", facts.nbd_client, "to make a /dev/nbd0 of a disk"),
-      check_program("qemu", facts.qemu, "for virtual machines on a disk"),
-      check_program("criu", facts.criu, "to save processes together with their disk"),
+      check_program({"nbd-client", "nbd-client", "to make a /dev/nbd0 of a disk"},
+                    facts.nbd_client),
+      check_program({"qemu", "qemu-system-x86", "for virtual machines on a disk"}, facts.qemu),
   };
 }
 

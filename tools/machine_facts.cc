@@ -67,7 +67,6 @@ void look_at_programs(MachineFacts& facts) {
   facts.nbdkit = find_program("nbdkit", path);
   facts.nbd_client = find_program("nbd-client", path + kSystemFolders);
   facts.qemu = find_program(std::string("qemu-system-") + kernel().machine, path);
-  facts.criu = find_program("criu", path + kSystemFolders);
   if (!facts.nbdkit.empty()) {
     facts.nbdkit_version = output_of({facts.nbdkit, "--version"}, kProgramPatience);
     facts.plugin = output_of({facts.nbdkit, "ckpt", "--dump-plugin"}, kProgramPatience);

@@ -26,7 +26,6 @@ struct MachineFacts {
   std::string nbdkit{};
   std::string nbd_client{};
   std::string qemu{};
-  std::string criu{};
   Result<std::string> nbdkit_version = std::string();  // what `nbdkit --version` says
   Result<std::string> plugin = std::string();          // what `nbdkit ckpt --dump-plugin` says
   Result<MapsPlace> maps = MapsPlace{};

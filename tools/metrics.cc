@@ -19,6 +19,10 @@ constexpr CommandHelp kHelp{
 
 Result<int> metrics(Context& context, const VolumeName& name) {
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  if (opened.paths.is_store) {
+    return fail(ErrorKind::kInvalid,
+                opened.paths.state + " is a back-up by itself: give the primary image");
+  }
   const VolumeStatus status = opened.volume->status();
   if (status.state.empty()) {
     return fail(ErrorKind::kIo, status.problem);

@@ -14,9 +14,11 @@ namespace {
 
 // Requests in flight: what a server with 16 threads keeps busy.
 constexpr size_t kSlots = 16;
-// A server that says nothing for so long is taken for gone.
+// A server that says nothing for so long is taken for gone; while it flushes, which may have to write
+// all that its page cache took, for so long.
 constexpr std::chrono::seconds kSilence{60};
-constexpr uint64_t kZeroBytesMax = uint64_t{128} << 20U;
+constexpr std::chrono::seconds kFlushTime{600};
+constexpr uint64_t kZeroBytesMax = uint64_t{16} << 20U;  // small enough for one that writes them
 
 struct CloseHandle {
   void operator()(nbd_handle* handle) const { nbd_close(handle); }
@@ -30,8 +32,12 @@ class NbdDestination : public Destination {
 
   Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override;
   Result<> write(uint64_t offset, ConstByteSpan data) override;
-  Result<> zero(ByteRange range) override;
+  Result<> zero(ByteRange range) override {
+    holes_.push_back(range);
+    return {};
+  }
   Result<> finish() override;
+  Result<> connect();
 
  private:
   struct Slot {
@@ -40,20 +46,23 @@ class NbdDestination : public Destination {
   };
 
   [[nodiscard]] Unexpected failed(const std::string& act) const;
-  Result<> connect();
-  Result<> check_export(uint64_t size_bytes);
+  Result<> zero_hole(ByteRange range);
   Result<> zero_part(ByteRange range);
   // Blocks until one is free.
   Result<Slot*> free_slot();
   Result<> issue(Slot& slot, int64_t cookie, const std::string& act);
-  // Frees the slots of what has ended.
-  Result<> reap();
+  // Frees the slots of what has ended; how many.
+  Result<size_t> reap();
+  // Reaps; where nothing has ended, waits for the server, until the deadline.
+  Result<size_t> reap_or_wait(const SteadyTime& deadline);
   Result<> wait_for_event(const SteadyTime& deadline);
-  Result<> wait_for_all();
+  Result<> wait_for_all(std::chrono::seconds silence);
+  [[nodiscard]] bool has_in_flight() const;
 
   const std::string uri_;
   std::unique_ptr<nbd_handle, CloseHandle> handle_;
   bool can_zero_ = false;
+  std::vector<ByteRange> holes_;  // zeroed at the end, when nobody waits for what that takes
   std::array<Slot, kSlots> slots_;
 };
 
@@ -64,16 +73,11 @@ Unexpected NbdDestination::failed(const std::string& act) const {
   return fail(kind, uri_ + ": " + act + ": " + (text == nullptr ? "failed" : text));
 }
 
-Result<> NbdDestination::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {
+Result<> NbdDestination::connect() {
   handle_.reset(nbd_create());
   if (!handle_) {
     return failed("create");
   }
-  CKPT_TRY(connect());
-  return check_export(size_bytes);
-}
-
-Result<> NbdDestination::connect() {
   if (nbd_aio_connect_uri(handle_.get(), uri_.c_str()) == -1) {
     return failed("connect");
   }
@@ -84,7 +88,7 @@ Result<> NbdDestination::connect() {
   return nbd_aio_is_ready(handle_.get()) > 0 ? Result<>() : failed("connect");
 }
 
-Result<> NbdDestination::check_export(uint64_t size_bytes) {
+Result<> NbdDestination::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {
   const int64_t export_bytes = nbd_get_size(handle_.get());
   if (export_bytes < 0) {
     return failed("size");
@@ -109,7 +113,7 @@ Result<> NbdDestination::write(uint64_t offset, ConstByteSpan data) {
                "write");
 }
 
-Result<> NbdDestination::zero(ByteRange range) {
+Result<> NbdDestination::zero_hole(ByteRange range) {
   const uint64_t part_bytes = can_zero_ ? kZeroBytesMax : kPieceBytes;
   while (range.length > 0) {
     const ByteRange part{range.offset, std::min(range.length, part_bytes)};
@@ -131,14 +135,12 @@ Result<> NbdDestination::zero_part(ByteRange range) {
 
 Result<NbdDestination::Slot*> NbdDestination::free_slot() {
   const SteadyTime deadline = system_clock().steady() + kSilence;
-  for (;;) {
-    CKPT_TRY(reap());
-    const auto free = std::ranges::find(slots_, 0, &Slot::cookie);
-    if (free != slots_.end()) {
-      return &*free;
-    }
-    CKPT_TRY(wait_for_event(deadline));
+  auto free = std::ranges::find(slots_, 0, &Slot::cookie);
+  while (free == slots_.end()) {
+    CKPT_TRY(reap_or_wait(deadline));
+    free = std::ranges::find(slots_, 0, &Slot::cookie);
   }
+  return &*free;
 }
 
 Result<> NbdDestination::issue(Slot& slot, int64_t cookie, const std::string& act) {
@@ -149,50 +151,65 @@ Result<> NbdDestination::issue(Slot& slot, int64_t cookie, const std::string& ac
   return {};
 }
 
-Result<> NbdDestination::reap() {
+Result<size_t> NbdDestination::reap() {
+  size_t ended_count = 0;
   for (Slot& slot : slots_) {
-    if (slot.cookie == 0) {
-      continue;
-    }
     const int ended =
-        nbd_aio_command_completed(handle_.get(), static_cast<uint64_t>(slot.cookie));
+        slot.cookie == 0
+            ? 0
+            : nbd_aio_command_completed(handle_.get(), static_cast<uint64_t>(slot.cookie));
     if (ended == -1) {
-      return failed("write");
+      return failed("request");
     }
     slot.cookie = ended == 1 ? 0 : slot.cookie;
+    ended_count += ended == 1 ? 1 : 0;
   }
-  return {};
+  return ended_count;
+}
+
+Result<size_t> NbdDestination::reap_or_wait(const SteadyTime& deadline) {
+  CKPT_ASSIGN(const size_t ended, reap());
+  if (ended == 0) {
+    CKPT_TRY(wait_for_event(deadline));
+  }
+  return ended;
 }
 
 Result<> NbdDestination::wait_for_event(const SteadyTime& deadline) {
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline -
                                                                  system_clock().steady());
   if (left.count() <= 0) {
-    return fail(ErrorKind::kTimeout, uri_ + ": the server has said nothing for " +
-                                         std::to_string(kSilence.count()) +
-                                         " s: nothing more is written to it");
+    return fail(ErrorKind::kTimeout, uri_ + ": the server has said nothing for so long "
+                                                "that it is taken for gone");
   }
   return nbd_poll(handle_.get(), static_cast<int>(left.count())) == -1 ? failed("wait")
                                                                        : Result<>();
 }
 
-Result<> NbdDestination::wait_for_all() {
-  const SteadyTime deadline = system_clock().steady() + kSilence;
-  CKPT_TRY(reap());
-  while (std::ranges::any_of(slots_, [](const Slot& slot) { return slot.cookie != 0; })) {
-    CKPT_TRY(wait_for_event(deadline));
-    CKPT_TRY(reap());
+bool NbdDestination::has_in_flight() const {
+  return std::ranges::any_of(slots_, [](const Slot& slot) { return slot.cookie != 0; });
+}
+
+// Each answer shows that the server lives.
+Result<> NbdDestination::wait_for_all(std::chrono::seconds silence) {
+  SteadyTime deadline = system_clock().steady() + silence;
+  while (has_in_flight()) {
+    CKPT_ASSIGN(const size_t ended, reap_or_wait(deadline));
+    deadline = ended > 0 ? system_clock().steady() + silence : deadline;
   }
   return {};
 }
 
 // A server without flush keeps nothing back (NBD proto.md, SEND_FLUSH).
 Result<> NbdDestination::finish() {
-  CKPT_TRY(wait_for_all());
+  for (const ByteRange& hole : holes_) {
+    CKPT_TRY(zero_hole(hole));
+  }
+  CKPT_TRY(wait_for_all(kSilence));
   if (nbd_can_flush(handle_.get()) > 0) {
     CKPT_ASSIGN(Slot* const slot, free_slot());
     CKPT_TRY(issue(*slot, nbd_aio_flush(handle_.get(), NBD_NULL_COMPLETION, 0), "flush"));
-    CKPT_TRY(wait_for_all());
+    CKPT_TRY(wait_for_all(kFlushTime));
   }
   // All is durable: a server that does not take leave politely changes nothing.
   (void)nbd_aio_disconnect(handle_.get(), 0);
@@ -202,7 +219,9 @@ Result<> NbdDestination::finish() {
 }  // namespace
 
 Result<std::unique_ptr<Destination>> open_nbd_destination(const std::string& uri) {
-  return std::unique_ptr<Destination>(std::make_unique<NbdDestination>(uri));
+  auto destination = std::make_unique<NbdDestination>(uri);
+  CKPT_TRY(destination->connect());
+  return std::unique_ptr<Destination>(std::move(destination));
 }
 
 }  // namespace ckpt

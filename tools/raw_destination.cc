@@ -91,7 +91,7 @@ Result<> RawFile::give_name() {
   return number == 0 ? Result<>() : fail_errno(number, path_);
 }
 
-// It is written over: its holes too.
+// It is written over: its holes too, and those at the end, when nobody waits for what it takes.
 class RawDevice : public Destination {
  public:
   explicit RawDevice(std::string path) : path_(std::move(path)) {}
@@ -100,11 +100,15 @@ class RawDevice : public Destination {
   Result<> write(uint64_t offset, ConstByteSpan data) override {
     return file_->write(offset, data);
   }
-  Result<> zero(ByteRange range) override { return file_->zero(range, true); }
-  Result<> finish() override { return file_->sync(); }
+  Result<> zero(ByteRange range) override {
+    holes_.push_back(range);
+    return {};
+  }
+  Result<> finish() override;
 
  private:
   const std::string path_;
+  std::vector<ByteRange> holes_;
   std::unique_ptr<PosixFile> file_;
 };
 
@@ -122,10 +126,21 @@ Result<> RawDevice::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_by
   return {};
 }
 
+Result<> RawDevice::finish() {
+  for (const ByteRange& hole : holes_) {
+    CKPT_TRY(file_->zero(hole, true));
+  }
+  return file_->sync();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Destination>> open_raw_destination(const std::string& path, bool force) {
   struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode) && !force &&
+      ::stat(path.c_str(), &status) != 0) {
+    return fail(ErrorKind::kIo, path + " is a symbolic link to nothing: --force replaces it");
+  }
   if (::stat(path.c_str(), &status) != 0) {
     return errno == ENOENT ? Result<std::unique_ptr<Destination>>(
                                  std::make_unique<RawFile>(path, force))

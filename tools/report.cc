@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "common/posix_file.h"
 #include "plugin/event_file.h"
 #include "tools/command.h"
 #include "tools/format.h"
@@ -65,22 +64,21 @@ Json to_json(const Report& report) {
               {"events", std::move(events)}};
 }
 
-Result<std::vector<Event>> events_of(const VolumePaths& paths) {
-  CKPT_ASSIGN(auto state, PosixDirectory::open(paths.state, false, RingUse{}));
-  return read_events(*state, kEventsMax);
-}
-
 Result<int> report(Context& context, const VolumeName& name) {
   if (context.console.out_is_terminal() && !context.console.verbosity().json) {
     return fail(ErrorKind::kInvalid, "the report is a page for a browser: ckpt-tool report " +
                                          name.path + " > report.html");
   }
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  if (opened.paths.is_store) {
+    return fail(ErrorKind::kInvalid,
+                opened.paths.state + " is a back-up by itself: give the primary image");
+  }
   Report report{opened.volume->status(), opened.served, {}, system_clock().wall()};
   if (report.status.state.empty()) {
     return fail(ErrorKind::kIo, report.status.problem);
   }
-  CKPT_ASSIGN(report.events, events_of(opened.paths));
+  CKPT_ASSIGN(report.events, read_events(opened.paths.state, kEventsMax));
   context.console.result(to_json(report));
   context.console.print(report_page(report));
   return kExitDone;

@@ -14,7 +14,8 @@ constexpr CommandHelp kHelp{
     "What was written since is lost; says how much, and asks on a terminal. Without a terminal it\n"
     "needs --yes. ID is a number, a name, or `last` (the default). Works through the running "
     "server\n"
-    "or, where none runs, by itself. Interrupted by a crash, it completes at the next start.\n\n"
+    "or, where none runs, by itself. Interrupted by a crash, it completes at the next start.\n"
+    "With --rebuild it makes an image that is missing, or damaged, anew from the back-up.\n\n"
     "A client's cache knows nothing of it: unmount first. Therefore, with --clients=\n"
     "  refuse  (the default) nothing is done while a client is connected: exit status 5\n"
     "  fence   connected clients get errors, and none may connect until `ckpt-tool accept`\n"
@@ -28,10 +29,18 @@ struct Options {
   std::string clients = "refuse";
   bool dry_run = false;
   bool yes = false;
+  bool rebuild = false;
 };
 
-std::string loss_of(const RollbackOutcome& preview) {
+std::string loss_of(const RollbackOutcome& preview, const Options& options) {
   const CheckpointInfo& target = preview.checkpoint;
+  if (options.rebuild) {
+    return fmt::format(
+        "the whole image is written from checkpoint {}{}, {}; whatever it holds is lost: {} to "
+        "restore",
+        target.id.number.value, quoted_name(target),
+        format_past(target.time, system_clock().wall()), format_bytes_exact(preview.restored_bytes));
+  }
   return fmt::format("what was written since checkpoint {}{}, {}, is lost: {} to restore",
                      target.id.number.value, quoted_name(target),
                      format_past(target.time, system_clock().wall()),
@@ -70,7 +79,7 @@ void say(Console& console, const VolumeName& name, const RollbackOutcome& outcom
 
 // Says what will be lost; whether to go on.
 bool agreed(Console& console, const RollbackOutcome& preview, const Options& options) {
-  console.remark(loss_of(preview));
+  console.remark(loss_of(preview, options));
   return options.yes || console.confirm("Roll back?");
 }
 
@@ -82,18 +91,19 @@ Result<int> rollback(Context& context, const VolumeName& name, const Options& op
                 "terminal to ask on: give --yes, or --dry-run to see what would be lost");
   }
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
-  RollbackRequest request{options.id, *client_policy_of(options.clients), true};
+  RollbackRequest request{options.id, *client_policy_of(options.clients), true, options.rebuild};
   CKPT_ASSIGN(const RollbackOutcome preview, perform(console, *opened.volume, request));
   if (options.dry_run) {
     console.result(to_result(preview, true));
-    console.print(loss_of(preview) + "\n");
+    console.print(loss_of(preview, options) + "\n");
     return kExitDone;
   }
   if (!agreed(console, preview, options)) {
     return fail(ErrorKind::kVoid, "not rolled back: nothing changed");
   }
   // "last" may be another by now: what was agreed to is a number.
-  request = {std::to_string(preview.checkpoint.id.number.value), request.clients, false};
+  request = {std::to_string(preview.checkpoint.id.number.value), request.clients, false,
+             options.rebuild};
   CKPT_ASSIGN(const RollbackOutcome outcome, perform(console, *opened.volume, request));
   console.result(to_result(outcome, false));
   say(console, name, outcome);
@@ -114,6 +124,8 @@ void add_rollback(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
   command.add_flag("--yes", options->yes, "Does not ask");
+  command.add_flag("--rebuild", options->rebuild,
+                   "Writes every block, also of an image that is missing or damaged; no server runs");
   command.callback([&invocation, options] {
     invocation.act = [&invocation, options](Context& context) {
       return rollback(context, invocation.volume, *options);

@@ -49,9 +49,6 @@ Result<> Applier::catch_up() {
 
 Result<> Applier::begin_snapshot(Snapshot& snapshot) {
   const MutexLock lock(pass_mutex_);
-  if (snapshot_ != nullptr) {
-    return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
-  }
   CKPT_TRY(catch_up_locked());
   snapshot_ = &snapshot;
   return {};
@@ -60,20 +57,6 @@ Result<> Applier::begin_snapshot(Snapshot& snapshot) {
 void Applier::end_snapshot() {
   const MutexLock lock(pass_mutex_);
   snapshot_ = nullptr;
-}
-
-std::chrono::nanoseconds Applier::snapshot_waited() {
-  const MutexLock lock(pass_mutex_);
-  return snapshot_ == nullptr ? std::chrono::nanoseconds(0) : snapshot_->waited();
-}
-
-void Applier::abandon_slow_snapshot(std::chrono::nanoseconds patience) {
-  const MutexLock lock(pass_mutex_);
-  if (snapshot_ != nullptr && snapshot_->waited() > patience) {
-    snapshot_->abandon({ErrorKind::kBusy, 0,
-                        "the export was ended: its destination is slower than what changes, and a "
-                        "checkpoint had to wait for it; export to a faster one"});
-  }
 }
 
 bool Applier::has_work() const {
@@ -184,7 +167,7 @@ Result<> Applier::advance() {
   const Work& work = work_[work_done_];
   CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
   if (snapshot_ != nullptr) {
-    snapshot_->preserve(buffer_.batch.extents);
+    snapshot_->preserve(buffer_.batch.extents, must_hurry_);
   }
   CKPT_TRY(parts_.image.apply(buffer_.batch));
   ++work_done_;

@@ -61,13 +61,12 @@ class Applier {
   Result<> catch_up() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
 
   // The image as it is at the last confirmed checkpoint, handed over before it changes, until
-  // end_snapshot(). kBusy: there is one.
+  // end_snapshot(). There is one at a time.
   Result<> begin_snapshot(Snapshot& snapshot) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   void end_snapshot() CKPT_EXCLUDES(pass_mutex_);
-  // How long the snapshot's sink has waited; 0: there is none.
-  [[nodiscard]] std::chrono::nanoseconds snapshot_waited() CKPT_EXCLUDES(pass_mutex_);
-  // Ends the hand-over of a snapshot whose sink has waited longer: something waits for the applier.
-  void abandon_slow_snapshot(std::chrono::nanoseconds patience) CKPT_EXCLUDES(pass_mutex_);
+  // Asked while something is about to be handed over to a snapshot: whether the applier is wanted
+  // for something that must not wait for its sink. Set once, before the first step.
+  void set_must_hurry(std::function<bool()> must_hurry) { must_hurry_ = std::move(must_hurry); }
 
   // These do not wait for I/O.
   [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
@@ -102,7 +101,8 @@ class Applier {
   void note_problem(const std::string& text) CKPT_EXCLUDES(queue_mutex_);
 
   const Parts parts_;
-  // Locked in this order. pass_mutex_ is held over I/O, queue_mutex_ never.
+  // Locked in this order, with a snapshot's in between. pass_mutex_ is held over I/O, queue_mutex_
+  // never.
   Mutex pass_mutex_;
   mutable Mutex queue_mutex_;
   std::vector<ConfirmedCheckpoint> pass_ CKPT_GUARDED_BY(pass_mutex_);
@@ -110,6 +110,7 @@ class Applier {
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
   BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
   Snapshot* snapshot_ CKPT_GUARDED_BY(pass_mutex_) = nullptr;  // its owner's, until end_snapshot()
+  std::function<bool()> must_hurry_ = [] { return false; };
   std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);

@@ -4,9 +4,22 @@
 #include <algorithm>
 
 namespace ckpt {
+namespace {
+
+constexpr std::chrono::seconds kLook{1};  // a notice cannot be missed; this is against surprises
+
+}  // namespace
+
+void Snapshot::set_checkpoint(const CheckpointInfo& checkpoint) {
+  const MutexLock lock(mutex_);
+  checkpoint_ = checkpoint;
+}
 
 Result<bool> Snapshot::step() {
   const MutexLock lock(mutex_);
+  while (preserving_.load() > 0) {
+    preserved_.wait_for(mutex_, kLook);
+  }
   if (ended_) {
     return Unexpected(*ended_);
   }
@@ -23,24 +36,31 @@ Result<bool> Snapshot::step() {
   return true;
 }
 
-void Snapshot::preserve(const std::vector<Extent>& extents) {
+void Snapshot::preserve(const std::vector<Extent>& extents,
+                        const std::function<bool()>& must_end) {
+  ++preserving_;
   const MutexLock lock(mutex_);
   for (const Extent& extent : extents) {
-    if (ended_) {
-      return;
-    }
     BlockRange blocks = blocks_of(ByteRange{extent.offset, extent.length});
     blocks.first = std::max(blocks.first, next_block_);
-    if (auto preserved = preserve_blocks(blocks); !preserved) {
+    const auto preserved = ended_ ? Result<>() : preserve_blocks(blocks, must_end);
+    if (!preserved) {
       ended_ = preserved.error();
     }
   }
+  --preserving_;
+  preserved_.notify_all();
 }
 
-Result<> Snapshot::preserve_blocks(BlockRange blocks) {
+Result<> Snapshot::preserve_blocks(BlockRange blocks, const std::function<bool()>& must_end) {
   while (const auto gap = blocks.empty() ? std::nullopt : ahead_.find(blocks, false)) {
     const ByteRange range = bytes_of(*gap, size_bytes_);
     for (uint64_t offset = range.offset; offset < range.end();) {
+      if (must_end()) {
+        return fail(ErrorKind::kBusy,
+                    "the export was ended: its destination is slower than what changes, and a "
+                    "checkpoint or a rollback had to wait for it; export to a faster one");
+      }
       CKPT_ASSIGN(offset, hand_over({offset, range.end() - offset}));
     }
     ahead_.add(*gap);
@@ -49,14 +69,11 @@ Result<> Snapshot::preserve_blocks(BlockRange blocks) {
   return {};
 }
 
-void Snapshot::abandon(const Error& error) {
-  const MutexLock lock(mutex_);
-  if (!ended_) {
-    ended_ = error;
-  }
-}
-
 Result<uint64_t> Snapshot::hand_over(ByteRange range) {
+  if (!has_begun_) {
+    CKPT_TRY(sink_.begin(checkpoint_, size_bytes_));
+    has_begun_ = true;
+  }
   CKPT_ASSIGN(const auto data, image_.next_data(range.offset));
   // A file system may tell of holes in units smaller than a block: such a block is data.
   const uint64_t data_begin = data ? data->offset / kBlockBytes * kBlockBytes : range.end();

@@ -6,7 +6,7 @@
 namespace ckpt {
 namespace {
 
-// How long a checkpoint waits for an export's destination before the export is ended.
+// How long a checkpoint or rollback waits for an export's destination before the export is ended.
 constexpr std::chrono::seconds kExportPatience{2};
 
 // An error that says that the peer is wrong, not that the store is broken.
@@ -24,6 +24,21 @@ std::vector<CoveredEpoch> epochs_of(const std::vector<CoveredSegment>& segments)
 }
 
 }  // namespace
+
+// One at a time: whoever makes one has session_mutex_.
+class Store::Hurry {
+ public:
+  explicit Hurry(Store& store) : store_(store) {
+    store_.waited_since_.store(store_.now());
+    store_.is_waited_for_.store(true);
+  }
+  ~Hurry() { store_.is_waited_for_.store(false); }
+  Hurry(const Hurry&) = delete;
+  Hurry& operator=(const Hurry&) = delete;
+
+ private:
+  Store& store_;
+};
 
 Result<StoreGreeting> Store::begin_session() {
   const MutexLock lock(session_mutex_);
@@ -198,20 +213,23 @@ Result<> Store::check_confirmation(const Confirmation& confirmation) const {
 // The caller's thread helps to apply until what waits is below the cap.
 Result<> Store::make_room(Epoch number) {
   const uint64_t coming = pending_->stored_bytes(number);
-  std::optional<std::chrono::nanoseconds> patience;
+  const Hurry hurry(*this);
   while (
       applier_->waiting_checkpoints() >= kUnappliedCheckpointsMax ||
       (applier_->has_work() && applier_->waiting_bytes() + coming > options_.unapplied_bytes_max)) {
-    patience = patience ? *patience : applier_->snapshot_waited() + kExportPatience;
-    applier_->abandon_slow_snapshot(*patience);
     CKPT_TRY(applier_->step());
   }
   return {};
 }
 
 bool Store::may_sync_later() const {
-  const MutexLock lock(state_mutex_);
-  return problem_.empty() && applier_->has_only_to_sync() &&
+  {
+    const MutexLock lock(state_mutex_);
+    if (!problem_.empty()) {
+      return false;
+    }
+  }
+  return applier_->has_only_to_sync() &&
          applier_->waiting_checkpoints() <= kUnappliedCheckpointsMax / 2 &&
          applier_->waiting_bytes() <= options_.unapplied_bytes_max / 2;
 }
@@ -248,6 +266,7 @@ Result<> Store::roll_back(const CheckpointId& from, const Uuid& to) {
     }
   }
   set_problem({});
+  const Hurry hurry(*this);
   return applier_->finish();
 }
 
@@ -289,35 +308,58 @@ Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
 }
 
 Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
-  Snapshot snapshot(*image_, options_.size_bytes, sink);
   CKPT_TRY(latch_.check());
+  if (is_exporting_.exchange(true)) {
+    return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
+  }
+  struct Leave {
+    std::atomic<bool>& is_exporting;
+    ~Leave() { is_exporting.store(false); }
+  } const leave{is_exporting_};
+  CKPT_TRY(hand_over(number, sink));
+  // A failed sync of the image may have taken content away while it was read.
+  return latch_.check();
+}
+
+Result<> Store::hand_over(std::optional<Epoch> number, ExportSink& sink) {
+  Snapshot snapshot(*image_, options_.size_bytes, sink);
+  struct End {
+    Applier& applier;
+    ~End() { applier.end_snapshot(); }
+  } const end{*applier_};
   // Most of it before the session has to wait.
   CKPT_TRY(applier_->catch_up());
-  CKPT_TRY(begin_snapshot(number, snapshot, sink));
+  CKPT_TRY(begin_snapshot(number, snapshot));
   Result<bool> more = true;
   while (more && *more) {
     more = snapshot.step();
   }
-  applier_->end_snapshot();
   return more ? Result<>() : Unexpected(more.error());
 }
 
 // No checkpoint is confirmed meanwhile: the image is at the one that is on record.
-Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot, ExportSink& sink) {
+Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot) {
   const MutexLock lock(session_mutex_);
   const StoreRecord record = volume_->record();
   if (!record.last) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
   }
   if (number && record.last->id.number != *number) {
-    return fail(ErrorKind::kNotFound,
-                "store: checkpoint " + std::to_string(number->value) +
-                    " is no longer kept; the last is " +
-                    std::to_string(record.last->id.number.value));
+    return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(number->value) +
+                                          " is no longer kept; the last is " +
+                                          std::to_string(record.last->id.number.value));
   }
-  // Before the applier can hand it anything.
-  CKPT_TRY(sink.begin(*record.last, options_.size_bytes));
+  snapshot.set_checkpoint(*record.last);
   return applier_->begin_snapshot(snapshot);
+}
+
+SteadyTime Store::now() const {
+  return options_.clock == nullptr ? SteadyTime{} : options_.clock->steady();
+}
+
+bool Store::must_hurry() const {
+  const auto patience = options_.clock == nullptr ? std::chrono::seconds(0) : kExportPatience;
+  return is_waited_for_.load() && now() - waited_since_.load() >= patience;
 }
 
 Result<std::vector<CheckpointInfo>> Store::checkpoints() {

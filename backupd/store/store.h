@@ -22,6 +22,9 @@ struct StoreOptions {
   std::string address;  // for status and messages
   // Confirmed bytes, as stored, that may wait to be applied; beyond them confirm() helps to apply.
   uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
+  // Outlives the store. Without one an export is ended as soon as anything waits for its destination,
+  // else after 2 s.
+  const Clock* clock = nullptr;
 };
 
 // Layout of its directory: backup.img, journal/, attachments/, volume, reserve.
@@ -102,8 +105,13 @@ class Store : public StoreLink {
   [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation) const
       CKPT_REQUIRES(session_mutex_);
   Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
-  Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot, ExportSink& sink)
+  Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot)
       CKPT_EXCLUDES(session_mutex_);
+  Result<> hand_over(std::optional<Epoch> number, ExportSink& sink) CKPT_EXCLUDES(session_mutex_);
+  // Until the end of this object the applier is wanted by a checkpoint or a rollback.
+  class Hurry;
+  [[nodiscard]] bool must_hurry() const;
+  [[nodiscard]] SteadyTime now() const;
   Result<> confirm_pending(const Confirmation& confirmation) CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
   void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);
@@ -114,7 +122,7 @@ class Store : public StoreLink {
   const StoreOptions options_;
   mutable Latch latch_;
 
-  // Order of locks: session_mutex_, then the applier's, then those of image and volume file, then
+  // Order of locks: session_mutex_, then the applier's and a snapshot's, then those of image and volume file, then
   // state_mutex_ and the latch's. Only the last two are taken by status().
   Mutex session_mutex_;
   mutable Mutex state_mutex_;
@@ -132,6 +140,9 @@ class Store : public StoreLink {
   Uuid timeline_ CKPT_GUARDED_BY(session_mutex_);  // of this session's batches; nil: none yet
   bool is_reserve_needed_ CKPT_GUARDED_BY(session_mutex_) = false;  // before anything is received
 
+  std::atomic<bool> is_exporting_{false};
+  std::atomic<bool> is_waited_for_{false};  // the applier is, since:
+  std::atomic<SteadyTime> waited_since_{};
   uint64_t pending_bytes_ CKPT_GUARDED_BY(state_mutex_) = 0;
   std::string problem_ CKPT_GUARDED_BY(state_mutex_);
   std::function<void()> listener_ CKPT_GUARDED_BY(state_mutex_);

@@ -83,6 +83,14 @@ class Bash(Case):
                          [made[-1], "last"])
         self.assertEqual(self.complete("show", self.folder / "nothing", ""), ["last"])
 
+    def test_checkpoints_where_the_state_is_elsewhere(self):
+        server = self.serve(self.image(), f"state={self.folder}/else where")
+        made = str(tool("--state", server.state, "checkpoint", server.image)["checkpoint"])
+        for words in (("show", "--state", server.state), ("--state", server.state, "show"),
+                      ("show", "--state", "=", server.state), ("show", f"--state={server.state}")):
+            self.assertEqual(self.complete(*words, server.image, ""), [made, "last"], words)
+        self.assertEqual(self.complete("show", server.image, ""), ["last"])
+
     def test_paths_are_left_to_the_shell(self):
         self.assertEqual(self.complete("rollback", ""), [])
         self.assertEqual(self.complete("list", "disk.img", ""), [])

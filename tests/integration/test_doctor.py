@@ -16,7 +16,7 @@ from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs,
                      plugin, plugin_environment, run, tool)
 
 MACHINE = ["nbdkit", "plugin", "written-maps", "io_uring", "open-files", "file-size", "nbd-module",
-           "nbd-client", "qemu", "criu"]
+           "nbd-client", "qemu"]
 VOLUME = ["image", "image-holes", "direct-io", "state-directory", "control-socket", "backup",
           "backup-holes", "backup-space", "map-space", "server"]
 
@@ -230,6 +230,16 @@ class DoctorVolume(DoctorCase):
         self.assertEqual(self.call("doctor", server.state).returncode, USAGE)
         checks = self.doctor(server.image, "--state", server.state)
         self.assertIn(f"{other.path}/store", checks["backup"]["detail"])
+
+    def test_a_backup_by_itself(self):
+        server = self.serve(self.image())
+        tool("checkpoint", server.image)
+        for _ in range(2):
+            done = self.call("doctor", server.state / "store")
+            self.assertEqual((done.returncode, done.stdout), (USAGE, ""))
+            self.assertIn(f"{server.state}/store is a back-up by itself: give the primary image",
+                          done.stderr)
+            server.stop()
 
     def test_no_backup(self):
         server = self.serve(self.image(), "backup=none")

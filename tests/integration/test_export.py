@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import (BUSY, FAILED, MIB, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs, build,
+from harness import (BUSY, FAILED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs, build,
                      eventually, run, tool)
 from nbd_client import NbdClient
 
@@ -102,6 +102,9 @@ class ToFile(ExportCase):
         self.assertEqual(tool("status", alone)["role"], "backup")
         self.assertEqual(tool("list", alone)["checkpoints"][0]["name"], "kept")
         self.assertIn("primary", tool("rollback", alone, "--yes", expect=USAGE).message)
+        for command in ("metrics", "report", "doctor"):
+            self.assertIn(f"{alone} is a back-up by itself: give the primary image",
+                          tool(command, alone, expect=USAGE).message)
 
     def test_after_a_kill(self):
         server, truth = self.checkpointed()
@@ -132,15 +135,22 @@ class ToFile(ExportCase):
         self.addCleanup(stop.set)
         eventually(lambda: tool("list", server.image)["checkpoints"], "a checkpoint")
         checkpoints = set()
-        for number in range(6):
+        for number in range(30):
             copy = self.folder / f"copy{number}.raw"
-            checkpoints.add(tool("export", server.image, "last", copy)["checkpoint"])
+            answer = tool("export", server.image, "last", copy, expect=None)
+            if answer.code == BUSY:  # a checkpoint would have had to wait for it
+                self.assertFalse(copy.exists())
+                continue
+            self.assertEqual(answer.code, OK, answer)
+            checkpoints.add(answer["checkpoint"])
             content = copy.read_bytes()
             rounds = {int.from_bytes(content[at:at + 8], "little")
                       for at in range(0, len(content), 4096)}
             # One write is under way at the cut: two rounds may meet, once.
             self.assertLessEqual(max(rounds) - min(rounds), 1, rounds)
             copy.unlink()
+            if len(checkpoints) > 1:
+                break
             time.sleep(0.3)
         self.assertGreater(len(checkpoints), 1)
 
@@ -191,6 +201,23 @@ class ToFile(ExportCase):
         self.assertEqual(list(small.path.iterdir()), [])
         tool("checkpoint", server.image)
 
+    def interrupt(self, server, destination, seconds):
+        """The exit status of an export that gets SIGINT after so long."""
+        process = subprocess.Popen([build() / "tools/ckpt-tool", "export", server.image, "last",
+                                    destination])
+        self.addCleanup(process.kill)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        return process.wait(60)
+
+    def check_new_export(self, server):
+        """Nothing of the one before is left at the server, once it has noticed its end."""
+        copy = self.folder / "new.raw"
+        eventually(lambda: tool("export", server.image, "last", copy, expect=None).code == OK,
+                   "a new export works")
+        self.assertEqual(digest(copy), digest(server.image))
+        copy.unlink()
+
     def test_interrupted(self):
         server = self.serve(self.image(size=256 * MIB))
         with NbdClient(str(server.socket)) as client:
@@ -199,16 +226,15 @@ class ToFile(ExportCase):
         tool("checkpoint", server.image)
         target = self.folder / "target"
         target.mkdir()
-        process = subprocess.Popen([build() / "tools/ckpt-tool", "export", server.image, "last",
-                                    target / "copy.raw"])
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        if process.returncode != 0:
+        # 16 pieces of 1 MiB at a time, 300 ms each: about 5 s.
+        _, _, uri = self.nbd_server(256 * MIB, "--filter=delay",
+                                    parameters=("wdelay=300ms", "delay-zero=300ms"))
+        self.assertNotEqual(self.interrupt(server, uri, 1), 0)
+        self.check_new_export(server)
+        if self.interrupt(server, target / "copy.raw", 0.05) != 0:
             self.assertEqual(list(target.iterdir()), [])
-        eventually(lambda: tool("checkpoint", server.image), "a checkpoint")
-        # Nothing of it is left at the server.
-        tool("export", server.image, "last", target / "copy2.raw")
+        self.check_new_export(server)
+        tool("checkpoint", server.image)
 
 
 class ToOthers(ExportCase):
@@ -265,35 +291,42 @@ class ToOthers(ExportCase):
 class HostileServer(ExportCase):
     """What answers on the control socket is no server of ours."""
 
-    def answers(self, *lines):
-        """What the tool says when these are its answers."""
+    def answers(self, *lines, size=8192):
+        """What the tool says when these are its answers; None: the beginning of an export of this
+        size."""
         server, _ = self.checkpointed()
         server.stop()
         path = server.state / "control.sock"
         listening = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listening.close)
+        listening.settimeout(30)
         listening.bind(str(path))
         listening.listen()
         begin = (b'{"schema":1,"type":"export","checkpoint":2,"name":"","time":'
                  b'"2026-01-31T12:00:00.123Z","parent":0,"changed_bytes":0,"shipped_bytes":0,'
                  b'"message":"","digest":"00000000000000000000000000000000","timeline":'
                  b'"11111111-2222-4333-8444-555555555555","parent_timeline":'
-                 b'"11111111-2222-4333-8444-555555555555","size_bytes":8192}\n')
+                 b'"11111111-2222-4333-8444-555555555555","size_bytes":%d}\n' % size)
 
         def serve():
             for _ in range(3):
                 connection, _ = listening.accept()
+                connection.settimeout(30)
                 request = connection.makefile("rb").readline()
                 if b'"export"' in request:
-                    connection.sendall(b"".join(line or begin for line in lines))
+                    try:
+                        connection.sendall(b"".join(line or begin for line in lines))
+                    except (BrokenPipeError, ConnectionResetError):
+                        pass  # it has seen enough
                 connection.close()
                 if b'"export"' in request:
                     return
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         copy = self.folder / "copy.raw"
         answer = tool("export", server.image, "last", copy, expect=FAILED)
-        thread.join()
-        listening.close()
+        thread.join(60)
+        self.assertFalse(thread.is_alive())
         self.assertFalse(copy.exists())
         return answer.message
 
@@ -302,7 +335,11 @@ class HostileServer(ExportCase):
                      b"x" * 4096)
 
     def test_more_data_than_a_piece(self):
-        self.answers(None, b'{"schema":1,"type":"data","offset":0,"length":999999999999}\n')
+        """Only the limit of a piece is against it: all else of the export is whole."""
+        length, size = MIB + 4096, 64 * MIB
+        self.answers(None, b'{"schema":1,"type":"data","offset":0,"length":%d}\n' % length,
+                     bytes(length), b'{"schema":1,"type":"hole","offset":%d,"length":%d}\n' %
+                     (length, size - length), b'{"schema":1,"type":"result"}\n', size=size)
 
     def test_data_that_breaks_off(self):
         self.answers(None, b'{"schema":1,"type":"data","offset":0,"length":4096}\n', b"x" * 100)

@@ -98,6 +98,7 @@ class Report(Case):
 
     def test_a_page_of_everything(self):
         server = self.lively().start()
+        eventually(lambda: self.status(server)["protected"], "it is protected again")
         page = self.report(server.image)
         self.check_harmless(page.read_text(encoding="utf-8"))
         dom = Tags(self.chromium(page, "--dump-dom"))

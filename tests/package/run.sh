@@ -51,10 +51,13 @@ check_files() {
     man --warnings -l "$root/usr/share/man/$page.gz" > "$work/page" 2> "$work/complaints"
     [ ! -s "$work/complaints" ] || die "$page: $(cat "$work/complaints")"
   done
-  for page in batch journal store volume; do
-    zcat -f "$root/usr/share/doc/ckpt/$page-format.md"* | grep -q '^Normative' ||
-      die "the package has no $page-format.md"
+  for page in batch-format control-protocol events-format journal-format store-format \
+    volume-format; do
+    zcat -f "$root/usr/share/doc/ckpt/$page.md"* | grep -q 'Normative[.:]' ||
+      die "the package has no $page.md"
   done
+  zcat -f "$root/usr/share/doc/ckpt/grafana-dashboard.json"* | grep -q '"panels"' ||
+    die "the package has no grafana-dashboard.json"
 }
 
 # The version that the tree says, from the plugin and from the tool.

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <functional>
 #include <optional>
 #include <set>
@@ -22,7 +21,6 @@ class MemorySink : public ExportSink {
   std::vector<std::byte> content;  // what was not handed over is 0xee
   uint64_t zeroed_bytes = 0;       // told as holes
   std::function<Result<>(ByteRange)> on_take = [](ByteRange) { return Result<>(); };
-  std::chrono::seconds waits{0};  // by how much waited() grows from call to call
 
   Result<> begin(const CheckpointInfo& begun, uint64_t size_bytes) override {
     EXPECT_FALSE(checkpoint);
@@ -43,9 +41,6 @@ class MemorySink : public ExportSink {
     std::fill(begin, begin + static_cast<std::ptrdiff_t>(range.length), std::byte{0});
     return {};
   }
-  [[nodiscard]] std::chrono::nanoseconds waited() const override {
-    return waits * ++asked_;
-  }
   [[nodiscard]] bool has_all() const {
     return taken_.size() == block_count(content.size());
   }
@@ -63,7 +58,6 @@ class MemorySink : public ExportSink {
   }
 
   std::set<uint64_t> taken_;
-  mutable std::atomic<int64_t> asked_{0};
 };
 
 }  // namespace ckpt::test

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Events: what the page of their format shows, what a file that nobody vouches for may hold, and
 // when checkpoints are due.
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "common/fd.h"
 #include "plugin/control_codec.h"
 #include "plugin/event_file.h"
 #include "plugin/event_log.h"
@@ -74,7 +83,12 @@ class EventLogTest : public testing::Test {
     return longest;
   }
   std::vector<Event> read(size_t most = 10000) {
-    auto events = read_events(*state_, most);
+    const auto file = state_->open(kEventFileName, OpenMode::kRead);
+    if (!file && file.error().kind == ErrorKind::kNotFound) {
+      return {};
+    }
+    EXPECT_TRUE(file) << file.error().message();
+    auto events = read_events(**file, most);
     EXPECT_TRUE(events) << events.error().message();
     return events ? *events : std::vector<Event>();
   }
@@ -185,6 +199,60 @@ TEST_F(EventLogTest, ForeignLinesAreSkipped) {
   }
   set_file("\n\n\n");
   EXPECT_EQ(read().size(), 0U);
+}
+
+// What a path of the file of events may be instead of one. None may hang whoever reads.
+class EventPathTest : public testing::Test {
+ protected:
+  EventPathTest() {
+    std::string pattern = testing::TempDir() + "events-XXXXXX";
+    directory_ = ::mkdtemp(pattern.data());
+    path_ = directory_ + "/" + kEventFileName;
+  }
+  ~EventPathTest() override { std::filesystem::remove_all(directory_); }
+
+  size_t count() {
+    const auto events = read_events(directory_, 10);
+    EXPECT_TRUE(events) << events.error().message();
+    return events ? events->size() : 0;
+  }
+  static void write(const std::string& path) {
+    std::ofstream(path) << encode_event(samples()[2]) << "\n";
+  }
+
+  std::string directory_;
+  std::string path_;
+};
+
+TEST_F(EventPathTest, AFileOfEvents) {
+  EXPECT_EQ(count(), 0U) << "there is none";
+  write(path_);
+  EXPECT_EQ(count(), 1U);
+}
+
+TEST_F(EventPathTest, AFifoHasNone) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_EQ(count(), 0U);
+}
+
+TEST_F(EventPathTest, ALinkAndADirectoryHaveNone) {
+  write(directory_ + "/elsewhere");
+  std::filesystem::create_symlink("elsewhere", path_);
+  EXPECT_EQ(count(), 0U);
+  std::filesystem::remove(path_);
+  std::filesystem::create_directory(path_);
+  EXPECT_EQ(count(), 0U);
+}
+
+TEST_F(EventPathTest, ASocketHasNone) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(path_.size(), sizeof address.sun_path);
+  std::memcpy(address.sun_path, path_.c_str(), path_.size());
+  const UniqueFd listening(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::bind(listening.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
+            0);
+  EXPECT_EQ(count(), 0U);
 }
 
 TEST_F(EventLogTest, TheFileIsBounded) {

@@ -40,7 +40,7 @@ class SnapshotTest : public ::testing::Test {
   void change(Snapshot* snapshot) {
     Batch batch = draw_batch();
     if (snapshot != nullptr) {
-      snapshot->preserve(batch.extents);
+      snapshot->preserve(batch.extents, [] { return false; });
     }
     ASSERT_DONE(image_->apply(batch));
   }
@@ -65,7 +65,6 @@ TEST_F(SnapshotTest, WhatChangesIsHandedOverFirst) {
     const Content before = read();
     MemorySink sink;
     Snapshot snapshot(*image_, kBytes, sink);
-    ASSERT_DONE(sink.begin({}, kBytes));
     for (Result<bool> more = true; *more;) {
       if (draw_() % 2 == 0) {
         change(&snapshot);
@@ -86,7 +85,6 @@ TEST_F(SnapshotTest, HolesAreToldAsSuch) {
   ASSERT_DONE(image_->apply(batch));
   MemorySink sink;
   Snapshot snapshot(*image_, kBytes, sink);
-  ASSERT_DONE(sink.begin({}, kBytes));
   for (Result<bool> more = true; *more; more = snapshot.step()) {
     ASSERT_DONE(more);
   }
@@ -96,11 +94,19 @@ TEST_F(SnapshotTest, HolesAreToldAsSuch) {
 TEST_F(SnapshotTest, AnErrorWhileItPreservesEndsIt) {
   MemorySink sink;
   Snapshot snapshot(*image_, kBytes, sink);
-  ASSERT_DONE(sink.begin({}, kBytes));
   sink.on_take = [](ByteRange) -> Result<> { return fail(ErrorKind::kNoSpace, "full"); };
   change(&snapshot);
   sink.on_take = [](ByteRange) { return Result<>(); };
   EXPECT_KIND(kNoSpace, snapshot.step());
+}
+
+TEST_F(SnapshotTest, ItEndsWhereSomethingCannotWait) {
+  change(nullptr);
+  MemorySink sink;
+  Snapshot snapshot(*image_, kBytes, sink);
+  snapshot.preserve({data(0, kBlocks, kBytes)}, [] { return true; });
+  EXPECT_FALSE(sink.checkpoint);
+  EXPECT_KIND(kBusy, snapshot.step());
 }
 
 class ExportTest : public ::testing::Test {

@@ -33,10 +33,24 @@ class ScratchDirectory {
   std::string path_;
 };
 
-Result<std::unique_ptr<Store>> open_store(const std::string& path, uint64_t unapplied_bytes_max) {
+// Stands still, or lets an hour pass from look to look.
+class TestClock : public Clock {
+ public:
+  [[nodiscard]] SteadyTime steady() const override {
+    return SteadyTime(is_running ? std::chrono::hours(++looks_) : std::chrono::hours(looks_));
+  }
+  [[nodiscard]] WallTime wall() const override { return {}; }
+  std::atomic<bool> is_running{false};
+
+ private:
+  mutable std::atomic<int> looks_{0};
+};
+
+Result<std::unique_ptr<Store>> open_store(const std::string& path, uint64_t unapplied_bytes_max,
+                                          const Clock* clock = nullptr) {
   CKPT_ASSIGN(auto directory, PosixDirectory::open(path, true, {}));
   return Store::open(std::move(directory),
-                     {test_uuid(0x11), kDiskBytes, "embedded", unapplied_bytes_max});
+                     {test_uuid(0x11), kDiskBytes, "embedded", unapplied_bytes_max, clock});
 }
 
 // Every byte of the disk becomes the checkpoint's number; zeroes for every fifth.
@@ -163,7 +177,7 @@ TEST(StoreThreads, ReserveIsGivenUpFromAnotherThread) {
 class ExportThreads : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto store = open_store(scratch_.path(), 1);  // making a checkpoint helps to apply the last
+    auto store = open_store(scratch_.path(), 1, &clock_);  // making a checkpoint helps to apply the last
     ASSERT_DONE(store);
     store_ = std::move(*store);
     ASSERT_DONE(store_->begin_session());
@@ -190,6 +204,7 @@ class ExportThreads : public ::testing::Test {
     }
   }
 
+  TestClock clock_;
   const ScratchDirectory scratch_;
   std::unique_ptr<Store> store_;
   std::optional<CheckpointInfo> last_;
@@ -235,11 +250,10 @@ TEST_F(ExportThreads, LaterCheckpointsAreAppliedMeanwhile) {
   EXPECT_TRUE(sink.content == Content(kDiskBytes, std::byte{1}));
 }
 
-// Nobody else applies: the checkpoint after the next has to.
+// The applier waits for the sink, and a checkpoint for the applier.
 TEST_F(ExportThreads, ACheckpointDoesNotWaitForASlowExport) {
-  stop_applier();
+  clock_.is_running = true;
   MemorySink sink;
-  sink.waits = std::chrono::seconds(3);
   std::atomic<bool> begun = false;
   sink.on_take = [&begun](ByteRange) -> Result<> {
     begun = true;
@@ -251,11 +265,32 @@ TEST_F(ExportThreads, ACheckpointDoesNotWaitForASlowExport) {
   while (!begun) {
     std::this_thread::yield();
   }
-  make_checkpoints(2);
+  make_checkpoints(3);
   exporter.join();
   EXPECT_KIND(kBusy, exported);
   MemorySink again;
   EXPECT_TRUE(store_->export_checkpoint(std::nullopt, again));
+}
+
+TEST_F(ExportThreads, ARollbackDoesNotWaitForASlowExport) {
+  clock_.is_running = true;
+  stop_applier();
+  MemorySink sink;
+  std::atomic<bool> begun = false;
+  sink.on_take = [&begun](ByteRange) -> Result<> {
+    begun = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    return {};
+  };
+  Result<> exported;
+  std::thread exporter([&] { exported = store_->export_checkpoint(std::nullopt, sink); });
+  while (!begun) {
+    std::this_thread::yield();
+  }
+  make_checkpoints(1);
+  EXPECT_TRUE(store_->roll_back(last_->id, test_uuid(0x33)));
+  exporter.join();
+  EXPECT_KIND(kBusy, exported);
 }
 
 }  // namespace

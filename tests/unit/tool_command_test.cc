@@ -110,7 +110,7 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
   for (const char* command : {"status", "checkpoint", "list", "show", "rollback", "accept",
-                              "verify", "export", "doctor", "metrics", "report"}) {
+                              "verify", "export", "forget", "doctor", "metrics", "report"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;

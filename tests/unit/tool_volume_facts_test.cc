@@ -125,6 +125,16 @@ TEST_F(VolumeFactsTest, WhatIsNotThere) {
   EXPECT_NE(gone.error().message().find("the image is gone"), std::string::npos);
 }
 
+TEST_F(VolumeFactsTest, ABackupByItselfIsNoVolume) {
+  const std::string store = image_ + ".ckpt/store";
+  make_state(store);
+  std::ofstream(store + "/backup.img") << "x";
+  const auto facts = look({store});
+  EXPECT_EQ(kind_of(facts), ErrorKind::kInvalid);
+  EXPECT_EQ(facts.error().message(), store + " is a back-up by itself: give the primary image");
+  EXPECT_EQ(opened_, 0);
+}
+
 TEST_F(VolumeFactsTest, AServerThatDoesNotAnswerIsAFact) {
   make_image();
   make_state(image_ + ".ckpt");

@@ -23,9 +23,24 @@ _ckpt_tool_policies() { # tool command
   _ckpt_tool_help "$@" | sed -n 's/^  --clients POLICY:{\([a-z,]*\)}.*/\1/p' | tr , '\n'
 }
 
-_ckpt_tool_checkpoints() { # tool volume
-  "$1" -q list "$2" 2> /dev/null
+_ckpt_tool_checkpoints() { # tool volume state-folder?
+  "$1" -q ${3:+--state "$3"} list "$2" 2> /dev/null
   echo last
+}
+
+# What follows --state; bash makes `=` a word of its own.
+_ckpt_tool_state() { # the words of the line
+  local word value='' expected=''
+  for word in "$@"; do
+    if [[ $word == --state=* ]]; then
+      value=${word#*=}
+    elif [ "$word" = --state ]; then
+      expected=yes
+    elif [ -n "$expected" ] && [ "$word" != = ]; then
+      value=$word expected=''
+    fi
+  done
+  printf '%s' "$value"
 }
 
 # The words before the cursor that are no options, nor values of options.
@@ -63,7 +78,7 @@ _ckpt_tool() {
   elif [ -z "$command" ]; then
     words=$(_ckpt_tool_commands "$tool")
   elif [ "${#given[@]}" -eq 2 ] && _ckpt_tool_help "$tool" "$command" | grep -q '^  ID'; then
-    words=$(_ckpt_tool_checkpoints "$tool" "$volume")
+    words=$(_ckpt_tool_checkpoints "$tool" "$volume" "$(_ckpt_tool_state "${COMP_WORDS[@]:1}")")
   else
     return 0  # a path as well
   fi

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The end of protection: removes a volume's state and back-up, and leaves its image as it is.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+
+namespace ckpt {
+
+struct ForgetOutcome {
+  std::vector<std::string> left;  // folders that hold what is not ours
+};
+
+// kBusy: a server or another tool has it. kInvalid: the store that the state names is another volume's.
+// What is interrupted goes on when it is asked for again: what says where everything is, the state's
+// `volume`, is removed last. image_path: absolute; need not exist.
+Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path);
+
+}  // namespace ckpt

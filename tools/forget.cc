@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool forget
+#include "plugin/forget.h"
+
+#include <fmt/format.h>
+
+#include "plugin/control_socket.h"
+#include "tools/command.h"
+#include "tools/format.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHelp{
+    "forget", "Ends protection: removes the back-up, and leaves the image as it is",
+    "The state directory, the checkpoint and the back-up are removed, also one on another disk.\n"
+    "The image stays what it is, byte for byte. Asks on a terminal; without one it needs --yes.\n"
+    "Stop the server first (exit status 5). What is not ckpt's is left (exit status 3).\n\n"
+    "  ckpt-tool forget disk.img"};
+
+// Nothing of the volume is opened: it may be damaged.
+Result<VolumePaths> find_stopped(const VolumeName& name) {
+  CKPT_ASSIGN(VolumePaths paths, find_volume(name));
+  if (paths.is_store) {
+    return fail(ErrorKind::kInvalid,
+                paths.state + ": is a back-up by itself: give the volume that it belongs to, or "
+                              "remove the folder");
+  }
+  if (ControlConnection::connect(paths.state)) {
+    return fail(ErrorKind::kBusy,
+                paths.state + ": a server runs for this volume: stop it first");
+  }
+  return paths;
+}
+
+void say(Console& console, const VolumePaths& paths, const ForgetOutcome& outcome) {
+  if (!console.verbosity().quiet) {
+    console.print(fmt::format("{} is no longer protected\n",
+                              printable(paths.image.empty() ? paths.state : paths.image)));
+  }
+  for (const std::string& path : outcome.left) {
+    console.remark(printable(path) + " holds what is not ckpt's, and was left");
+  }
+}
+
+Result<int> forget(Context& context, const VolumeName& name, bool yes) {
+  Console& console = context.console;
+  CKPT_ASSIGN(const VolumePaths paths, find_stopped(name));
+  if (!yes && !console.interactive()) {
+    return fail(ErrorKind::kInvalid,
+                "the back-up and its checkpoint are removed for good, and there is no terminal to "
+                "ask on: give --yes");
+  }
+  console.remark("the back-up in " + printable(paths.state) +
+                 " and its checkpoint are removed for good; the image stays as it is");
+  if (!yes && !console.confirm("Forget?")) {
+    return fail(ErrorKind::kVoid, "not forgotten: nothing changed");
+  }
+  CKPT_ASSIGN(const ForgetOutcome outcome, forget_volume(paths.state, paths.image));
+  console.result(Json{{"image", paths.image}, {"left", outcome.left}});
+  say(console, paths, outcome);
+  return outcome.left.empty() ? kExitDone : kExitDegraded;
+}
+
+}  // namespace
+
+void add_forget(CLI::App& app, Invocation& invocation) {
+  const auto yes = std::make_shared<bool>(false);
+  CLI::App& command = add_command(app, invocation, kHelp);
+  command.add_flag("--yes", *yes, "Does not ask");
+  command.callback([&invocation, yes] {
+    invocation.act = [&invocation, yes](Context& context) {
+      return forget(context, invocation.volume, *yes);
+    };
+  });
+}
+
+}  // namespace ckpt
