@@ -83,7 +83,6 @@ Result<std::unique_ptr<SharedMemory>> map(UniqueFd fd, uint64_t bytes, const std
 
 // A private directory on a tmpfs, or nothing.
 UniqueFd open_private_directory(const std::string& path) {
-  mkdir(path.c_str(), 0700);
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
   struct statfs system {};
   struct stat status {};
@@ -102,10 +101,17 @@ Result<std::unique_ptr<TmpfsMemoryStore>> TmpfsMemoryStore::open() {
   }
   candidates.emplace_back("/run/ckpt");
   candidates.push_back("/dev/shm/ckpt-" + std::to_string(geteuid()));
+  std::vector<Place> places;
   for (const std::string& path : candidates) {
-    if (UniqueFd fd = open_private_directory(path); fd) {
-      return std::unique_ptr<TmpfsMemoryStore>(new TmpfsMemoryStore(std::move(fd), path));
+    if (places.empty()) {
+      mkdir(path.c_str(), 0700);
     }
+    if (UniqueFd fd = open_private_directory(path); fd) {
+      places.push_back({std::move(fd), path});
+    }
+  }
+  if (!places.empty()) {
+    return std::unique_ptr<TmpfsMemoryStore>(new TmpfsMemoryStore(std::move(places)));
   }
   return fail(ErrorKind::kNotFound,
               "no tmpfs for the written maps: neither $XDG_RUNTIME_DIR nor /run/ckpt nor /dev/shm "
@@ -114,8 +120,9 @@ Result<std::unique_ptr<TmpfsMemoryStore>> TmpfsMemoryStore::open() {
 
 Result<std::unique_ptr<SharedMemory>> TmpfsMemoryStore::create(const std::string& name,
                                                                uint64_t bytes) {
-  const std::string path = path_ + "/" + name;
-  UniqueFd fd(openat(fd_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const std::string path = places_.front().path + "/" + name;
+  UniqueFd fd(openat(places_.front().fd.get(), name.c_str(),
+                     O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
     return fail_errno(errno, "create " + path);
   }
@@ -124,22 +131,34 @@ Result<std::unique_ptr<SharedMemory>> TmpfsMemoryStore::create(const std::string
 
 Result<std::unique_ptr<SharedMemory>> TmpfsMemoryStore::open(const std::string& name,
                                                              uint64_t bytes) {
-  const std::string path = path_ + "/" + name;
-  UniqueFd fd(openat(fd_.get(), name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  struct stat status {};
-  if (!fd || fstat(fd.get(), &status) != 0) {
-    return fail_errno(errno, "open " + path);
+  for (const Place& place : places_) {
+    const std::string path = place.path + "/" + name;
+    UniqueFd fd(openat(place.fd.get(), name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+    struct stat status {};
+    if (!fd && errno == ENOENT) {
+      continue;
+    }
+    if (!fd || fstat(fd.get(), &status) != 0) {
+      return fail_errno(errno, "open " + path);
+    }
+    if (static_cast<uint64_t>(status.st_size) != bytes) {
+      return fail(ErrorKind::kCorrupt, path + ": not of the right size");
+    }
+    return map(std::move(fd), bytes, path);
   }
-  if (static_cast<uint64_t>(status.st_size) != bytes) {
-    return fail(ErrorKind::kCorrupt, path + ": not of the right size");
-  }
-  return map(std::move(fd), bytes, path);
+  return fail_errno(ENOENT, "open " + path() + "/" + name);
 }
 
 Result<> TmpfsMemoryStore::remove(const std::string& name) {
-  return unlinkat(fd_.get(), name.c_str(), 0) == 0
-             ? Result<>()
-             : Result<>(fail_errno(errno, "unlink " + path_ + "/" + name));
+  for (const Place& place : places_) {
+    if (unlinkat(place.fd.get(), name.c_str(), 0) == 0) {
+      return {};
+    }
+    if (errno != ENOENT) {
+      return fail_errno(errno, "unlink " + place.path + "/" + name);
+    }
+  }
+  return fail_errno(ENOENT, "unlink " + path() + "/" + name);
 }
 
 }  // namespace ckpt

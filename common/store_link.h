@@ -57,8 +57,8 @@ struct StoreStatus {
   uint64_t free_bytes = 0;
 };
 
-// Where the content of a checkpoint goes. Each byte of the disk is handed over once, in any order, in
-// whole blocks (the last may be short).
+// Where the content of a checkpoint goes. Each byte of the disk is handed over once, in any order,
+// in whole blocks (the last may be short).
 //
 // Threads: one at a time, but not always the same.
 // Failure: an error ends the export.
@@ -99,8 +99,8 @@ class StoreLink {
   virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;
   virtual Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) = 0;
   // Hands over the disk at a checkpoint; nothing: the last. Later ones come to exist, and are
-  // applied, meanwhile. kNotFound: it is not kept (any more); kBusy: another export is under way, or
-  // the sink was so slow that a checkpoint had to wait for it.
+  // applied, meanwhile. kNotFound: it is not kept (any more); kBusy: another export is under way,
+  // or the sink was so slow that a checkpoint had to wait for it.
   virtual Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) = 0;
   // Checkpoints that are kept, oldest first.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;

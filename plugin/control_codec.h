@@ -59,8 +59,7 @@ struct ExtentAnswer {
   ByteRange range;
   bool is_hole = false;
 };
-using ControlAnswer =
-    std::variant<ProgressAnswer, ExportAnswer, ExtentAnswer, Error, ParsedJson>;
+using ControlAnswer = std::variant<ProgressAnswer, ExportAnswer, ExtentAnswer, Error, ParsedJson>;
 
 // Exit codes of ckpt-tool (design: "The contract outside") that do not come from an ErrorKind only.
 inline constexpr int kExitDone = 0;

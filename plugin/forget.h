@@ -13,9 +13,9 @@ struct ForgetOutcome {
   std::vector<std::string> left;  // folders that hold what is not ours
 };
 
-// kBusy: a server or another tool has it. kInvalid: the store that the state names is another volume's.
-// What is interrupted goes on when it is asked for again: what says where everything is, the state's
-// `volume`, is removed last. image_path: absolute; need not exist.
+// kBusy: a server or another tool has it. kInvalid: the store that the state names is another
+// volume's. What is interrupted goes on when it is asked for again: what says where everything is,
+// the state's `volume`, is removed last. image_path: absolute; need not exist.
 Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path);
 
 }  // namespace ckpt

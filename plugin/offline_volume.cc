@@ -159,13 +159,12 @@ Result<> OfflineVolume::restore_on_record(const Progress& progress) {
 Result<CheckpointInfo> OfflineVolume::find_checkpoint(const std::string& id) {
   CKPT_ASSIGN(const auto kept, checkpoints());
   for (const CheckpointInfo& checkpoint : kept) {
-    if (id == "last" || id == checkpoint.name ||
-        id == std::to_string(checkpoint.id.number.value)) {
+    if (id == "last" || id == checkpoint.name || id == std::to_string(checkpoint.id.number.value)) {
       return checkpoint;
     }
   }
-  return fail(ErrorKind::kNotFound, "there is no checkpoint " + id +
-                                        " in the back-up, or it is no longer kept");
+  return fail(ErrorKind::kNotFound,
+              "there is no checkpoint " + id + " in the back-up, or it is no longer kept");
 }
 
 // The lock keeps servers out until the record says what they must do first.

@@ -9,8 +9,8 @@
 namespace ckpt {
 
 // How long the kernel lets data be dirty before it begins to write it out (dirty_expire_centisecs).
-// A sync competes with the clients for disk and processors, and writes what may be overwritten soon;
-// one that waits as long costs least.
+// A sync competes with the clients for disk and processors, and writes what may be overwritten
+// soon; one that waits as long costs least.
 inline constexpr std::chrono::seconds kDirtyTime{30};
 
 // A rest that ends early when no client writes: then nobody is disturbed.

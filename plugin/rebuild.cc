@@ -16,8 +16,8 @@ Result<> check_store(const VolumeRecord& record, const StoreRecord& store,
                                           std::to_string(store.last->id.number.value));
   }
   const bool is_ours = store.volume == record.volume && store.size_bytes == record.size_bytes;
-  if (!is_ours || decide_handshake(record, {store.last, store.incarnation}) ==
-                      HandshakeRow::kDiverged) {
+  if (!is_ours ||
+      decide_handshake(record, {store.last, store.incarnation}) == HandshakeRow::kDiverged) {
     return fail(ErrorKind::kFenced,
                 "image and back-up have diverged: look at the back-up's checkpoint with "
                 "`ckpt-tool export` before anything is overwritten");
@@ -27,8 +27,7 @@ Result<> check_store(const VolumeRecord& record, const StoreRecord& store,
 
 }  // namespace
 
-Result<> plan_rebuild(VolumeRecord& record, const StoreRecord& store,
-                      const RebuildTarget& target) {
+Result<> plan_rebuild(VolumeRecord& record, const StoreRecord& store, const RebuildTarget& target) {
   CKPT_TRY(check_store(record, store, target));
   record.everything = true;
   if (record.rollback) {

@@ -14,9 +14,9 @@ struct RebuildTarget {
 };
 
 // Changes the record so that the next start takes every block for changed and rolls back before
-// anything is served. Durable before the image is touched: a crash in between must not make an empty
-// image look like the disk. kNotFound: the store has no such checkpoint; kFenced: it is not this
-// volume's, or they have diverged.
+// anything is served. Durable before the image is touched: a crash in between must not make an
+// empty image look like the disk. kNotFound: the store has no such checkpoint; kFenced: it is not
+// this volume's, or they have diverged.
 Result<> plan_rebuild(VolumeRecord& record, const StoreRecord& store, const RebuildTarget& target);
 
 }  // namespace ckpt

@@ -54,8 +54,9 @@ std::vector<CheckpointInfo> StoreVolume::kept() const {
 
 Unexpected StoreVolume::no_primary() const {
   return fail(ErrorKind::kInvalid,
-              path_ + ": is a back-up without its primary: only status, list, show and export make "
-                      "sense; for all else give the primary image");
+              path_ +
+                  ": is a back-up without its primary: only status, list, show and export make "
+                  "sense; for all else give the primary image");
 }
 
 VolumeStatus StoreVolume::status() {

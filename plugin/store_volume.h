@@ -9,9 +9,9 @@
 
 namespace ckpt {
 
-// status(), checkpoints() and export_checkpoint(); what needs a primary is refused (kInvalid). Status
-// and list change nothing; an export opens the store, which applies what is confirmed. kBusy: a server
-// has it. kNotFound, kCorrupt: as the store's `volume` is.
+// status(), checkpoints() and export_checkpoint(); what needs a primary is refused (kInvalid).
+// Status and list change nothing; an export opens the store, which applies what is confirmed.
+// kBusy: a server has it. kNotFound, kCorrupt: as the store's `volume` is.
 Result<std::unique_ptr<VolumeApi>> open_store_volume(const std::string& store_path);
 
 }  // namespace ckpt

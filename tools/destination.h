@@ -9,7 +9,8 @@
 
 namespace ckpt {
 
-// Durability: the content is durable, and under its name, when finish() returns. Without it a file is
+// Durability: the content is durable, and under its name, when finish() returns. Without it a file
+// is
 //             as it was, and a device or NBD export holds whatever has been written.
 class Destination : public ExportSink {
  public:
@@ -20,7 +21,8 @@ class Destination : public ExportSink {
 // there, or writes over a block device. Nothing is changed yet. An NBD server is connected to.
 Result<std::unique_ptr<Destination>> open_destination(const std::string& where, bool force);
 
-// A raw file: holes stay holes, and it comes to exist as a whole. A block device is written in place.
+// A raw file: holes stay holes, and it comes to exist as a whole. A block device is written in
+// place.
 Result<std::unique_ptr<Destination>> open_raw_destination(const std::string& path, bool force);
 
 // An export of an NBD server, of at least the disk's size; what is beyond stays as it is.

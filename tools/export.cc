@@ -15,7 +15,8 @@ constexpr CommandHelp kHelp{
     "export", "Copies a checkpoint to a raw file, a block device or an NBD server",
     "VOLUME may also be the folder of a back-up (the store) by itself: the primary may be gone. "
     "ID is\n"
-    "a number, a name, or `last`. DEST is a path or an NBD URI; the disk there must be at least as\n"
+    "a number, a name, or `last`. DEST is a path or an NBD URI; the disk there must be at least "
+    "as\n"
     "large. Clients go on writing, and checkpoints are made meanwhile. A file comes to exist when\n"
     "it is whole; holes stay holes. What is interrupted leaves no file, and half a device.\n\n"
     "  ckpt-tool export disk.img last copy.raw\n"
@@ -42,9 +43,7 @@ class CountedSink : public ExportSink {
     data_bytes += data.size();
     return count(data.size(), destination_.write(offset, data));
   }
-  Result<> zero(ByteRange range) override {
-    return count(range.length, destination_.zero(range));
-  }
+  Result<> zero(ByteRange range) override { return count(range.length, destination_.zero(range)); }
 
   CheckpointInfo checkpoint;
   uint64_t total_bytes = 0;

@@ -23,12 +23,12 @@ Result<VolumePaths> find_stopped(const VolumeName& name) {
   CKPT_ASSIGN(VolumePaths paths, find_volume(name));
   if (paths.is_store) {
     return fail(ErrorKind::kInvalid,
-                paths.state + ": is a back-up by itself: give the volume that it belongs to, or "
-                              "remove the folder");
+                paths.state +
+                    ": is a back-up by itself: give the volume that it belongs to, or "
+                    "remove the folder");
   }
   if (ControlConnection::connect(paths.state)) {
-    return fail(ErrorKind::kBusy,
-                paths.state + ": a server runs for this volume: stop it first");
+    return fail(ErrorKind::kBusy, paths.state + ": a server runs for this volume: stop it first");
   }
   return paths;
 }

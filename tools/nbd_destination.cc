@@ -14,10 +14,11 @@ namespace {
 
 // Requests in flight: what a server with 16 threads keeps busy.
 constexpr size_t kSlots = 16;
-// A server that says nothing for so long is taken for gone; while it flushes, which may have to write
-// all that its page cache took, for so long.
+// A server that says nothing for so long is taken for gone; while it flushes, which may have to
+// write all that its page cache took, for so long.
 constexpr std::chrono::seconds kSilence{60};
 constexpr std::chrono::seconds kFlushTime{600};
+constexpr nbd_completion_callback kNoCallback{};         // libnbd's own macro is no C++
 constexpr uint64_t kZeroBytesMax = uint64_t{16} << 20U;  // small enough for one that writes them
 
 struct CloseHandle {
@@ -107,10 +108,10 @@ Result<> NbdDestination::begin(const CheckpointInfo& /*checkpoint*/, uint64_t si
 Result<> NbdDestination::write(uint64_t offset, ConstByteSpan data) {
   CKPT_ASSIGN(Slot* const slot, free_slot());
   slot->data.assign(data.begin(), data.end());
-  return issue(*slot,
-               nbd_aio_pwrite(handle_.get(), slot->data.data(), slot->data.size(), offset,
-                              NBD_NULL_COMPLETION, 0),
-               "write");
+  return issue(
+      *slot,
+      nbd_aio_pwrite(handle_.get(), slot->data.data(), slot->data.size(), offset, kNoCallback, 0),
+      "write");
 }
 
 Result<> NbdDestination::zero_hole(ByteRange range) {
@@ -128,9 +129,8 @@ Result<> NbdDestination::zero_part(ByteRange range) {
     return write(range.offset, std::vector<std::byte>(range.length));
   }
   CKPT_ASSIGN(Slot* const slot, free_slot());
-  return issue(
-      *slot, nbd_aio_zero(handle_.get(), range.length, range.offset, NBD_NULL_COMPLETION, 0),
-      "zero");
+  return issue(*slot, nbd_aio_zero(handle_.get(), range.length, range.offset, kNoCallback, 0),
+               "zero");
 }
 
 Result<NbdDestination::Slot*> NbdDestination::free_slot() {
@@ -154,10 +154,9 @@ Result<> NbdDestination::issue(Slot& slot, int64_t cookie, const std::string& ac
 Result<size_t> NbdDestination::reap() {
   size_t ended_count = 0;
   for (Slot& slot : slots_) {
-    const int ended =
-        slot.cookie == 0
-            ? 0
-            : nbd_aio_command_completed(handle_.get(), static_cast<uint64_t>(slot.cookie));
+    const int ended = slot.cookie == 0 ? 0
+                                       : nbd_aio_command_completed(
+                                             handle_.get(), static_cast<uint64_t>(slot.cookie));
     if (ended == -1) {
       return failed("request");
     }
@@ -176,11 +175,12 @@ Result<size_t> NbdDestination::reap_or_wait(const SteadyTime& deadline) {
 }
 
 Result<> NbdDestination::wait_for_event(const SteadyTime& deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline -
-                                                                 system_clock().steady());
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(deadline - system_clock().steady());
   if (left.count() <= 0) {
-    return fail(ErrorKind::kTimeout, uri_ + ": the server has said nothing for so long "
-                                                "that it is taken for gone");
+    return fail(ErrorKind::kTimeout, uri_ +
+                                         ": the server has said nothing for so long "
+                                         "that it is taken for gone");
   }
   return nbd_poll(handle_.get(), static_cast<int>(left.count())) == -1 ? failed("wait")
                                                                        : Result<>();
@@ -208,7 +208,7 @@ Result<> NbdDestination::finish() {
   CKPT_TRY(wait_for_all(kSilence));
   if (nbd_can_flush(handle_.get()) > 0) {
     CKPT_ASSIGN(Slot* const slot, free_slot());
-    CKPT_TRY(issue(*slot, nbd_aio_flush(handle_.get(), NBD_NULL_COMPLETION, 0), "flush"));
+    CKPT_TRY(issue(*slot, nbd_aio_flush(handle_.get(), kNoCallback, 0), "flush"));
     CKPT_TRY(wait_for_all(kFlushTime));
   }
   // All is durable: a server that does not take leave politely changes nothing.

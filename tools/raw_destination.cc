@@ -44,8 +44,9 @@ Result<> RawFile::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_byte
   if (!fd) {
     return errno == EOPNOTSUPP
                ? fail(ErrorKind::kInvalid,
-                      folder() + ": this file system has no unnamed files (O_TMPFILE): export to "
-                                 "another one, and copy")
+                      folder() +
+                          ": this file system has no unnamed files (O_TMPFILE): export to "
+                          "another one, and copy")
                : fail_errno(errno, folder());
   }
   file_ = std::make_unique<PosixFile>(std::move(fd), path_, RingUse{});
@@ -67,9 +68,7 @@ std::string RawFile::folder() const {
   return parent.empty() ? "." : parent;
 }
 
-std::string RawFile::spare_name() const {
-  return path_ + ".export-" + std::to_string(::getpid());
-}
+std::string RawFile::spare_name() const { return path_ + ".export-" + std::to_string(::getpid()); }
 
 // 0 or an errno.
 int RawFile::link_as(const std::string& name) const {
@@ -142,15 +141,16 @@ Result<std::unique_ptr<Destination>> open_raw_destination(const std::string& pat
     return fail(ErrorKind::kIo, path + " is a symbolic link to nothing: --force replaces it");
   }
   if (::stat(path.c_str(), &status) != 0) {
-    return errno == ENOENT ? Result<std::unique_ptr<Destination>>(
-                                 std::make_unique<RawFile>(path, force))
-                           : fail_errno(errno, path);
+    return errno == ENOENT
+               ? Result<std::unique_ptr<Destination>>(std::make_unique<RawFile>(path, force))
+               : fail_errno(errno, path);
   }
   const bool is_device = S_ISBLK(status.st_mode);
   if (!is_device && !S_ISREG(status.st_mode)) {
     return fail(ErrorKind::kInvalid,
-                path + " is neither a regular file nor a block device: a checkpoint is written in "
-                       "any order; give a file or an NBD URI");
+                path +
+                    " is neither a regular file nor a block device: a checkpoint is written in "
+                    "any order; give a file or an NBD URI");
   }
   if (!force) {
     return fail(ErrorKind::kIo, path + " exists already: --force replaces what it holds");

@@ -39,7 +39,8 @@ std::string loss_of(const RollbackOutcome& preview, const Options& options) {
         "the whole image is written from checkpoint {}{}, {}; whatever it holds is lost: {} to "
         "restore",
         target.id.number.value, quoted_name(target),
-        format_past(target.time, system_clock().wall()), format_bytes_exact(preview.restored_bytes));
+        format_past(target.time, system_clock().wall()),
+        format_bytes_exact(preview.restored_bytes));
   }
   return fmt::format("what was written since checkpoint {}{}, {}, is lost: {} to restore",
                      target.id.number.value, quoted_name(target),
@@ -124,8 +125,9 @@ void add_rollback(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
   command.add_flag("--yes", options->yes, "Does not ask");
-  command.add_flag("--rebuild", options->rebuild,
-                   "Writes every block, also of an image that is missing or damaged; no server runs");
+  command.add_flag(
+      "--rebuild", options->rebuild,
+      "Writes every block, also of an image that is missing or damaged; no server runs");
   command.callback([&invocation, options] {
     invocation.act = [&invocation, options](Context& context) {
       return rollback(context, invocation.volume, *options);

@@ -48,7 +48,8 @@ class Applier {
 
   // Checkpoints come in the order of their numbers.
   void enqueue(ConfirmedCheckpoint checkpoint) CKPT_EXCLUDES(queue_mutex_);
-  // Applies one batch, or ends a pass, or lets an empty checkpoint join it. True: there is more to do.
+  // Applies one batch, or ends a pass, or lets an empty checkpoint join it. True: there is more to
+  // do.
   Result<bool> step() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
   // Steps until everything that was confirmed before the call is applied.
   Result<> finish() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);

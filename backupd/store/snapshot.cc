@@ -36,8 +36,7 @@ Result<bool> Snapshot::step() {
   return true;
 }
 
-void Snapshot::preserve(const std::vector<Extent>& extents,
-                        const std::function<bool()>& must_end) {
+void Snapshot::preserve(const std::vector<Extent>& extents, const std::function<bool()>& must_end) {
   ++preserving_;
   const MutexLock lock(mutex_);
   for (const Extent& extent : extents) {

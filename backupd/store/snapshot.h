@@ -14,9 +14,9 @@ namespace ckpt {
 // Hands the image over to a sink from its start to its end. What is about to change before its turn
 // is handed over first, so nothing of the old content has to be kept anywhere.
 //
-// Threads:  step() by whoever exports, preserve() by the applier, at once. Each may wait for the sink.
-// Lifetime: image and sink outlive it.
-// Failure:  the first error, of the image or the sink, ends it; every step() returns it. Whoever
+// Threads:  step() by whoever exports, preserve() by the applier, at once. Each may wait for the
+// sink. Lifetime: image and sink outlive it. Failure:  the first error, of the image or the sink,
+// ends it; every step() returns it. Whoever
 //           preserves is not told: what it does must not fail because of an export.
 class Snapshot {
  public:
@@ -27,8 +27,8 @@ class Snapshot {
   void set_checkpoint(const CheckpointInfo& checkpoint) CKPT_EXCLUDES(mutex_);
   // Hands over the next hole, or at most kPieceBytes of data. False: that was all.
   Result<bool> step() CKPT_EXCLUDES(mutex_);
-  // Hands over what of these the sink does not have: they are about to change. must_end: asked before
-  // each part; true ends the snapshot (kBusy) instead.
+  // Hands over what of these the sink does not have: they are about to change. must_end: asked
+  // before each part; true ends the snapshot (kBusy) instead.
   void preserve(const std::vector<Extent>& extents, const std::function<bool()>& must_end)
       CKPT_EXCLUDES(mutex_);
 

@@ -22,8 +22,8 @@ struct StoreOptions {
   std::string address;  // for status and messages
   // Confirmed bytes, as stored, that may wait to be applied; beyond them confirm() helps to apply.
   uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
-  // Outlives the store. Without one an export is ended as soon as anything waits for its destination,
-  // else after 2 s.
+  // Outlives the store. Without one an export is ended as soon as anything waits for its
+  // destination, else after 2 s.
   const Clock* clock = nullptr;
 };
 
@@ -122,8 +122,8 @@ class Store : public StoreLink {
   const StoreOptions options_;
   mutable Latch latch_;
 
-  // Order of locks: session_mutex_, then the applier's and a snapshot's, then those of image and volume file, then
-  // state_mutex_ and the latch's. Only the last two are taken by status().
+  // Order of locks: session_mutex_, then the applier's and a snapshot's, then those of image and
+  // volume file, then state_mutex_ and the latch's. Only the last two are taken by status().
   Mutex session_mutex_;
   mutable Mutex state_mutex_;
 

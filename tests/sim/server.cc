@@ -87,11 +87,10 @@ Result<> Server::open_files() {
 }
 
 Result<> Server::open_volume() {
-  CKPT_ASSIGN(volume_,
-              Volume::open(
-                  surroundings_of(machine_, *image_, *state_), options_.volume,
-                  [this](const VolumeRecord& record) { return open_store(record); },
-                  [this] { return store_->free_reserve().has_value(); }));
+  CKPT_ASSIGN(volume_, Volume::open(
+                           surroundings_of(machine_, *image_, *state_), options_.volume,
+                           [this](const VolumeRecord& record) { return open_store(record); },
+                           [this] { return store_->free_reserve().has_value(); }));
   return {};
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run of the server in the simulation: a volume with its embedded store, wired as the plugin does it
-// (plugin/local_volume.cc), with fibers for its threads.
+// One run of the server in the simulation: a volume with its embedded store, wired as the plugin
+// does it (plugin/local_volume.cc), with fibers for its threads.
 #pragma once
 
 #include <atomic>
@@ -27,8 +27,8 @@ struct Machine {
   WallTime boot_time{};
 };
 
-// The store as a volume sees it: observed, and (as if a link lay between) lost by chance, before a call
-// reaches it or after.
+// The store as a volume sees it: observed, and (as if a link lay between) lost by chance, before a
+// call reaches it or after.
 class ObservedLink final : public StoreLink {
  public:
   ObservedLink(Scheduler& scheduler, IoObserver& observer, uint64_t lost_one_in)
@@ -71,14 +71,16 @@ struct ServerOptions {
   uint64_t link_lost_one_in = 0;  // of the calls to the store; 0: never
 };
 
-// Lifetime: made in a fiber of its process by open(); destroyed there, or from outside after the process
+// Lifetime: made in a fiber of its process by open(); destroyed there, or from outside after the
+// process
 //           was killed.
 class Server {
  public:
   static Result<std::unique_ptr<Server>> open(Machine& machine, const ServerOptions& options);
   // Fibers of the calling fiber's process.
   void start_pumps();
-  // As the plugin does it: ends the pumps, stops the volume. No request or command may be under way.
+  // As the plugin does it: ends the pumps, stops the volume. No request or command may be under
+  // way.
   Result<> close();
   Volume& volume() { return *volume_; }
   Store& store() { return *store_; }
@@ -116,11 +118,11 @@ class Server {
   int pumps_ CKPT_GUARDED_BY(mutex_) = 0;
 };
 
-// Opens the state as a start does, and the store as its recovery does, without serving anything: which
-// blocks count as changed, and what the back-up holds.
+// Opens the state as a start does, and the store as its recovery does, without serving anything:
+// which blocks count as changed, and what the back-up holds.
 struct Probe {
-  std::vector<bool> changed;          // a block each
-  std::vector<std::byte> backup;      // empty: no checkpoint
+  std::vector<bool> changed;      // a block each
+  std::vector<std::byte> backup;  // empty: no checkpoint
 };
 Result<Probe> probe(Machine& machine, const ServerOptions& options);
 

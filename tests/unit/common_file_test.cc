@@ -238,6 +238,25 @@ TEST_F(TmpfsTest, TheRuntimeDirectoryComesFirstAndIsPrivate) {
   EXPECT_EQ(status.st_mode & 0777U, 0700U);
 }
 
+// As a server that systemd started, and whoever looks after it from a login.
+TEST_F(TmpfsTest, WhatWasMadeWithoutARuntimeDirectoryIsFoundWithOne) {
+  const std::string runtime = getenv("XDG_RUNTIME_DIR");
+  unsetenv("XDG_RUNTIME_DIR");
+  const std::string name = "test-" + std::to_string(getpid());
+  const auto other = TmpfsMemoryStore::open();
+  ASSERT_TRUE(other);
+  ASSERT_NE((*other)->path(), store_->path());
+  ASSERT_TRUE((*other)->create(name, 8192));
+  setenv("XDG_RUNTIME_DIR", runtime.c_str(), 1);
+  const auto both = TmpfsMemoryStore::open();
+  ASSERT_TRUE(both);
+  EXPECT_EQ((*both)->path(), store_->path());
+  EXPECT_TRUE((*both)->open(name, 8192));
+  EXPECT_TRUE((*both)->remove(name));
+  EXPECT_FALSE((*other)->open(name, 8192));
+  EXPECT_FALSE((*both)->remove(name));
+}
+
 TEST_F(TmpfsTest, WhatIsWrittenOutlivesTheMapping) {
   {
     auto memory = store_->create("m", 16 * 4096);

@@ -41,9 +41,7 @@ class MemorySink : public ExportSink {
     std::fill(begin, begin + static_cast<std::ptrdiff_t>(range.length), std::byte{0});
     return {};
   }
-  [[nodiscard]] bool has_all() const {
-    return taken_.size() == block_count(content.size());
-  }
+  [[nodiscard]] bool has_all() const { return taken_.size() == block_count(content.size()); }
 
  private:
   Result<> take(ByteRange range) {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a rebuild puts on record before it touches the image, and when it may not.
-#include "plugin/rebuild.h"
-
 #include <gtest/gtest.h>
 
 #include "plugin/handshake.h"
+#include "plugin/rebuild.h"
 
 namespace ckpt {
 namespace {
@@ -45,8 +44,7 @@ TEST_F(RebuildTest, EverythingIsToBeRolledBack) {
   EXPECT_EQ(record_.rollback->to, uuid_of(3));
   EXPECT_TRUE(record_.rollback->fence);
   // The next start goes on with it.
-  EXPECT_EQ(decide_handshake(record_, {store_.last, store_.incarnation}),
-            HandshakeRow::kRollBack);
+  EXPECT_EQ(decide_handshake(record_, {store_.last, store_.incarnation}), HandshakeRow::kRollBack);
 }
 
 TEST_F(RebuildTest, WhatTheStoreConfirmedAndNobodyRecordedIsAdopted) {
@@ -61,8 +59,7 @@ TEST_F(RebuildTest, AnOlderStoreOfOursIsAllThereIs) {
   store_.last = checkpoint(4);
   ASSERT_TRUE(plan());
   EXPECT_EQ(record_.last->id, checkpoint(4).id);
-  EXPECT_EQ(decide_handshake(record_, {store_.last, store_.incarnation}),
-            HandshakeRow::kRollBack);
+  EXPECT_EQ(decide_handshake(record_, {store_.last, store_.incarnation}), HandshakeRow::kRollBack);
 }
 
 TEST_F(RebuildTest, OneThatWasBegunGoesOn) {

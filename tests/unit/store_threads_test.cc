@@ -177,7 +177,8 @@ TEST(StoreThreads, ReserveIsGivenUpFromAnotherThread) {
 class ExportThreads : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto store = open_store(scratch_.path(), 1, &clock_);  // making a checkpoint helps to apply the last
+    auto store =
+        open_store(scratch_.path(), 1, &clock_);  // making a checkpoint helps to apply the last
     ASSERT_DONE(store);
     store_ = std::move(*store);
     ASSERT_DONE(store_->begin_session());
