@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the tests need, builds, runs everything, and ends with "N passed, N failed".
 #
-#   tests/run.sh           all: units, simulator, compilers, sanitizers, host, guest, package, quickstart
+#   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
-#   tests/run.sh --soak    all, with more seeds and kills
+#   tests/run.sh --soak    all, with more seeds and kills; also the Debian package, and systemd in a guest
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,8 +21,9 @@ packages=(
   liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
   kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
-  man-db build-essential debhelper lintian chromium fonts-dejavu-core
+  man-db chromium fonts-dejavu-core
 )
+soak_packages=(build-essential debhelper lintian)
 
 usage() {
   sed -n 's/^#   //p' "$0"
@@ -40,6 +41,7 @@ parse_arguments() {
 
 install_packages() {
   local missing=()
+  if [ "$tier" = soak ]; then packages+=("${soak_packages[@]}"); fi
   for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
@@ -239,7 +241,10 @@ run_tiers() {
   race_tests
   sanitizer_tests
   run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
-  run "Debian package" "$top/tests/package/run.sh"
+  if [ "$tier" = soak ]; then
+    run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
+    run "Debian package" "$top/tests/package/run.sh"
+  fi
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage
 }

@@ -3,13 +3,13 @@
 #
 # Runs the guest tests: boots QEMU guests on Debian's kernel with the product of a build folder.
 #
-# Usage: run.sh BUILD_DIR. CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
+# Usage: run.sh BUILD_DIR [systemd_boot]. Without it all the others. CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
-(($# == 1)) || { echo "usage: run.sh BUILD_DIR" >&2; exit 2; }
+(($# == 1)) || [[ $# == 2 && $2 == systemd_boot ]] || { echo "usage: run.sh BUILD_DIR [systemd_boot]" >&2; exit 2; }
 build=$(realpath -e "$1")
 seed=${CKPT_GUEST_SEED:-$RANDOM}
 failed=0
