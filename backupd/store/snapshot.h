@@ -14,9 +14,10 @@ namespace ckpt {
 // Hands the image over to a sink from its start to its end. What is about to change before its turn
 // is handed over first, so nothing of the old content has to be kept anywhere.
 //
-// Threads:  step() by whoever exports, preserve() by the applier, at once. Each may wait for the
-// sink. Lifetime: image and sink outlive it. Failure:  the first error, of the image or the sink,
-// ends it; every step() returns it. Whoever
+// Threads:  step() by whoever exports, preserve() by the applier, at once; each may wait for the
+//           sink.
+// Lifetime: image and sink outlive it.
+// Failure:  the first error, of the image or the sink, ends it; every step() returns it. Whoever
 //           preserves is not told: what it does must not fail because of an export.
 class Snapshot {
  public:

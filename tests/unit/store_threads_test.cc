@@ -198,6 +198,18 @@ class ExportThreads : public ::testing::Test {
       applier_.join();
     }
   }
+  // Returns when its sink has been given something.
+  void start_slow_export() {
+    slow_.on_take = [this](ByteRange) -> Result<> {
+      begun_ = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      return {};
+    };
+    exporter_ = std::thread([this] { exported_ = store_->export_checkpoint(std::nullopt, slow_); });
+    while (!begun_) {
+      std::this_thread::yield();
+    }
+  }
   void make_checkpoints(uint64_t count) {
     const uint64_t first = last_->id.number.value + 1;
     for (uint64_t number = first; number < first + count; ++number) {
@@ -211,6 +223,10 @@ class ExportThreads : public ::testing::Test {
   std::optional<CheckpointInfo> last_;
   std::atomic<bool> stop_ = false;
   std::thread applier_;
+  MemorySink slow_;
+  std::atomic<bool> begun_ = false;
+  Result<> exported_;
+  std::thread exporter_;
 };
 
 TEST_F(ExportThreads, AnExportIsOfOneCheckpoint) {
@@ -254,21 +270,10 @@ TEST_F(ExportThreads, LaterCheckpointsAreAppliedMeanwhile) {
 // The applier waits for the sink, and a checkpoint for the applier.
 TEST_F(ExportThreads, ACheckpointDoesNotWaitForASlowExport) {
   clock_.is_running = true;
-  MemorySink sink;
-  std::atomic<bool> begun = false;
-  sink.on_take = [&begun](ByteRange) -> Result<> {
-    begun = true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    return {};
-  };
-  Result<> exported;
-  std::thread exporter([&] { exported = store_->export_checkpoint(std::nullopt, sink); });
-  while (!begun) {
-    std::this_thread::yield();
-  }
+  start_slow_export();
   make_checkpoints(3);
-  exporter.join();
-  EXPECT_KIND(kBusy, exported);
+  exporter_.join();
+  EXPECT_KIND(kBusy, exported_);
   MemorySink again;
   EXPECT_TRUE(store_->export_checkpoint(std::nullopt, again));
 }
@@ -276,22 +281,11 @@ TEST_F(ExportThreads, ACheckpointDoesNotWaitForASlowExport) {
 TEST_F(ExportThreads, ARollbackDoesNotWaitForASlowExport) {
   clock_.is_running = true;
   stop_applier();
-  MemorySink sink;
-  std::atomic<bool> begun = false;
-  sink.on_take = [&begun](ByteRange) -> Result<> {
-    begun = true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    return {};
-  };
-  Result<> exported;
-  std::thread exporter([&] { exported = store_->export_checkpoint(std::nullopt, sink); });
-  while (!begun) {
-    std::this_thread::yield();
-  }
+  start_slow_export();
   make_checkpoints(1);
   EXPECT_TRUE(store_->roll_back(last_->id, test_uuid(0x33)));
-  exporter.join();
-  EXPECT_KIND(kBusy, exported);
+  exporter_.join();
+  EXPECT_KIND(kBusy, exported_);
 }
 
 }  // namespace
