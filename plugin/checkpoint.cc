@@ -106,16 +106,31 @@ bool CheckpointMaker::step() {
   switch (stage_) {
     case Stage::kIdle: {
       TicketPtr ticket = session_.is_open() ? next_ticket() : nullptr;
-      if (ticket != nullptr) {
+      if (ticket == nullptr) {
+        return false;
+      }
+      if (auto free = check_free(ticket->request.name); !free) {
+        answer(ticket, Unexpected(free.error()));
+      } else {
         cut(std::move(ticket));
       }
-      return stage_ != Stage::kIdle;
+      return true;
     }
     case Stage::kShipping: return ship();
     case Stage::kUnknown: return false;
     case Stage::kExists: return finish();
   }
   return false;
+}
+
+// At its turn: whoever asked before it may have taken the name.
+Result<> CheckpointMaker::check_free(const std::string& name) const {
+  const auto last = record_.get().last;
+  if (!last || name.empty() || last->name != name) {
+    return {};
+  }
+  return fail(ErrorKind::kInvalid, "the name " + name + " belongs to checkpoint " +
+                                       std::to_string(last->id.number.value) + ": give another");
 }
 
 void CheckpointMaker::cut(TicketPtr ticket) {

@@ -81,6 +81,7 @@ class CheckpointMaker {
   Result<CheckpointOutcome> give_up(Ticket& ticket) CKPT_REQUIRES(mutex_);
   void answer(const TicketPtr& ticket, Result<CheckpointOutcome> result);
   TicketPtr next_ticket();
+  [[nodiscard]] Result<> check_free(const std::string& name) const;
   void cut(TicketPtr ticket);
   bool ship();
   Result<bool> ship_closed(EpochObject& closed);
