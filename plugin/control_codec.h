@@ -24,8 +24,6 @@ inline constexpr size_t kRequestBytesMax = size_t{64} << 10U;
 inline constexpr size_t kAnswerBytesMax = size_t{64} << 20U;
 // Arrays and objects within one another.
 inline constexpr size_t kNestingMax = 16;
-inline constexpr size_t kNameBytesMax = 255;
-inline constexpr size_t kMessageBytesMax = 4096;
 // A week: far from overflow in nanoseconds, and nobody waits longer.
 inline constexpr std::chrono::milliseconds kTimeoutMax = std::chrono::hours(24 * 7);
 
@@ -74,12 +72,6 @@ const char* word_of(ErrorKind kind);
 std::optional<ErrorKind> error_kind_of(std::string_view word);
 const char* word_of(ClientPolicy policy);
 std::optional<ClientPolicy> client_policy_of(std::string_view word);
-
-bool is_utf8(std::string_view text);
-// Whether a checkpoint may be called so: UTF-8, at most kNameBytesMax bytes, no control characters,
-// not like a number, not "last". Empty is no name, and valid.
-Result<> check_name(std::string_view name);
-Result<> check_message(std::string_view message);
 
 // Lines are without their newline.
 std::string encode_request(const ControlRequest& request);

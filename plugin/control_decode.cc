@@ -2,6 +2,7 @@
 // Decoding of requests, answers and what they carry.
 #include <limits>
 
+#include "plugin/checkpoint_name.h"
 #include "plugin/control_fields.h"
 
 namespace ckpt {

@@ -6,7 +6,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "plugin/control_codec.h"
+#include "plugin/checkpoint_name.h"
 
 namespace ckpt {
 namespace {

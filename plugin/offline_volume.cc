@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "backupd/store/volume_file.h"
+#include "plugin/checkpoint_name.h"
 #include "plugin/config.h"
 #include "plugin/local_volume.h"
 #include "plugin/rebuild.h"
@@ -32,7 +33,6 @@ class OfflineVolume : public VolumeApi {
   template <typename Act>
   auto with_volume(const Act& act) -> decltype(act(std::declval<Volume&>()));
   Result<RollbackOutcome> rebuild(const RollbackRequest& request, const Progress& progress);
-  Result<CheckpointInfo> find_checkpoint(const std::string& id);
   Result<> record_rebuild(const RollbackRequest& request, const CheckpointId& checkpoint);
   Result<> restore_on_record(const Progress& progress);
   [[nodiscard]] Result<> make_image(uint64_t size_bytes) const;
@@ -126,7 +126,8 @@ Result<RollbackOutcome> OfflineVolume::roll_back(const RollbackRequest& request,
 Result<RollbackOutcome> OfflineVolume::rebuild(const RollbackRequest& request,
                                                const Progress& progress) {
   const SteadyTime began = system_clock().steady();
-  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(request.checkpoint));
+  CKPT_ASSIGN(const auto kept, checkpoints());
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, request.checkpoint));
   RollbackOutcome outcome;
   outcome.checkpoint = target;
   outcome.restored_bytes = record_.size_bytes;
@@ -154,17 +155,6 @@ Result<> OfflineVolume::restore_on_record(const Progress& progress) {
   CKPT_ASSIGN(const auto local, LocalVolume::open(options));
   CKPT_TRY(local->close());
   return look();
-}
-
-Result<CheckpointInfo> OfflineVolume::find_checkpoint(const std::string& id) {
-  CKPT_ASSIGN(const auto kept, checkpoints());
-  for (const CheckpointInfo& checkpoint : kept) {
-    if (id == "last" || id == checkpoint.name || id == std::to_string(checkpoint.id.number.value)) {
-      return checkpoint;
-    }
-  }
-  return fail(ErrorKind::kNotFound,
-              "there is no checkpoint " + id + " in the back-up, or it is no longer kept");
 }
 
 // The lock keeps servers out until the record says what they must do first.

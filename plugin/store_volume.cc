@@ -8,6 +8,7 @@
 
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
+#include "plugin/checkpoint_name.h"
 
 namespace ckpt {
 namespace {
@@ -34,7 +35,6 @@ class StoreVolume : public VolumeApi {
  private:
   [[nodiscard]] std::vector<CheckpointInfo> kept() const;
   [[nodiscard]] Unexpected no_primary() const;
-  [[nodiscard]] Result<std::optional<Epoch>> number_of(const std::string& id) const;
   Result<std::unique_ptr<Store>> open_store();
 
   const std::string path_;
@@ -79,19 +79,6 @@ VolumeStatus StoreVolume::status() {
   return status;
 }
 
-Result<std::optional<Epoch>> StoreVolume::number_of(const std::string& id) const {
-  if (id == "last") {
-    return std::optional<Epoch>();
-  }
-  for (const CheckpointInfo& checkpoint : kept()) {
-    if (id == checkpoint.name || id == std::to_string(checkpoint.id.number.value)) {
-      return std::optional(checkpoint.id.number);
-    }
-  }
-  return fail(ErrorKind::kNotFound,
-              path_ + ": there is no checkpoint " + id + ", or it is no longer kept");
-}
-
 // The lock is that of the directory's open file, which the store closes.
 Result<std::unique_ptr<Store>> StoreVolume::open_store() {
   CKPT_ASSIGN(auto directory, PosixDirectory::open(path_, false, RingUse{}));
@@ -113,8 +100,8 @@ Result<std::unique_ptr<Store>> StoreVolume::open_store() {
 
 Result<> StoreVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
   CKPT_ASSIGN(const auto store, open_store());
-  CKPT_ASSIGN(const auto number, number_of(id));
-  CKPT_TRY(store->export_checkpoint(number, sink));
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept(), id));
+  CKPT_TRY(store->export_checkpoint(target.id.number, sink));
   return store->finish_applying();
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "plugin/checkpoint_name.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -20,13 +21,6 @@ constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a
 constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
 constexpr std::chrono::seconds kHurryMax{10};
-
-std::optional<uint64_t> parse_number(const std::string& id) {
-  const bool digits =
-      !id.empty() && id.size() < 20 &&
-      std::all_of(id.begin(), id.end(), [](char c) { return c >= '0' && c <= '9'; });
-  return digits ? std::optional(std::stoull(id)) : std::nullopt;
-}
 
 uint64_t incarnation_of(Random& random) {
   // 0 says "none".
@@ -371,18 +365,8 @@ std::optional<CheckpointInfo> Volume::last_checkpoint() {
 }
 
 Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
-  if (parse_number(request.name) || request.name == "last") {
-    return fail(ErrorKind::kInvalid,
-                "a checkpoint's name cannot look like a number or be \"last\": " + request.name);
-  }
-  if (request.name.size() > 255 || request.message.size() > 4096) {
-    return fail(ErrorKind::kInvalid, "the name (255 bytes) or message (4096 bytes) is too long");
-  }
-  const auto last = last_checkpoint();
-  if (last && !request.name.empty() && last->name == request.name) {
-    return fail(ErrorKind::kInvalid, "the name " + request.name + " belongs to checkpoint " +
-                                         std::to_string(last->id.number.value) + ": give another");
-  }
+  CKPT_TRY(check_name(request.name));
+  CKPT_TRY(check_message(request.message));
   if (!options_.has_backup) {
     return Unexpected(store_.checkpoints().error());
   }
@@ -395,24 +379,9 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   return maker_.take(request);
 }
 
-Result<CheckpointInfo> Volume::find_checkpoint(const std::string& id) {
+Result<CheckpointInfo> Volume::kept_checkpoint(std::string_view id) {
   CKPT_ASSIGN(const auto kept, store_.checkpoints());
-  if (kept.empty()) {
-    return fail(ErrorKind::kNotFound, "there is no checkpoint yet");
-  }
-  const auto number = parse_number(id);
-  for (const CheckpointInfo& checkpoint : kept) {
-    const bool named = number ? checkpoint.id.number.value == *number : checkpoint.name == id;
-    if (named) {
-      return checkpoint;
-    }
-  }
-  if (id == "last") {
-    return kept.back();
-  }
-  return fail(ErrorKind::kNotFound, "there is no checkpoint " + id +
-                                        ", or it is no longer kept; kept: " +
-                                        std::to_string(kept.back().id.number.value));
+  return find_checkpoint(kept, id);
 }
 
 RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
@@ -425,7 +394,7 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
-  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(request.checkpoint));
+  CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(request.checkpoint));
   if (request.dry_run) {
     return preview(target);
   }
@@ -466,7 +435,7 @@ Result<RollbackOutcome> Volume::do_roll_back(const CheckpointInfo& target,
                                              const Progress& progress) {
   CKPT_TRY(quiesce());
   const VolumeRecord record = started_.record->get();
-  CKPT_ASSIGN(const CheckpointInfo now, find_checkpoint(request.checkpoint));
+  CKPT_ASSIGN(const CheckpointInfo now, kept_checkpoint(request.checkpoint));
   if (!record.last || record.last->id != now.id) {
     return fail(ErrorKind::kNotFound,
                 "the store was behind this image and has not caught up: take a checkpoint first");
@@ -521,7 +490,7 @@ void Volume::hurry_sync() {
 }
 
 Result<VerifyOutcome> Volume::verify(const Progress& progress) {
-  CKPT_ASSIGN(const CheckpointInfo last, find_checkpoint("last"));
+  CKPT_ASSIGN(const CheckpointInfo last, kept_checkpoint("last"));
   hurry_sync();
   Verifier verifier(disk(), store_);
   CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify([&](uint64_t done, uint64_t total) {
@@ -550,7 +519,7 @@ Result<> Volume::export_checkpoint(const std::string& id, ExportSink& sink) {
   if (id == "last") {
     return store_.export_checkpoint(std::nullopt, sink);
   }
-  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(id));
+  CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(id));
   return store_.export_checkpoint(target.id.number, sink);
 }
 

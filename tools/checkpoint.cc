@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "plugin/checkpoint_name.h"
 #include "tools/command.h"
 #include "tools/format.h"
 

@@ -43,26 +43,14 @@ Result<OpenedVolume> open_named(Context& context, const VolumeName& name) {
   return opened;
 }
 
-std::string quoted_name(const CheckpointInfo& checkpoint) {
-  return checkpoint.name.empty() ? "" : " \"" + printable(checkpoint.name) + "\"";
+Result<OpenedVolume> open_primary(Context& context, const VolumeName& name) {
+  CKPT_ASSIGN(OpenedVolume opened, open_named(context, name));
+  CKPT_TRY(require_primary(opened.paths));
+  return opened;
 }
 
-Result<CheckpointInfo> find_checkpoint(const std::vector<CheckpointInfo>& checkpoints,
-                                       const std::string& id) {
-  if (checkpoints.empty()) {
-    return fail(ErrorKind::kNotFound,
-                "no checkpoint is confirmed yet: make one (ckpt-tool checkpoint)");
-  }
-  if (id == "last") {
-    return checkpoints.back();
-  }
-  for (const CheckpointInfo& checkpoint : checkpoints) {
-    if (id == checkpoint.name || id == std::to_string(checkpoint.id.number.value)) {
-      return checkpoint;
-    }
-  }
-  return fail(ErrorKind::kNotFound, "there is no checkpoint \"" + id +
-                                        "\", or it is no longer kept: see `ckpt-tool list`");
+std::string quoted_name(const CheckpointInfo& checkpoint) {
+  return checkpoint.name.empty() ? "" : " \"" + printable(checkpoint.name) + "\"";
 }
 
 Json to_list_entry(const CheckpointInfo& checkpoint) {

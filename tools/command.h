@@ -54,12 +54,11 @@ void add_common_options(CLI::App& app, Invocation& invocation);
 
 // Opens the volume that the user named, and says how when verbose.
 Result<OpenedVolume> open_named(Context& context, const VolumeName& name);
+// The same, for what needs a primary: a back-up by itself is refused (kInvalid).
+Result<OpenedVolume> open_primary(Context& context, const VolumeName& name);
 
 // `"before the upgrade"` after a number, or nothing.
 std::string quoted_name(const CheckpointInfo& checkpoint);
-// One of a list by number, name or "last".
-Result<CheckpointInfo> find_checkpoint(const std::vector<CheckpointInfo>& checkpoints,
-                                       const std::string& id);
 // The fields of a checkpoint that `list` tells.
 Json to_list_entry(const CheckpointInfo& checkpoint);
 

@@ -7,7 +7,7 @@
 #include <array>
 #include <ctime>
 
-#include "plugin/control_codec.h"
+#include "plugin/checkpoint_name.h"
 
 namespace ckpt {
 namespace {

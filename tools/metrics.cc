@@ -18,11 +18,7 @@ constexpr CommandHelp kHelp{
     "  curl --unix-socket disk.img.ckpt/control.sock http://localhost/metrics"};
 
 Result<int> metrics(Context& context, const VolumeName& name) {
-  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
-  if (opened.paths.is_store) {
-    return fail(ErrorKind::kInvalid,
-                opened.paths.state + " is a back-up by itself: give the primary image");
-  }
+  CKPT_ASSIGN(const OpenedVolume opened, open_primary(context, name));
   const VolumeStatus status = opened.volume->status();
   if (status.state.empty()) {
     return fail(ErrorKind::kIo, status.problem);

@@ -115,6 +115,12 @@ Result<VolumePaths> find_candidate(const VolumeName& name) {
                      name.state.empty() ? image + std::string(kStateSuffix) : absolute(name.state)};
 }
 
+Result<> require_primary(const VolumePaths& paths) {
+  return paths.is_store ? fail(ErrorKind::kInvalid,
+                               paths.state + " is a back-up by itself: give the primary image")
+                        : Result<>();
+}
+
 Result<OpenedVolume> open_volume(const VolumeName& name) {
   CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
   if (paths.is_store) {

@@ -39,6 +39,9 @@ Result<VolumePaths> find_volume(const VolumeName& name);
 // The same; an image that was never served counts as well, with the state directory it would get.
 Result<VolumePaths> find_candidate(const VolumeName& name);
 
+// kInvalid for what is a back-up by itself, where a primary is needed.
+Result<> require_primary(const VolumePaths& paths);
+
 // Blocks as long as a server needs to take a connection, 10 s at most.
 Result<OpenedVolume> open_volume(const VolumeName& name);
 

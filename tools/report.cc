@@ -69,11 +69,7 @@ Result<int> report(Context& context, const VolumeName& name) {
     return fail(ErrorKind::kInvalid, "the report is a page for a browser: ckpt-tool report " +
                                          name.path + " > report.html");
   }
-  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
-  if (opened.paths.is_store) {
-    return fail(ErrorKind::kInvalid,
-                opened.paths.state + " is a back-up by itself: give the primary image");
-  }
+  CKPT_ASSIGN(const OpenedVolume opened, open_primary(context, name));
   Report report{opened.volume->status(), opened.served, {}, system_clock().wall()};
   if (report.status.state.empty()) {
     return fail(ErrorKind::kIo, report.status.problem);

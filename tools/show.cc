@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ckpt-tool show
+#include "plugin/checkpoint_name.h"
 #include "tools/command.h"
 #include "tools/format.h"
 

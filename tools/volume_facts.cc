@@ -197,10 +197,7 @@ Place look_at_place(const std::string& path) {
 Result<VolumeFacts> look_at_volume(const VolumeName& name, const VolumeOpener& opener) {
   VolumeFacts facts;
   CKPT_ASSIGN(facts.paths, find_candidate(name));
-  if (facts.paths.is_store) {
-    return fail(ErrorKind::kInvalid,
-                facts.paths.state + " is a back-up by itself: give the primary image");
-  }
+  CKPT_TRY(require_primary(facts.paths));
   ask_volume(facts, name, opener);
   if (facts.paths.image.empty()) {
     return fail(ErrorKind::kInvalid,
