@@ -26,10 +26,7 @@ Result<int> accept(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_accept(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation] {
-    invocation.act = [&invocation](Context& context) { return accept(context, invocation.volume); };
-  });
+  add_command(app, invocation, kHelp, accept);
 }
 
 }  // namespace ckpt

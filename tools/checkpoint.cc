@@ -68,19 +68,16 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const Options& 
 
 void add_checkpoint(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.add_option("--name", options->name, "Calls it so; a name belongs to one checkpoint")
-      ->type_name("NAME");
-  command.add_option("--message", options->message, "A text to keep with it")->type_name("TEXT");
-  command.add_option("--timeout", options->timeout_seconds, "Seconds to wait until it exists")
-      ->type_name("S")
-      ->check(CLI::Range(0.001, std::chrono::duration<double>(kTimeoutMax).count()).description(""))
-      ->capture_default_str();
-  command.callback([&invocation, options] {
-    invocation.act = [&invocation, options](Context& context) {
-      return checkpoint(context, invocation.volume, *options);
-    };
-  });
+  Arguments arguments =
+      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
+        return checkpoint(context, name, *options);
+      });
+  arguments.add_text("--name", "NAME", options->name,
+                     "Calls it so; a name belongs to one checkpoint");
+  arguments.add_text("--message", "TEXT", options->message, "A text to keep with it");
+  arguments.add_seconds("--timeout", options->timeout_seconds,
+                        {0.001, std::chrono::duration<double>(kTimeoutMax).count()},
+                        "Seconds to wait until it exists");
 }
 
 }  // namespace ckpt

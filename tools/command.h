@@ -2,10 +2,10 @@
 // What the subcommands have in common. Each is a file of its own: its options, its help, its act.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 
+#include "tools/arguments.h"
 #include "tools/console.h"
 #include "tools/open_volume.h"
 
@@ -17,12 +17,15 @@ struct Context {
   const VolumeOpener& opener;
 };
 
+// What a subcommand does; the exit code, or why not.
+using Act = std::function<Result<int>(Context&, const VolumeName&)>;
+
 // One call of the tool, filled in while the arguments are parsed.
 struct Invocation {
   Verbosity verbosity;
   VolumeName volume;
-  // What the chosen subcommand does; the exit code, or why not.
-  std::function<Result<int>(Context&)> act;
+  bool has_volume = false;
+  Act act;  // of the chosen subcommand
 };
 
 // The subcommands; each takes a reference to the invocation, which outlives the app.
@@ -48,7 +51,7 @@ struct CommandHelp {
 };
 // A subcommand with VOLUME, which may be left out where it is not needed, and the options that all
 // have.
-CLI::App& add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help);
+Arguments add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help, Act act);
 // Options that all commands have, here for one.
 void add_common_options(CLI::App& app, Invocation& invocation);
 

@@ -103,13 +103,8 @@ int say_checks(Console& console, const std::vector<Check>& checks) {
 }
 
 void add_doctor(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation, &command] {
-    const bool has_volume = command.count("VOLUME") > 0;
-    invocation.act = [&invocation, has_volume](Context& context) {
-      return has_volume ? examine_volume(context, invocation.volume)
-                        : examine_machine(context, invocation.volume);
-    };
+  add_command(app, invocation, kHelp, [&invocation](Context& context, const VolumeName& name) {
+    return invocation.has_volume ? examine_volume(context, name) : examine_machine(context, name);
   });
 }
 

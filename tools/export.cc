@@ -122,20 +122,14 @@ Result<int> export_to(Context& context, const VolumeName& name, const Options& o
 
 void add_export(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.add_option("ID", options->id, "The checkpoint: its number, its name, or `last`")
-      ->type_name("")
-      ->required();
-  command.add_option("DEST", options->destination, "A path, or an NBD URI")
-      ->type_name("")
-      ->required();
-  command.add_flag("--force", options->force,
-                   "Replaces a file that is there, or writes over a block device");
-  command.callback([&invocation, options] {
-    invocation.act = [&invocation, options](Context& context) {
-      return export_to(context, invocation.volume, *options);
-    };
-  });
+  Arguments arguments =
+      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
+        return export_to(context, name, *options);
+      });
+  arguments.add_word("ID", options->id, "The checkpoint: its number, its name, or `last`");
+  arguments.add_word("DEST", options->destination, "A path, or an NBD URI");
+  arguments.add_flag("--force", options->force,
+                     "Replaces a file that is there, or writes over a block device");
 }
 
 }  // namespace ckpt

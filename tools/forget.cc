@@ -66,13 +66,10 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
 
 void add_forget(CLI::App& app, Invocation& invocation) {
   const auto yes = std::make_shared<bool>(false);
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.add_flag("--yes", *yes, "Does not ask");
-  command.callback([&invocation, yes] {
-    invocation.act = [&invocation, yes](Context& context) {
-      return forget(context, invocation.volume, *yes);
-    };
-  });
+  Arguments arguments = add_command(
+      app, invocation, kHelp,
+      [yes](Context& context, const VolumeName& name) { return forget(context, name, *yes); });
+  arguments.add_flag("--yes", *yes, "Does not ask");
 }
 
 }  // namespace ckpt

@@ -52,11 +52,6 @@ Result<int> list(Context& context, const VolumeName& name) {
 
 }  // namespace
 
-void add_list(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation] {
-    invocation.act = [&invocation](Context& context) { return list(context, invocation.volume); };
-  });
-}
+void add_list(CLI::App& app, Invocation& invocation) { add_command(app, invocation, kHelp, list); }
 
 }  // namespace ckpt

@@ -32,12 +32,7 @@ Result<int> metrics(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_metrics(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation] {
-    invocation.act = [&invocation](Context& context) {
-      return metrics(context, invocation.volume);
-    };
-  });
+  add_command(app, invocation, kHelp, metrics);
 }
 
 }  // namespace ckpt

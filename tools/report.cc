@@ -97,10 +97,7 @@ std::string headline_of(const Report& report) {
 }
 
 void add_report(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation] {
-    invocation.act = [&invocation](Context& context) { return report(context, invocation.volume); };
-  });
+  add_command(app, invocation, kHelp, report);
 }
 
 }  // namespace ckpt

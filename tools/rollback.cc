@@ -115,24 +115,18 @@ Result<int> rollback(Context& context, const VolumeName& name, const Options& op
 
 void add_rollback(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.add_option("ID", options->id, "The checkpoint: its number, its name, or `last`")
-      ->type_name("")
-      ->capture_default_str();
-  command.add_option("--clients", options->clients, "What to do about connected clients")
-      ->type_name("POLICY")
-      ->check(CLI::IsMember({"refuse", "fence", "keep"}))
-      ->capture_default_str();
-  command.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
-  command.add_flag("--yes", options->yes, "Does not ask");
-  command.add_flag(
+  Arguments arguments =
+      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
+        return rollback(context, name, *options);
+      });
+  arguments.add_word("ID", options->id, "The checkpoint: its number, its name, or `last`");
+  arguments.add_choice("--clients", "POLICY", options->clients, {"refuse", "fence", "keep"},
+                       "What to do about connected clients");
+  arguments.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
+  arguments.add_flag("--yes", options->yes, "Does not ask");
+  arguments.add_flag(
       "--rebuild", options->rebuild,
       "Writes every block, also of an image that is missing or damaged; no server runs");
-  command.callback([&invocation, options] {
-    invocation.act = [&invocation, options](Context& context) {
-      return rollback(context, invocation.volume, *options);
-    };
-  });
 }
 
 }  // namespace ckpt

@@ -48,13 +48,10 @@ Result<int> show(Context& context, const VolumeName& name, const std::string& id
 
 void add_show(CLI::App& app, Invocation& invocation) {
   const auto id = std::make_shared<std::string>();
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.add_option("ID", *id, "Its number, its name, or `last`")->required()->type_name("");
-  command.callback([&invocation, id] {
-    invocation.act = [&invocation, id](Context& context) {
-      return show(context, invocation.volume, *id);
-    };
-  });
+  Arguments arguments = add_command(
+      app, invocation, kHelp,
+      [id](Context& context, const VolumeName& name) { return show(context, name, *id); });
+  arguments.add_word("ID", *id, "Its number, its name, or `last`");
 }
 
 }  // namespace ckpt

@@ -147,18 +147,12 @@ Result<int> status(Context& context, const VolumeName& name, const Options& opti
 
 void add_status(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
-  CLI::App& command = add_command(app, invocation, kHelp);
-  // A flag that may have a value, so that `--watch VOLUME` does not take VOLUME for one.
-  command
-      .add_flag("--watch{2}", options->watch_seconds,
-                "Again every S seconds (2 if it is not said), until interrupted")
-      ->type_name("[=S]")
-      ->check(CLI::Range(0.1, 86400.0).description(""));
-  command.callback([&invocation, options] {
-    invocation.act = [&invocation, options](Context& context) {
-      return status(context, invocation.volume, *options);
-    };
-  });
+  Arguments arguments =
+      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
+        return status(context, name, *options);
+      });
+  arguments.add_optional_seconds("--watch", options->watch_seconds, 2, {0.1, 86400},
+                                 "Again every S seconds (2 if it is not said), until interrupted");
 }
 
 }  // namespace ckpt

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/tool.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <sstream>
 
@@ -72,7 +73,7 @@ int finish_parse(const CLI::App& app, const CLI::ParseError& error, Console& con
 
 int act(const Invocation& invocation, Console& console, const VolumeOpener& opener) {
   Context context{console, opener};
-  const Result<int> code = invocation.act(context);
+  const Result<int> code = invocation.act(context, invocation.volume);
   if (!code) {
     console.error(code.error());
     return exit_code_of(code.error().kind);

@@ -77,10 +77,7 @@ Result<int> verify(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_verify(CLI::App& app, Invocation& invocation) {
-  CLI::App& command = add_command(app, invocation, kHelp);
-  command.callback([&invocation] {
-    invocation.act = [&invocation](Context& context) { return verify(context, invocation.volume); };
-  });
+  add_command(app, invocation, kHelp, verify);
 }
 
 }  // namespace ckpt
