@@ -114,12 +114,15 @@ class [[nodiscard]] Result<void> {
 
 #define CKPT_JOIN_(a, b) a##b
 #define CKPT_JOIN(a, b) CKPT_JOIN_(a, b)
+// The target may be a declaration, which cannot stand in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define CKPT_ASSIGN_(result, target, expression) \
   auto result = (expression);                    \
   if (!result) {                                 \
     return ::ckpt::Unexpected(result.error());   \
   }                                              \
   target = std::move(result).value()
+// NOLINTEND(bugprone-macro-parentheses)
 // CKPT_ASSIGN(auto file, directory.open("x")): the value, or passes the error on.
 #define CKPT_ASSIGN(target, expression) \
   CKPT_ASSIGN_(CKPT_JOIN(assign_result_, __LINE__), target, expression)
