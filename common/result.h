@@ -105,11 +105,11 @@ class [[nodiscard]] Result<void> {
   (static_cast<bool>(expression) ? void(0) : ::ckpt::check_failed(#expression, __FILE__, __LINE__))
 
 // Passes an error on as it is.
-#define CKPT_TRY(expression)                           \
-  do {                                                 \
-    if (auto try_result = (expression); !try_result) { \
-      return ::ckpt::Unexpected(try_result.error());   \
-    }                                                  \
+#define CKPT_TRY(expression)                             \
+  do {                                                   \
+    if (auto&& try_result = (expression); !try_result) { \
+      return ::ckpt::Unexpected(try_result.error());     \
+    }                                                    \
   } while (false)
 
 #define CKPT_JOIN_(a, b) a##b

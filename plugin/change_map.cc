@@ -206,7 +206,8 @@ void ChangeMap::shed_memory() {
   const uintptr_t end = (begin + geometry_.map_bytes()) / kPageBytes * kPageBytes;
   if (end > first && end - first >= kShedBytesMin) {
     // Zeroes either way, so a failure changes nothing: madvise(2), MADV_DONTNEED.
-    (void)madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+    (void)madvise(reinterpret_cast<std::byte*>(words_) + (first - begin), end - first,
+                  MADV_DONTNEED);
   }
 }
 

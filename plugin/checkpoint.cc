@@ -81,7 +81,7 @@ void CheckpointMaker::answer(const TicketPtr& ticket, Result<CheckpointOutcome> 
 CheckpointMaker::TicketPtr CheckpointMaker::next_ticket() {
   const MutexLock lock(mutex_);
   while (!queue_.empty()) {
-    const TicketPtr ticket = queue_.front();
+    TicketPtr ticket = queue_.front();
     queue_.pop_front();
     if (!ticket->is_abandoned) {
       ticket->is_cut = true;

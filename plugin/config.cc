@@ -179,7 +179,7 @@ Result<> set_parameter(LocalOptions& options, const std::string& key, const std:
   for (const Parameter& parameter : kParameters) {
     if (key == parameter.key) {
       auto set = parameter.set(options, value);
-      return set ? set : Result<>(within(key + "=" + value, set.error()));
+      return set ? set : Result<>(within(std::string(key).append("=").append(value), set.error()));
     }
   }
   return invalid("unknown parameter " + key + "; nbdkit ckpt --help lists them");

@@ -60,7 +60,7 @@ std::optional<Digest> parse_digest(std::string_view text) {
     if (value == std::string_view::npos) {
       return std::nullopt;
     }
-    digest.bytes[i / 2] = static_cast<uint8_t>(digest.bytes[i / 2] * 16U + value);
+    digest.bytes[i / 2] = static_cast<uint8_t>(digest.bytes[i / 2] * size_t{16} + value);
   }
   return digest;
 }

@@ -117,7 +117,7 @@ void* open_connection(int) noexcept {
   Connection* connection = nullptr;
   (void)report([&]() -> Result<> {
     CKPT_ASSIGN(auto client, volume().gate().connect());
-    connection = new Connection{std::move(client)};
+    connection = std::make_unique<Connection>(Connection{std::move(client)}).release();
     return {};
   });
   return connection;

@@ -135,7 +135,7 @@ Result<> Volume::close() {
     sync_for_checkpoint();
   }
   maker_.leave();
-  const auto stopped = stop_volume(surroundings_, started_);
+  auto stopped = stop_volume(surroundings_, started_);
   if (stopped && !options_.start.offline) {
     note(EventKind::kStop);
   }

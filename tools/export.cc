@@ -71,12 +71,15 @@ bool is_same_file(const std::string& one, const std::string& other) {
 // With --force nothing else keeps them from being replaced.
 Result<> check_destination(const OpenedVolume& opened, const std::string& destination) {
   const VolumeStatus status = opened.volume->status();
-  const std::string store =
+  std::string backup_image =
       status.store ? status.store->address.substr(status.store->address.find(':') + 1) : "";
-  for (const std::string& own : {opened.paths.image, status.image, store + "/backup.img"}) {
+  backup_image += "/backup.img";
+  for (const std::string& own : {opened.paths.image, status.image, backup_image}) {
     if (!own.empty() && is_same_file(destination, own)) {
-      return fail(ErrorKind::kInvalid, destination + " is the volume's own " + own +
-                                           ": export elsewhere, or see `ckpt-tool rollback`");
+      return fail(
+          ErrorKind::kInvalid,
+          fmt::format("{} is the volume's own {}: export elsewhere, or see `ckpt-tool rollback`",
+                      destination, own));
     }
   }
   return {};

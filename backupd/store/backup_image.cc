@@ -119,7 +119,7 @@ Result<> BackupImage::allocate(BlockRange blocks) {
     unwritten_.add(*gap);
     rest.first = gap->end;
   }
-  const auto allocated = file_->allocate(bytes_of(blocks, size_bytes_));
+  auto allocated = file_->allocate(bytes_of(blocks, size_bytes_));
   if (allocated) {
     allocated_.add(blocks);
   }
