@@ -39,6 +39,11 @@ kernel_mount() {
     guest --drive "$1/drive" "$here/kernel_mount.sh" "$1" "$build"
 }
 
+tutorial() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/tutorial.sh" "$1" "$build"
+}
+
 # A whole boot and shutdown of systemd, in emulation: slower than the others.
 systemd_boot() {
     new_drive "$1/drive" || return
@@ -83,6 +88,7 @@ if (($# == 2)); then
 else
     run_test nbd_rollback nbd_rollback
     run_test kernel_mount kernel_mount
+    run_test tutorial tutorial
     run_test vm_on_volume vm_on_volume
     run_test power_cut_while_writing power_cut writing
     run_test power_cut_during_checkpoint power_cut checkpoint
