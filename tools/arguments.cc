@@ -4,15 +4,32 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <optional>
 
 #include "tools/command.h"
 
 namespace ckpt {
 namespace {
 
+// As a whole, and not "nan", which CLI11's own range lets pass.
+std::optional<double> seconds_of(const std::string& text, SecondsRange range) {
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  const bool is_number = error == std::errc() && end == text.data() + text.size();
+  return is_number && seconds >= range.min && seconds <= range.max ? std::optional(seconds)
+                                                                   : std::nullopt;
+}
+
 // Without a description, which the help would show beside the type.
 CLI::Validator within(SecondsRange range) {
-  return CLI::Range(range.min, range.max).description("");
+  return CLI::Validator(
+      [range](const std::string& text) {
+        return seconds_of(text, range) ? std::string()
+                                       : fmt::format("{} is not a number of seconds from {} to {}",
+                                                     text, range.min, range.max);
+      },
+      "");
 }
 
 }  // namespace
@@ -47,12 +64,16 @@ void Arguments::add_seconds(const std::string& name, double& value, SecondsRange
       ->capture_default_str();
 }
 
-// A flag that may have a value: an option would take the next word for it.
+// A flag that may have a value: an option would take the next word for it. CLI11 counts flags in
+// whole numbers, so the value is read here.
 void Arguments::add_optional_seconds(const std::string& name, double& value, double implied,
                                      SecondsRange range, const std::string& help) {
-  command_.add_flag(fmt::format("{}{{{}}}", name, implied), value, help)
+  command_.add_flag(fmt::format("{}{{{}}}", name, implied), help)
       ->type_name("[=S]")
-      ->check(within(range));
+      ->check(within(range))
+      ->each([&value, range](const std::string& text) {
+        value = seconds_of(text, range).value_or(value);
+      });
 }
 
 void Arguments::add_flag(const std::string& name, bool& value, const std::string& help) {

@@ -23,11 +23,15 @@ size_t terminal_columns() {
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+// Whether terminals here know control sequences.
+bool terminal_is_able() {
+  const char* terminal = std::getenv("TERM");
+  return terminal != nullptr && std::string_view(terminal) != "dumb";
+}
+
 bool colours_wanted() {
   const char* unwanted = std::getenv("NO_COLOR");
-  const char* terminal = std::getenv("TERM");
-  return (unwanted == nullptr || *unwanted == '\0') && terminal != nullptr &&
-         std::string_view(terminal) != "dumb";
+  return (unwanted == nullptr || *unwanted == '\0') && terminal_is_able();
 }
 
 // SGR parameters (ECMA-48, 8.3.117).
@@ -48,6 +52,7 @@ Streams standard_streams() {
   streams.in_is_terminal = isatty(STDIN_FILENO) == 1;
   streams.out_is_terminal = isatty(STDOUT_FILENO) == 1;
   streams.err_is_terminal = isatty(STDERR_FILENO) == 1;
+  streams.out_draws = streams.out_is_terminal && terminal_is_able();
   streams.columns = terminal_columns();
   streams.colours = colours_wanted();
   return streams;

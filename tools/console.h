@@ -25,8 +25,9 @@ struct Streams {
   bool in_is_terminal = false;
   bool out_is_terminal = false;
   bool err_is_terminal = false;
-  size_t columns = 80;   // of the terminal that err is
-  bool colours = false;  // allowed on out, if it is a terminal
+  bool out_draws = false;  // out is a terminal that can be drawn over
+  size_t columns = 80;     // of the terminal that err is
+  bool colours = false;    // allowed on out, if it is a terminal
 };
 // Those of the process. Colours as no-color.org says.
 Streams standard_streams();
@@ -62,6 +63,8 @@ class Console {
   // Whether a line on standard error can be drawn over again and again.
   [[nodiscard]] bool draws() const { return streams_.err_is_terminal && !verbosity_.quiet; }
   [[nodiscard]] bool out_is_terminal() const { return streams_.out_is_terminal; }
+  // Whether standard output can be drawn over, as a whole.
+  [[nodiscard]] bool out_draws() const { return streams_.out_draws; }
   [[nodiscard]] size_t columns() const { return streams_.columns; }
   // Replaces the line on the terminal that standard error is. Empty: leaves no line.
   void draw(std::string_view line);

@@ -6,6 +6,7 @@
 
 #include "tools/command.h"
 #include "tools/format.h"
+#include "tools/screen.h"
 
 namespace ckpt {
 namespace {
@@ -16,6 +17,7 @@ constexpr CommandHelp kHelp{
     "`changed` is what a rollback to the last checkpoint would throw away; `unshipped` is what "
     "the\n"
     "back-up does not have yet of it.\n"
+    "With --watch on a terminal, a view that fills it; else one result after the other.\n"
     "States: running, stopped (no server runs), rolling-back, fenced (clients are refused until\n"
     "`ckpt-tool accept`), diverged (primary and back-up went different ways), promoted.\n\n"
     "  ckpt-tool status disk.img\n"
@@ -117,30 +119,56 @@ LabelledRows rows_of(const Console& console, const VolumeStatus& status, bool se
   return rows;
 }
 
-Result<> say_once(Context& context, const VolumeName& name, const std::string& before) {
-  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+// The result for scripts is said; that for people is returned.
+Result<std::string> look(Console& console, const OpenedVolume& opened) {
   const VolumeStatus status = opened.volume->status();
   if (status.state.empty()) {
     return fail(ErrorKind::kIo, status.problem);
   }
-  context.console.result(to_json(status));
-  context.console.print(before);
-  context.console.print(context.console.verbosity().quiet
-                            ? printable(status.state) + "\n"
-                            : format_rows(rows_of(context.console, status, opened.served)));
-  return {};
+  console.result(to_json(status));
+  return console.verbosity().quiet ? printable(status.state) + "\n"
+                                   : format_rows(rows_of(console, status, opened.served));
 }
 
 // The volume is opened anew each time: a server may start or stop meanwhile.
-Result<int> status(Context& context, const VolumeName& name, const Options& options) {
-  CKPT_TRY(say_once(context, name, ""));
-  // Home and erase (ECMA-48, CUP and ED), or a line between.
-  const std::string before = context.console.out_is_terminal() ? "\x1b[H\x1b[2J" : "\n";
-  while (options.watch_seconds > 0) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(options.watch_seconds));
-    CKPT_TRY(say_once(context, name, before));
+Result<std::string> look_again(Context& context, const VolumeName& name) {
+  CKPT_ASSIGN(const OpenedVolume opened, context.opener(name));
+  return look(context.console, opened);
+}
+
+// One view after another, in a file or a pipe, until something is wrong.
+Result<int> list_views(Context& context, const VolumeName& name, std::chrono::nanoseconds period) {
+  for (;;) {
+    std::this_thread::sleep_for(period);
+    CKPT_ASSIGN(const std::string view, look_again(context, name));
+    context.console.print("\n" + view);
   }
-  return kExitDone;
+}
+
+// What is wrong is shown like all the rest: it may pass.
+[[noreturn]] void draw_views(Context& context, const VolumeName& name,
+                             std::chrono::nanoseconds period, Result<std::string> view) {
+  Screen screen;
+  for (;;) {
+    screen.show(fmt::format("{}, every {}; Ctrl-C ends\n\n{}",
+                            format_local_time(system_clock().wall()), format_duration(period),
+                            view ? *view : printable(view.error().message()) + "\n"));
+    screen.wait(period);
+    view = look_again(context, name);
+  }
+}
+
+Result<int> status(Context& context, const VolumeName& name, const Options& options) {
+  Console& console = context.console;
+  const std::chrono::nanoseconds period(static_cast<int64_t>(options.watch_seconds * 1e9));
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  CKPT_ASSIGN(std::string view, look(console, opened));
+  const bool again = options.watch_seconds > 0;
+  if (again && console.out_draws() && !console.verbosity().json && !console.verbosity().quiet) {
+    draw_views(context, name, period, std::move(view));
+  }
+  console.print(view);
+  return again ? list_views(context, name, period) : Result<int>(kExitDone);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the commands of docs/tutorial.md in one shell, and compares what they say with what the page says.
+"""Runs the commands of docs/tutorial.md in one shell, and compares what they say with the page.
 
-Commands are the lines with "$ " in blocks marked as console; what follows a command is its output, with "..." for any lines
-left out. Numbers, units, times and UUIDs differ from run to run and are not compared, nor is white space. A block after a line
-<!-- not run here: WHY --> is left out.
+Commands are the lines with "$ " in blocks marked as console; what follows one is its output, with
+"..." for any lines left out. Numbers, units, times and UUIDs differ from run to run and are not
+compared, nor is white space. A block after a line <!-- not run here: WHY --> is left out.
 
-Usage: tutorial.py PAGE            compares; "ok" or "not ok" a command; exit code 1 if any differs
+Usage: tutorial.py PAGE            compares; "ok" or "not ok" a command; 1 if any differs
        tutorial.py PAGE --record   prints the page with the output of this run in it
 """
 import re
@@ -72,10 +72,14 @@ def parse(text):
     return parts
 
 
-def masked(line):
-    for pattern, word in MASKS:
-        line = pattern.sub(word, line)
-    return line.strip()
+def masked(lines):
+    """Those that are not empty, without what is not compared."""
+    result = []
+    for line in filter(None, lines):
+        for pattern, word in MASKS:
+            line = pattern.sub(word, line)
+        result.append(line.strip())
+    return result
 
 
 def same(expected, actual):
@@ -91,11 +95,12 @@ def compare(parts):
     shell, differing = Shell(), 0
     for command, expected in [part[1:] for part in parts if part[0] == "command"]:
         actual = shell.run(command)
-        if same([masked(line) for line in expected if line], [masked(line) for line in actual if line]):
+        if same(masked(expected), masked(actual)):
             print(f"ok - {command}")
         else:
             differing += 1
-            print(f"not ok - {command}\n# the page says:", *expected, "# this run:", *actual, sep="\n")
+            print(f"not ok - {command}\n# the page says:", *expected, "# this run:", *actual,
+                  sep="\n")
         sys.stdout.flush()
     print(f"{sum(part[0] == 'command' for part in parts)} commands, {differing} differ")
     return 1 if differing else 0
