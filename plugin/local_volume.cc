@@ -254,8 +254,13 @@ Result<> LocalVolume::open_volume() {
   options.io = io_text_;
   options.has_backup = options_.has_backup;
   options.checkpoint_interval = options_.checkpoint_interval;
-  const OpenStore open_store = [this](const VolumeRecord& record) {
-    return this->open_store(record);
+  const OpenStore open_store = [this](const VolumeRecord& record) -> Result<StoreLink*> {
+    CKPT_ASSIGN(StoreLink * link, this->open_store(record));
+    if (options_.trace.traces()) {
+      trace_ = std::make_unique<LinkTrace>(*link, options_.trace, system_clock());
+      link = trace_.get();
+    }
+    return link;
   };
   CKPT_ASSIGN(volume_,
               Volume::open(surroundings, options, open_store, [this] { return free_reserve(); }));

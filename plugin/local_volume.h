@@ -9,6 +9,7 @@
 #include "common/shared_memory.h"
 #include "plugin/crowd_meter.h"
 #include "plugin/io_engine.h"
+#include "plugin/link_trace.h"
 #include "plugin/no_store.h"
 #include "plugin/volume.h"
 
@@ -24,6 +25,7 @@ struct LocalOptions {
   bool direct = false;  // direct=on: past the page cache
   bool raw = false;     // format=raw: any content is an image
   std::chrono::seconds checkpoint_interval{0};
+  LinkTraceOptions trace;
   VolumeOptions volume;
 };
 
@@ -79,6 +81,7 @@ class LocalVolume {
   UniqueFd store_lock_;
   std::unique_ptr<Store> store_;  // nothing: backup=none
   NoStore no_store_;
+  std::unique_ptr<LinkTrace> trace_;  // nothing: not traced
   std::unique_ptr<Volume> volume_;
   std::atomic<bool> stopping_{false};
   Waker keeper_;

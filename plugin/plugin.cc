@@ -12,9 +12,16 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <new>
+#include <memory>
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+// Debug flags, which nbdkit sets by name before any callback: nbdkit -v -D ckpt.ship=1
+// (nbdkit-plugin(3), Debug Flags).
+extern "C" {
+NBDKIT_DLL_PUBLIC int ckpt_debug_ship = 0;
+NBDKIT_DLL_PUBLIC int ckpt_debug_store = 0;
+}
 
 namespace ckpt {
 namespace {
@@ -70,8 +77,18 @@ int config_complete() noexcept {
   });
 }
 
+// What a debug flag asks for; nothing if it is not set.
+TraceLine trace_line(int flag, const char* what) {
+  if (flag == 0) {
+    return nullptr;
+  }
+  return [what](const std::string& line) { nbdkit_debug("%s: %s", what, line.c_str()); };
+}
+
 int get_ready() noexcept {
   return report([]() -> Result<> {
+    server().options.trace = {trace_line(ckpt_debug_ship, "ship"),
+                              trace_line(ckpt_debug_store, "store")};
     CKPT_ASSIGN(server().local, LocalVolume::open(server().options));
     if (const std::string note = server().local->space_note(); !note.empty()) {
       std::fprintf(stderr, "nbdkit: ckpt: note: %s\n", note.c_str());

@@ -10,7 +10,8 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BLOCK, MIB, Case, ServerFailed, build, plugin, plugin_environment, run
+from harness import (BLOCK, MIB, Case, ServerFailed, build, plugin, plugin_environment, run,
+                     tool)
 from nbd_client import FUA, NO_HOLE, NbdClient
 
 
@@ -152,7 +153,7 @@ class Basics(Case):
     def test_what_is_not_there_yet_says_so(self):
         for parameter in ("backup=localhost:7000", "tls=require"):
             with self.assertRaisesRegex(ServerFailed, f"{parameter}: .*this version"):
-                self.serve(self.image(), parameter)
+                self.serve(self.image(f"{parameter[:3]}.img"), parameter)
 
     def test_dump_plugin_and_help(self):
         for option in ("--dump-plugin", "--help"):
@@ -162,6 +163,19 @@ class Basics(Case):
             if option == "--dump-plugin":
                 self.assertRegex(out.stdout, r"(?m)^ckpt_version=\d+\.\d+")
                 self.assertRegex(out.stdout, r"(?m)^ckpt_io=(sync|uring)")
+
+    def test_debug_flags_say_what_passes_to_the_store(self):
+        for flag, line in (
+                ("ckpt.ship=1", r"debug: ship: epoch 2, batch \d+: 1 extents, 65536 bytes"),
+                ("ckpt.store=1", r"debug: store: confirm 2, 1 epochs covered, in \d+ us")):
+            server = self.serve(self.image(f"{flag}.img"), words=["-v", "-D", flag, str(plugin())])
+            with NbdClient(str(server.socket)) as client:
+                client.write(0, b"x" * 65536)
+            tool("checkpoint", server.image)
+            server.stop()
+            self.assertRegex(server.log.read_text(), line)
+            other = "store" if "ship" in flag else "ship"
+            self.assertNotIn(f"debug: {other}:", server.log.read_text())
 
     def test_the_manuals_name_every_parameter_and_command(self):
         for page, command, pattern in (

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""`status --watch`: a view that fills a terminal, keeps to its size, says what is wrong and goes on,
-and leaves the terminal as it was, however it ends. Without a terminal: one result after the
+"""`status --watch`: a view that fills a terminal, keeps to its size, says what is wrong and goes
+on, and leaves the terminal as it was, however it ends. Without a terminal: one result after the
 other."""
 
 import fcntl
