@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every command of the tool with a volume that is missing, none, stopped, corrupt or another's: a
+clear answer, and nothing is lost. Odd names of checkpoints, and paths longer than a socket's."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import unittest
+
+from harness import FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, tool
+from nbd_client import NbdClient
+
+# What each needs after VOLUME. Those of the second row change something when all is well.
+LOOKING = {"status": [], "list": [], "show": ["last"], "verify": [], "metrics": [], "report": [],
+           "export": ["last", "copy.raw"]}
+CHANGING = {"checkpoint": [], "rollback": ["--yes"], "accept": [], "forget": ["--yes"]}
+COMMANDS = {**LOOKING, **CHANGING}
+
+
+class BadVolumes(Case):
+    def call(self, command, volume, *words):
+        """One command, as a script would."""
+        done = subprocess.run([build() / "tools/ckpt-tool", "--json", command, volume, *words,
+                               *COMMANDS[command]], cwd=self.folder, capture_output=True, text=True,
+                              timeout=120, stdin=subprocess.DEVNULL)
+        self.assertGreaterEqual(done.returncode, 0, f"{command}: a signal: {done.stderr}")
+        return done
+
+    def error(self, command, volume, *words):
+        done = self.call(command, volume, *words)
+        self.assertNotEqual(done.returncode, OK, f"{command}: {done.stdout}")
+        answer = json.loads(done.stdout.splitlines()[-1])
+        self.assertEqual((answer["type"], answer["exit_code"]), ("error", done.returncode), command)
+        self.assertTrue(answer["message"], command)
+        return answer
+
+    def stopped(self, name="disk.img", text=b"kept"):
+        """A volume with a checkpoint, whose server has stopped."""
+        server = self.serve(self.image(name, size=4 * MIB))
+        with NbdClient(str(server.socket)) as client:
+            client.write(0, text * 1024)
+        tool("checkpoint", server.image)
+        server.stop()
+        return server
+
+    def content(self, pattern="*.img"):
+        """Of images and back-up images. What ckpt notes beside them, a command may bring up to date
+        before it finds that it cannot go on."""
+        return {path: hashlib.sha1(path.read_bytes()).hexdigest()
+                for path in sorted(self.folder.rglob(pattern)) if path.is_file()}
+
+    def test_missing(self):
+        for command in COMMANDS:
+            answer = self.error(command, self.folder / "nowhere.img")
+            self.assertEqual(answer["exit_code"], UNKNOWN, command)
+            self.assertIn("nowhere.img", answer["message"])
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_an_image_that_never_was_served(self):
+        image = self.image(size=MIB)
+        for command in COMMANDS:
+            answer = self.error(command, image)
+            self.assertEqual(answer["exit_code"], UNKNOWN, command)
+            self.assertIn("nbdkit ckpt", answer["message"], command)
+        self.assertEqual(list(self.folder.iterdir()), [image])
+
+    def test_folders_and_files_that_are_no_volume(self):
+        (self.folder / "folder").mkdir()
+        (self.folder / "folder/file").write_text("something else")
+        (self.folder / "text.img.ckpt").write_text("not a state directory")
+        (self.folder / "text.img").write_text("an image of 14 bytes")
+        before = self.content("*")
+        for command in COMMANDS:
+            self.assertIn("folder", self.error(command, self.folder / "folder")["message"])
+            self.assertIn("text.img", self.error(command, self.folder / "text.img")["message"])
+        self.assertEqual(self.content("*"), before)
+
+    def test_stopped(self):
+        server = self.stopped()
+        for command in COMMANDS:
+            if command != "forget":
+                self.assertEqual(self.call(command, server.image).returncode, OK, command)
+        self.assertEqual((self.folder / "copy.raw").read_bytes(), server.image.read_bytes())
+        self.assertEqual(self.call("forget", server.image).returncode, OK)
+        self.assertFalse(server.state.exists())
+        self.assertEqual(server.image.read_bytes()[:4], b"kept")
+
+    def test_corrupt(self):
+        server = self.stopped()
+        for damaged, damage in (("volume", lambda path: path.write_bytes(b"x" * 65536)),
+                                ("volume", lambda path: os.truncate(path, 100)),
+                                ("store/volume", lambda path: path.write_bytes(b"y" * 65536)),
+                                ("store/volume", lambda path: path.unlink())):
+            with self.subTest(damaged=damaged):
+                path = server.state / damaged
+                whole = path.read_bytes()
+                damage(path)
+                before = self.content()
+                for command in ("checkpoint", "rollback", "verify", "show", "export"):
+                    self.assertIn("disk.img", self.error(command, server.image)["message"], command)
+                for command in ("status", "list", "accept", "metrics", "report"):
+                    self.call(command, server.image)  # may have something to tell
+                after = self.content()
+                path.write_bytes(whole)
+                self.assertEqual(after, before)
+        self.assertEqual(tool("list", server.image)["checkpoints"][0]["checkpoint"], 2)
+
+    def test_the_state_of_another(self):
+        one, other = self.stopped("one.img", b"one."), self.stopped("other.img", b"else")
+        shutil.rmtree(one.state)
+        shutil.copytree(other.state, one.state)
+        before = self.content()
+        for command in ("status", "list", "show", "verify", "checkpoint"):
+            self.call(command, one.image)
+        self.assertEqual(self.content(), before)
+        one.start()  # notices, and compares every block: what is served is the image's own
+        tool("checkpoint", one.image)
+        self.assertEqual(tool("verify", one.image)["mismatched_bytes"], 0)
+        tool("rollback", one.image, "--yes")
+        with NbdClient(str(one.socket)) as client:
+            self.assertEqual(client.read(0, 4096), b"one." * 1024)
+
+    def test_names(self):
+        server = self.serve(self.image(size=MIB))
+        for name in ("a b", "a/b", "../../etc/passwd", "-", "--name", "$(x)", "ä" * 127, "n" * 255,
+                     "'\"\\"):
+            tool("checkpoint", server.image, f"--name={name}")
+            self.assertEqual(tool("show", server.image, "--", name)["name"], name)
+        for name in ("a\nb", "\x1b[31m", "n" * 256, "n" * 1000, "12", "last", "0"):
+            answer = self.error("checkpoint", server.image, f"--name={name}")
+            self.assertIn("name", answer["message"])
+            self.assertIn(answer["exit_code"], (FAILED, USAGE))
+        self.assertEqual(len(list(self.folder.iterdir())), 3)  # image, state, log
+
+    def test_a_path_longer_than_a_sockets(self):
+        folder = self.folder / "/".join(["d" * 100] * 3)
+        folder.mkdir(parents=True)
+        server = self.serve(self.image(size=MIB), f"state={folder / 'state'}")
+        tool("checkpoint", server.image, "--state", str(folder / "state"), "--name", "far")
+        self.assertEqual(tool("status", folder / "state")["last_checkpoint"]["name"], "far")
+        server.stop()
+        there = tool("status", server.image, "--state", str(folder / "state"))
+        self.assertEqual((there["state"], there["last_checkpoint"]["name"]), ("stopped", "far"))
+
+
+if __name__ == "__main__":
+    unittest.main()
