@@ -125,7 +125,7 @@ bool CheckpointMaker::step() {
 
 // At its turn: whoever asked before it may have taken the name.
 Result<> CheckpointMaker::check_free(const std::string& name) const {
-  const auto last = record_.get().last;
+  const auto last = session_.confirmed();
   if (!last || name.empty() || last->name != name) {
     return {};
   }
@@ -263,9 +263,10 @@ CheckpointInfo CheckpointMaker::describe() {
   CheckpointInfo info;
   info.id = {record.timeline, Epoch{closed.number.load()}};
   Digest parent_digest{};
-  if (record.last) {
-    info.parent = record.last->id;
-    parent_digest = record.last->digest;
+  // The store's, which after a resync is not the record's.
+  if (const auto parent = session_.confirmed()) {
+    info.parent = parent->id;
+    parent_digest = parent->digest;
   }
   info.digest = checkpoint_digest(parent_digest, info.id.timeline, info.id.number,
                                   shipper_.covered(info.id.number));
@@ -284,6 +285,7 @@ CheckpointInfo CheckpointMaker::describe() {
 // The checkpoint exists: tells the caller, then records it.
 void CheckpointMaker::exists() {
   stage_ = Stage::kExists;
+  session_.set_confirmed(making_);
   disk_.epochs.shed_closed();
   CheckpointOutcome outcome;
   outcome.checkpoint = making_;

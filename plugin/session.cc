@@ -40,9 +40,10 @@ Result<HandshakeRow> Session::open() {
   if (const EpochObject* const closed = disk_.epochs.closed(); closed != nullptr) {
     current.unshipped.add_all(closed->written);
   }
-  open_.store(true);
   const MutexLock lock(mutex_);
+  confirmed_ = greeting.last;
   problem_.clear();
+  open_.store(true);
   return row;
 }
 
@@ -97,6 +98,16 @@ void Session::lose(const Error& error) {
   open_.store(false);
   const MutexLock lock(mutex_);
   problem_ = error.message();
+}
+
+std::optional<CheckpointInfo> Session::confirmed() {
+  const MutexLock lock(mutex_);
+  return confirmed_;
+}
+
+void Session::set_confirmed(const CheckpointInfo& checkpoint) {
+  const MutexLock lock(mutex_);
+  confirmed_ = checkpoint;
 }
 
 std::string Session::problem() {

@@ -24,6 +24,10 @@ class Session {
   [[nodiscard]] bool is_open() const { return open_.load(); }
   [[nodiscard]] bool is_diverged() const { return diverged_.load(); }
   [[nodiscard]] std::string problem();
+  // What the store has: as it said at open(), or as confirmed since. Older than the record's, or
+  // nothing, after a resync that no checkpoint has ended yet.
+  [[nodiscard]] std::optional<CheckpointInfo> confirmed();
+  void set_confirmed(const CheckpointInfo& checkpoint);
   // Set by open(): more blocks count as changed than need be; comparing with the store may pay.
   [[nodiscard]] bool is_inexact() const { return inexact_; }
   void set_inexact(bool inexact) { inexact_ = inexact; }
@@ -44,6 +48,7 @@ class Session {
   bool inexact_ = false;
   Mutex mutex_;
   std::string problem_ CKPT_GUARDED_BY(mutex_);
+  std::optional<CheckpointInfo> confirmed_ CKPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace ckpt

@@ -109,7 +109,7 @@ Result<> Volume::connect_store() {
   CKPT_ASSIGN(const HandshakeRow row, session_.open());
   maker_.settle(row);
   if (session_.is_inexact() && disk().epochs.closed() == nullptr &&
-      started_.record->get().last.has_value()) {
+      session_.confirmed().has_value()) {
     narrower_.start();
   }
   session_since_ = surroundings_.clock.steady();
@@ -118,10 +118,10 @@ Result<> Volume::connect_store() {
   return {};
 }
 
-// Until there is a checkpoint, one that became void is tried again after a while.
+// Until the store has a checkpoint, one that became void is tried again after a while.
 void Volume::ask_first_copy() {
   const SteadyTime now = surroundings_.clock.steady();
-  const bool wanted = session_.is_open() && !started_.record->get().last && !options_.start.offline;
+  const bool wanted = session_.is_open() && !session_.confirmed() && !options_.start.offline;
   if (wanted && maker_.is_idle() && !maker_.is_asked() && now >= next_first_copy_) {
     next_first_copy_ = now + kFirstCopyRetry;
     maker_.ask({.name = "", .message = "first copy", .timeout = std::chrono::hours(24 * 365)});
@@ -348,20 +348,30 @@ VolumeStatus Volume::status() {
   if (status.problem.empty() && !started_.decision.reason.empty()) {
     status.problem = narrower_.is_active() ? started_.decision.reason : "";
   }
+  if (status.problem.empty() && is_behind()) {
+    status.problem = "the back-up has lost checkpoint " +
+                     std::to_string(record.last->id.number.value) +
+                     " (it is new, or was restored): the next checkpoint copies the whole disk";
+  }
   if (!options_.has_backup) {
     status.store.reset();
   }
-  status.protection = session_.is_open() && record.last.has_value() && status.problem.empty();
+  status.protection =
+      session_.is_open() && session_.confirmed().has_value() && status.problem.empty();
   return status;
 }
 
 // Whoever asked for a checkpoint is told of it before it is on record here: the store knows.
 std::optional<CheckpointInfo> Volume::last_checkpoint() {
+  return session_.is_open() ? session_.confirmed() : started_.record->get().last;
+}
+
+// Whether the store has less than this image had in a checkpoint.
+bool Volume::is_behind() {
   const auto recorded = started_.record->get().last;
-  const auto kept = store_.checkpoints();
-  const bool is_newer = session_.is_open() && kept && !kept->empty() &&
-                        (!recorded || kept->back().id.number > recorded->id.number);
-  return is_newer ? std::optional(kept->back()) : recorded;
+  const auto confirmed = session_.confirmed();
+  return session_.is_open() && recorded &&
+         (!confirmed || confirmed->id.number < recorded->id.number);
 }
 
 Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {

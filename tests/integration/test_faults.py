@@ -13,7 +13,8 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import FAILED, MIB, OK, Case, ServerFailed, Tmpfs, run, tool
+from harness import (FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, eventually, run,
+                     tool)
 from nbd_client import NbdClient, NbdError
 
 
@@ -386,6 +387,65 @@ class BehindOurBack(Case):
         (server.state / "volume").unlink()
         if self.start_or_message(server):
             self.expect_complete_checkpoint(server)
+
+
+class LostBackups(Case):
+    """The back-up is not what it was: another disk, or one that was restored. It gets all there is."""
+
+    def volume(self):
+        """A stopped one with checkpoint 2, and the store that had checkpoint 1."""
+        server = self.serve(self.image(size=16 * MIB))
+        older = self.folder / "older"
+        scribble(server, 1)
+        tool("checkpoint", server.image, "--name", "older")
+        server.stop()
+        shutil.copytree(server.state / "store", older)
+        server.start()
+        scribble(server, 2)
+        tool("checkpoint", server.image, "--name", "newer")
+        server.stop()
+        shutil.rmtree(server.state / "store")
+        return server, older
+
+    def goes_on(self, server):
+        """It is protected again: names are free, and a rollback restores every byte."""
+        tool("checkpoint", server.image, "--name", "newer")
+        before = digest(server.image)
+        status = self.status(server)
+        self.assertTrue(status["protected"], status)
+        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+        scribble(server, 3)
+        tool("rollback", server.image, "--yes")
+        self.assertEqual(digest(server.image), before)
+        tool("checkpoint", server.image)
+
+    def test_it_is_gone(self):
+        server, _ = self.volume()
+        server.start()
+        eventually(lambda: self.status(server)["protected"], "a first copy by itself")
+        self.goes_on(server)
+
+    def test_it_is_gone_and_no_server_runs(self):
+        server, _ = self.volume()
+        tool("checkpoint", server.image)
+        self.assertEqual(len(tool("list", server.image)["checkpoints"]), 1)
+        server.start()
+        self.goes_on(server)
+
+    def test_it_was_restored(self):
+        server, older = self.volume()
+        shutil.copytree(older, server.state / "store")
+        server.start()
+        status = self.status(server)
+        self.assertFalse(status["protected"])
+        self.assertRegex(status["problem"], "has lost checkpoint 3 .*: the next checkpoint copies")
+        self.assertEqual(status["last_checkpoint"]["name"], "older")
+        answer = tool("rollback", server.image, "--yes", expect=UNKNOWN)
+        self.assertIn("take a checkpoint first", answer.message)
+        server.kill9()
+        server.start()
+        self.assertFalse(self.status(server)["protected"])
+        self.goes_on(server)
 
 
 class FirstCopies(Case):

@@ -60,6 +60,24 @@ TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
   EXPECT_EQ(*row, HandshakeRow::kResync);
   EXPECT_TRUE(primary_.session->is_inexact());
   EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
+
+  ASSERT_DONE(primary_.checkpoint());  // its parent is what the store has: the store insists on that
+  EXPECT_EQ(primary_.store.greeting.last->id, primary_.record->get().last->id);
+}
+
+TEST_F(SessionTest, AStoreThatIsNewGetsACheckpointWithoutAParent) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  ASSERT_DONE(primary_.checkpoint());
+  primary_.store.content.assign(primary_.store.content.size(), std::byte{0});
+  primary_.store.greeting = {};
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kResync);
+  EXPECT_FALSE(primary_.session->confirmed());
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_EQ(primary_.store.greeting.last->id, primary_.record->get().last->id);
+  EXPECT_EQ(primary_.session->confirmed()->id, primary_.record->get().last->id);
 }
 
 TEST_F(SessionTest, AStoreThatDoesNotAnswerLeavesTheSessionClosed) {
