@@ -357,6 +357,11 @@ void Oracle::end_rollback() {
 
 std::string Oracle::check_equal(const std::vector<Version>& primary,
                                 const std::vector<Version>& backup) const {
+  // Something went wrong before, if one side was never read.
+  if (primary.size() != sector_count_ || backup.size() != sector_count_) {
+    return "there are " + std::to_string(primary.size()) + " sectors on one side, " +
+           std::to_string(backup.size()) + " on the other";
+  }
   for (uint64_t sector = 0; sector < sector_count_; ++sector) {
     if (primary[sector] != backup[sector]) {
       return sector_text(sector) + describe_version(primary[sector]) + " on one side, " +
