@@ -348,9 +348,8 @@ VolumeStatus Volume::status() {
   if (status.problem.empty() && !started_.decision.reason.empty()) {
     status.problem = narrower_.is_active() ? started_.decision.reason : "";
   }
-  if (status.problem.empty() && is_behind()) {
-    status.problem = "the back-up has lost checkpoint " +
-                     std::to_string(record.last->id.number.value) +
+  if (const auto lost = lost_checkpoint(); lost && status.problem.empty()) {
+    status.problem = "the back-up has lost checkpoint " + std::to_string(lost->value) +
                      " (it is new, or was restored): the next checkpoint copies the whole disk";
   }
   if (!options_.has_backup) {
@@ -366,12 +365,13 @@ std::optional<CheckpointInfo> Volume::last_checkpoint() {
   return session_.is_open() ? session_.confirmed() : started_.record->get().last;
 }
 
-// Whether the store has less than this image had in a checkpoint.
-bool Volume::is_behind() {
+// The last one on record here, where the store has an older one or none.
+std::optional<Epoch> Volume::lost_checkpoint() {
   const auto recorded = started_.record->get().last;
   const auto confirmed = session_.confirmed();
-  return session_.is_open() && recorded &&
-         (!confirmed || confirmed->id.number < recorded->id.number);
+  const bool is_lost =
+      session_.is_open() && recorded && (!confirmed || confirmed->id.number < recorded->id.number);
+  return is_lost ? std::optional(recorded->id.number) : std::nullopt;
 }
 
 Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {

@@ -115,7 +115,7 @@ class Volume : public VolumeApi {
   void note_rollback(const RollbackOutcome& outcome);
 
   std::optional<CheckpointInfo> last_checkpoint();
-  bool is_behind();
+  std::optional<Epoch> lost_checkpoint();
   Result<CheckpointInfo> kept_checkpoint(std::string_view id);
   Result<> quiesce() CKPT_REQUIRES(work_mutex_);
   Result<RollbackOutcome> do_roll_back(const CheckpointInfo& target, const RollbackRequest& request,

@@ -34,7 +34,7 @@ StoreStatus Volume::store_status() {
   StoreStatus status = store_.status();
   if (!session_.is_open() && status.state != "failed") {
     status.state = session_.is_diverged() ? "detached" : "failed";
-  } else if (session_.is_open() && (!started_.record->get().last || narrower_.is_active())) {
+  } else if (session_.is_open() && (!session_.confirmed() || narrower_.is_active())) {
     status.state = "syncing";
   }
   if (status.error.empty()) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <ctime>
 #include <initializer_list>
@@ -30,13 +31,15 @@ void leave_and_end(int signal) {
 
 // Returns when the process goes on.
 void leave_and_stop(int) {
+  const int interrupted = errno;
   put(kLeave);
   (void)std::raise(SIGSTOP);
   put(kEnter);
+  errno = interrupted;
 }
 
 // Ends a wait, and nothing else.
-void look_again(int) {}
+void end_wait(int) {}
 
 void handle(int signal, void (*handler)(int), int flags) {
   struct sigaction action {};
@@ -91,8 +94,9 @@ Screen::Screen() {
   for (const int signal : kEnding) {
     handle(signal, leave_and_end, static_cast<int>(SA_RESETHAND));
   }
-  handle(SIGTSTP, leave_and_stop, 0);
-  handle(SIGWINCH, look_again, 0);
+  // What asks the server goes on; a wait ends all the same (signal(7): ppoll is never restarted).
+  handle(SIGTSTP, leave_and_stop, SA_RESTART);
+  handle(SIGWINCH, end_wait, SA_RESTART);
   put(kEnter);
 }
 

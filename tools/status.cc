@@ -130,6 +130,11 @@ Result<std::string> look(Console& console, const OpenedVolume& opened) {
                                    : format_rows(rows_of(console, status, opened.served));
 }
 
+Result<std::string> first_look(Context& context, const VolumeName& name) {
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  return look(context.console, opened);
+}
+
 // The volume is opened anew each time: a server may start or stop meanwhile.
 Result<std::string> look_again(Context& context, const VolumeName& name) {
   CKPT_ASSIGN(const OpenedVolume opened, context.opener(name));
@@ -161,8 +166,7 @@ Result<int> list_views(Context& context, const VolumeName& name, std::chrono::na
 Result<int> status(Context& context, const VolumeName& name, const Options& options) {
   Console& console = context.console;
   const std::chrono::nanoseconds period(static_cast<int64_t>(options.watch_seconds * 1e9));
-  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
-  CKPT_ASSIGN(std::string view, look(console, opened));
+  CKPT_ASSIGN(std::string view, first_look(context, name));
   const bool again = options.watch_seconds > 0;
   if (again && console.out_draws() && !console.verbosity().json && !console.verbosity().quiet) {
     draw_views(context, name, period, std::move(view));
