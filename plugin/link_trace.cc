@@ -23,60 +23,46 @@ auto LinkTrace::timed(const TraceLine& line, const std::string& what, const Call
   const SteadyTime began = clock_.steady();
   auto outcome = call();
   const auto took = std::chrono::duration_cast<std::chrono::microseconds>(clock_.steady() - began);
-  line(what + ", in " + std::to_string(took.count()) + " us" +
-       (outcome ? "" : ": " + outcome.error().message()));
+  if (line != nullptr) {
+    line(what + ", in " + std::to_string(took.count()) + " us" +
+         (outcome ? "" : ": " + outcome.error().message()));
+  }
   return outcome;
 }
 
 Result<StoreGreeting> LinkTrace::begin_session() {
-  if (options_.store == nullptr) {
-    return link_.begin_session();
+  auto greeting = timed(options_.store, "session", [&] { return link_.begin_session(); });
+  if (greeting && options_.store != nullptr) {
+    options_.store("the store has checkpoint " + number_of(greeting->last));
   }
-  return timed(options_.store, "session", [this] {
-    auto greeting = link_.begin_session();
-    if (greeting) {
-      options_.store("the store has checkpoint " + number_of(greeting->last));
-    }
-    return greeting;
-  });
+  return greeting;
 }
 
 Result<> LinkTrace::accept(uint64_t incarnation) {
-  return options_.store == nullptr
-             ? link_.accept(incarnation)
-             : timed(options_.store, "accept incarnation " + std::to_string(incarnation),
-                     [&] { return link_.accept(incarnation); });
+  return timed(options_.store, "accept incarnation " + std::to_string(incarnation),
+               [&] { return link_.accept(incarnation); });
 }
 
 Result<> LinkTrace::receive(const EncodedBatch& batch) {
-  return options_.ship == nullptr
-             ? link_.receive(batch)
-             : timed(options_.ship, described(batch.header), [&] { return link_.receive(batch); });
+  return timed(options_.ship, described(batch.header), [&] { return link_.receive(batch); });
 }
 
 Result<> LinkTrace::confirm(const Confirmation& confirmation) {
-  return options_.store == nullptr
-             ? link_.confirm(confirmation)
-             : timed(options_.store,
-                     "confirm " + std::to_string(confirmation.checkpoint.id.number.value) + ", " +
-                         std::to_string(confirmation.covered.size()) + " epochs covered",
-                     [&] { return link_.confirm(confirmation); });
+  return timed(options_.store,
+               "confirm " + std::to_string(confirmation.checkpoint.id.number.value) + ", " +
+                   std::to_string(confirmation.covered.size()) + " epochs covered",
+               [&] { return link_.confirm(confirmation); });
 }
 
 Result<> LinkTrace::roll_back(const CheckpointId& from, const Uuid& to) {
-  return options_.store == nullptr ? link_.roll_back(from, to)
-                                   : timed(options_.store,
-                                           "roll back to " + std::to_string(from.number.value) +
-                                               ", timeline " + to.to_string(),
-                                           [&] { return link_.roll_back(from, to); });
+  return timed(options_.store,
+               "roll back to " + std::to_string(from.number.value) + ", timeline " + to.to_string(),
+               [&] { return link_.roll_back(from, to); });
 }
 
 Result<> LinkTrace::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
-  return options_.store == nullptr
-             ? link_.export_checkpoint(number, sink)
-             : timed(options_.store,
-                     "export " + (number ? std::to_string(number->value) : "the last"),
-                     [&] { return link_.export_checkpoint(number, sink); });
+  return timed(options_.store, "export " + (number ? std::to_string(number->value) : "the last"),
+               [&] { return link_.export_checkpoint(number, sink); });
 }
 
 Result<> LinkTrace::read_confirmed(uint64_t offset, ByteSpan buffer) {

@@ -49,6 +49,7 @@ struct CommandHelp {
   const char* text;
   bool needs_volume = true;
 };
+// These two are in arguments.cc, which includes CLI11.
 // A subcommand with VOLUME, which may be left out where it is not needed, and the options that all
 // have.
 Arguments add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help, Act act);

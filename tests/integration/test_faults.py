@@ -432,6 +432,19 @@ class LostBackups(Case):
         server.start()
         self.goes_on(server)
 
+    def test_it_was_restored_from_before_a_rollback(self):
+        server, older = self.volume()
+        server.start()
+        eventually(lambda: self.status(server)["protected"], "a first copy by itself")
+        tool("rollback", server.image, "--yes")
+        tool("checkpoint", server.image, "--name", "on-a-new-timeline")
+        server.stop()
+        shutil.rmtree(server.state / "store")
+        shutil.copytree(older, server.state / "store")
+        server.start()
+        self.assertFalse(self.status(server)["protected"])
+        self.goes_on(server)
+
     def test_it_was_restored(self):
         server, older = self.volume()
         shutil.copytree(older, server.state / "store")

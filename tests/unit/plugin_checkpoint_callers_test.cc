@@ -21,18 +21,7 @@ CheckpointRequest patient_for(milliseconds timeout) {
 
 const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
-class CheckpointCallersTest : public testing::Test {
- protected:
-  // Asks and cuts; nothing is shipped yet.
-  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
-  void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
-  uint64_t last_number() {
-    const auto& last = primary_.store.greeting.last;
-    return last ? last->id.number.value : 0;
-  }
-
-  Primary primary_;
-};
+class CheckpointCallersTest : public MakerTest {};
 
 TEST_F(CheckpointCallersTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
   ASSERT_DONE(primary_.start());

@@ -15,18 +15,7 @@ using std::chrono::milliseconds;
 
 const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
-class CheckpointTest : public testing::Test {
- protected:
-  // Asks and cuts; nothing is shipped yet.
-  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
-  void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
-  uint64_t last_number() {
-    const auto& last = primary_.store.greeting.last;
-    return last ? last->id.number.value : 0;
-  }
-
-  Primary primary_;
-};
+class CheckpointTest : public MakerTest {};
 
 TEST_F(CheckpointTest, TheStoreHoldsTheDiskAsItWas) {
   ASSERT_DONE(primary_.start());

@@ -246,6 +246,20 @@ class Caller {
   std::thread thread_;
 };
 
+// A primary whose checkpoints are stepped through.
+class MakerTest : public testing::Test {
+ protected:
+  // Asks and cuts; nothing is shipped yet.
+  void cut(Caller&) { ASSERT_TRUE(primary_.maker->step()); }
+  void expect_store_has(const Content& content) { EXPECT_TRUE(primary_.store.content == content); }
+  uint64_t last_number() {
+    const auto& last = primary_.store.greeting.last;
+    return last ? last->id.number.value : 0;
+  }
+
+  Primary primary_;
+};
+
 }  // namespace ckpt::test
 
 // For a Result that must be there, and for one that must be an error of a kind.

@@ -61,7 +61,8 @@ TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
   EXPECT_TRUE(primary_.session->is_inexact());
   EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
 
-  ASSERT_DONE(primary_.checkpoint());  // its parent is what the store has: the store insists on that
+  ASSERT_DONE(
+      primary_.checkpoint());  // its parent is what the store has: the store insists on that
   EXPECT_EQ(primary_.store.greeting.last->id, primary_.record->get().last->id);
 }
 
