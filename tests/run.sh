@@ -193,6 +193,8 @@ sanitizer_build() {
   configure "$build-asan" -Db_sanitize=address,undefined -Dbuildtype=debug -Dcpp_args=-g1 -Doptimization=1 \
     -Db_lundef=false &&
     ninja -C "$build-asan" plugin/nbdkit-ckpt-plugin.so "${sanitized_units[@]/#/tests/unit/}" &&
+    gcc -shared -fPIC -Wl,-z,initfirst -o "$build-asan/libasan_first.so" \
+      "$top/tests/integration/asan_first.c" &&
     mkdir -p "$build-asan/served" &&
     ln -sfn "$build-asan/plugin" "$build-asan/served/plugin" &&
     ln -sfn "$build/tools" "$build-asan/served/tools" &&
@@ -200,8 +202,10 @@ sanitizer_build() {
 }
 
 sanitized() { # command...
-  CKPT_BUILD="$build-asan/served" \
-    CKPT_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
+  local asan ubsan
+  asan=$(gcc -print-file-name=libasan.so)
+  ubsan=$(gcc -print-file-name=libubsan.so)
+  CKPT_BUILD="$build-asan/served" CKPT_PRELOAD="$asan:$ubsan:$build-asan/libasan_first.so" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"
 }
