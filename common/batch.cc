@@ -11,8 +11,8 @@
 namespace ckpt {
 namespace {
 
-constexpr uint32_t kMagic = 0x42504b43;  // "CKPB" in the order of the bytes
-constexpr uint16_t kVersion = 1;
+constexpr uint32_t kBatchMagic = 0x42504b43;  // "CKPB" in the order of the bytes
+constexpr uint16_t kBatchVersion = 1;
 constexpr size_t kExtentBytes = 24;
 constexpr size_t kReservedBytes = 20;
 constexpr size_t kSampleBytes = 16384;
@@ -238,8 +238,8 @@ Result<> decode_batch_into(Batch& batch, const BatchHeader& header, ConstByteSpa
 
 std::vector<std::byte> encode_batch_header(const BatchHeader& header) {
   Encoder encoder;
-  encoder.put(kMagic);
-  encoder.put(kVersion);
+  encoder.put(kBatchMagic);
+  encoder.put(kBatchVersion);
   encoder.put(uint16_t{0});
   encoder.put_array(header.volume.bytes);
   encoder.put_array(header.timeline.bytes);
@@ -263,14 +263,14 @@ Result<BatchHeader> decode_batch_header(ConstByteSpan bytes) {
   }
   Decoder decoder(bytes);
   BatchHeader header;
-  const bool ours = decoder.get<uint32_t>() == kMagic;
+  const bool ours = decoder.get<uint32_t>() == kBatchMagic;
   const auto version = decoder.get<uint16_t>();
   const auto features = decoder.get<uint16_t>();
   const size_t crc_at = kBatchHeaderBytes - sizeof(uint32_t);
   if (!ours || Decoder(bytes.subspan(crc_at)).get<uint32_t>() != crc32c(bytes.first(crc_at))) {
     return fail(ErrorKind::kCorrupt, "batch header: magic or checksum is wrong");
   }
-  if (version != kVersion || features != 0) {
+  if (version != kBatchVersion || features != 0) {
     return fail(ErrorKind::kInvalid, "batch header: written by a newer version of ckpt");
   }
   header.volume.bytes = decoder.get_array<16>();

@@ -8,12 +8,12 @@
 namespace ckpt {
 namespace {
 
-constexpr uint32_t kMagic = 0x53504b43;  // "CKPS" in the order of the bytes
-constexpr uint16_t kVersion = 1;
+constexpr uint32_t kSlotMagic = 0x53504b43;  // "CKPS" in the order of the bytes
+constexpr uint16_t kSlotVersion = 1;
 constexpr uint64_t kSlotBytes = 65536;
 constexpr uint64_t kCopies = 2;
-constexpr size_t kHeaderBytes = 64;
-static_assert(kHeaderBytes + kSlotPayloadBytesMax <= kSlotBytes);
+constexpr size_t kSlotHeaderBytes = 64;
+static_assert(kSlotHeaderBytes + kSlotPayloadBytesMax <= kSlotBytes);
 
 enum class Condition { kEmpty, kValid, kDamaged, kNewer };
 
@@ -29,14 +29,14 @@ uint64_t slot_offset(uint64_t generation, uint64_t copy) {
 
 std::vector<std::byte> encode_slot(uint64_t generation, ConstByteSpan payload) {
   Encoder encoder;
-  encoder.put(kMagic);
-  encoder.put(kVersion);
+  encoder.put(kSlotMagic);
+  encoder.put(kSlotVersion);
   encoder.put(uint16_t{0});
   encoder.put(generation);
   encoder.put(static_cast<uint32_t>(payload.size()));
   encoder.put_zeroes(4);
   encoder.put_array(digest_of(payload).bytes);
-  encoder.put_zeroes(kHeaderBytes - encoder.size() - sizeof(uint32_t));
+  encoder.put_zeroes(kSlotHeaderBytes - encoder.size() - sizeof(uint32_t));
   encoder.put(crc32c(encoder.bytes()));
   encoder.put_bytes(payload);
   return encoder.take();
@@ -48,12 +48,12 @@ Slot decode_slot(ConstByteSpan bytes, uint64_t parity) {
     slot.condition = Condition::kEmpty;
     return slot;
   }
-  const ConstByteSpan header = bytes.first(kHeaderBytes);
+  const ConstByteSpan header = bytes.first(kSlotHeaderBytes);
   Decoder decoder(header);
-  const bool ours = decoder.get<uint32_t>() == kMagic;
+  const bool ours = decoder.get<uint32_t>() == kSlotMagic;
   const auto version = decoder.get<uint16_t>();
-  const bool known = ours && version == kVersion && decoder.get<uint16_t>() == 0;
-  if (ours && version > kVersion) {
+  const bool known = ours && version == kSlotVersion && decoder.get<uint16_t>() == 0;
+  if (ours && version > kSlotVersion) {
     slot.condition = Condition::kNewer;
     return slot;
   }
@@ -63,12 +63,12 @@ Slot decode_slot(ConstByteSpan bytes, uint64_t parity) {
   const Digest digest{decoder.get_array<16>()};
   decoder.get_zeroes(decoder.remaining() - sizeof(uint32_t));
   const bool intact =
-      decoder.get<uint32_t>() == crc32c(header.first(kHeaderBytes - sizeof(uint32_t)));
+      decoder.get<uint32_t>() == crc32c(header.first(kSlotHeaderBytes - sizeof(uint32_t)));
   if (!known || !intact || !decoder.ok() || length > kSlotPayloadBytesMax || slot.generation == 0 ||
       slot.generation % 2 != parity) {
     return slot;
   }
-  const ConstByteSpan payload = bytes.subspan(kHeaderBytes, length);
+  const ConstByteSpan payload = bytes.subspan(kSlotHeaderBytes, length);
   if (digest_of(payload) == digest) {
     slot.condition = Condition::kValid;
     slot.payload.assign(payload.begin(), payload.end());

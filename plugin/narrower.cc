@@ -9,7 +9,6 @@
 namespace ckpt {
 namespace {
 
-constexpr uint64_t kChunkBlocks = kLockedBytesMax / kBlockBytes;
 // Compared between two syncs.
 constexpr uint64_t kStepBytes = uint64_t{64} << 20U;
 
@@ -68,7 +67,7 @@ Result<> Narrower::compare_region(uint64_t region, std::vector<BlockRange>& equa
   const ChangeMap& written = disk_.epochs.current().written;
   BlockRange rest = disk_.geometry.region_blocks(region);
   for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
-    const uint64_t end = std::min(run->first + kChunkBlocks, run->end);
+    const uint64_t end = std::min(run->first + kLockedBlocksMax, run->end);
     CKPT_TRY(compare_chunk({run->first, end}, equal));
     rest.first = end;
   }

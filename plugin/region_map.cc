@@ -8,11 +8,11 @@
 namespace ckpt {
 namespace {
 
-constexpr char kName[] = "regions";
-constexpr char kTemporaryName[] = "regions.new";
-constexpr uint32_t kMagic = 0x52504b43;  // "CKPR" in the order of the bytes
-constexpr uint16_t kVersion = 1;
-constexpr uint64_t kHeaderBytes = 4096;
+constexpr char kRegionsName[] = "regions";
+constexpr char kRegionsTemporaryName[] = "regions.new";
+constexpr uint32_t kRegionsMagic = 0x52504b43;  // "CKPR" in the order of the bytes
+constexpr uint16_t kRegionsVersion = 1;
+constexpr uint64_t kRegionsHeaderBytes = 4096;
 // Neighbours marked ahead: as many as are marked just before, so that a sequential writer soon
 // waits seldom; at least and at most so many. What is marked in vain is compared once after a
 // crash.
@@ -26,15 +26,15 @@ uint64_t bits_bytes(const Geometry& geometry) {
 
 std::vector<std::byte> encode_header(const Uuid& volume, const Geometry& geometry) {
   Encoder encoder;
-  encoder.put(kMagic);
-  encoder.put(kVersion);
+  encoder.put(kRegionsMagic);
+  encoder.put(kRegionsVersion);
   encoder.put(uint16_t{0});
   encoder.put_array(volume.bytes);
   encoder.put(geometry.size_bytes);
   encoder.put(geometry.region_bytes);
   encoder.put_zeroes(20);
   encoder.put(crc32c(encoder.bytes()));
-  encoder.put_zeroes(kHeaderBytes - encoder.size());
+  encoder.put_zeroes(kRegionsHeaderBytes - encoder.size());
   return encoder.take();
 }
 
@@ -59,39 +59,39 @@ RegionMap::RegionMap(std::unique_ptr<File> file, const Geometry& geometry)
 
 Result<std::unique_ptr<RegionMap>> RegionMap::create(Directory& directory, const Uuid& volume,
                                                      const Geometry& geometry, Marks marks) {
-  if (auto removed = directory.remove(kTemporaryName);
+  if (auto removed = directory.remove(kRegionsTemporaryName);
       !removed && removed.error().kind != ErrorKind::kNotFound) {
     return Unexpected(removed.error());
   }
-  CKPT_ASSIGN(auto file, directory.open(kTemporaryName, OpenMode::kCreate));
+  CKPT_ASSIGN(auto file, directory.open(kRegionsTemporaryName, OpenMode::kCreate));
   const auto fill = marks == Marks::kAll ? std::byte{0xff} : std::byte{0};
   const std::vector<std::byte> bits(bits_bytes(geometry), fill);
-  CKPT_TRY(file->allocate({0, kHeaderBytes + bits.size()}));
+  CKPT_TRY(file->allocate({0, kRegionsHeaderBytes + bits.size()}));
   CKPT_TRY(file->write(0, encode_header(volume, geometry)));
-  CKPT_TRY(file->write(kHeaderBytes, bits));
+  CKPT_TRY(file->write(kRegionsHeaderBytes, bits));
   CKPT_TRY(file->sync());
-  CKPT_TRY(directory.rename(kTemporaryName, kName));
+  CKPT_TRY(directory.rename(kRegionsTemporaryName, kRegionsName));
   CKPT_TRY(directory.sync());
   return open(directory, volume, geometry);
 }
 
 Result<std::unique_ptr<RegionMap>> RegionMap::open(Directory& directory, const Uuid& volume,
                                                    const Geometry& geometry) {
-  CKPT_ASSIGN(auto file, directory.open(kName, OpenMode::kReadWrite));
+  CKPT_ASSIGN(auto file, directory.open(kRegionsName, OpenMode::kReadWrite));
   // What a killed process wrote may be in the page cache only.
   CKPT_TRY(file->sync());
   CKPT_ASSIGN(const uint64_t size_bytes, file->size());
-  if (size_bytes != kHeaderBytes + bits_bytes(geometry)) {
+  if (size_bytes != kRegionsHeaderBytes + bits_bytes(geometry)) {
     return fail(ErrorKind::kCorrupt, directory.path() + "/regions: not of the right size");
   }
-  std::vector<std::byte> header(kHeaderBytes);
+  std::vector<std::byte> header(kRegionsHeaderBytes);
   CKPT_TRY(file->read(0, header));
   if (header != encode_header(volume, geometry)) {
     return fail(ErrorKind::kCorrupt, directory.path() + "/regions: of another volume, or damaged");
   }
   auto map = std::unique_ptr<RegionMap>(new RegionMap(std::move(file), geometry));
   const MutexLock lock(map->file_mutex_);
-  CKPT_TRY(map->file_->read(kHeaderBytes, map->bits_));
+  CKPT_TRY(map->file_->read(kRegionsHeaderBytes, map->bits_));
   for (uint64_t region = 0; region < geometry.regions(); ++region) {
     map->marked_[region].store(get_bit(map->bits_, region) ? 1 : 0);
   }
@@ -198,7 +198,7 @@ Result<> RegionMap::write_marks(const std::set<uint64_t>& regions) {
 }
 
 Result<> RegionMap::write_bits() {
-  CKPT_TRY(file_->write(kHeaderBytes, bits_));
+  CKPT_TRY(file_->write(kRegionsHeaderBytes, bits_));
   return file_->sync();
 }
 

@@ -6,7 +6,6 @@
 namespace ckpt {
 namespace {
 
-constexpr uint64_t kChunkBlocks = kLockedBytesMax / kBlockBytes;
 // An extent costs a table entry: few enough that a batch stays within its limits.
 constexpr size_t kExtentsPerBatch = kBatchExtentsMax / 2;
 // Looked up at once when shipping ahead: more than a batch holds if they are full.
@@ -227,7 +226,7 @@ Result<bool> Shipper::ship_regions(EpochObject& epoch, const std::vector<uint64_
 bool Shipper::read_region(EpochObject& epoch, uint64_t region) {
   BlockRange rest = disk_.geometry.region_blocks(region);
   for (auto run = epoch.unshipped.next_run(rest); run; run = epoch.unshipped.next_run(rest)) {
-    const uint64_t end = std::min(run->first + kChunkBlocks, rest.end);
+    const uint64_t end = std::min(run->first + kLockedBlocksMax, rest.end);
     read_chunk(epoch, {run->first, end});
     rest.first = end;
     if (draft_.data().size() >= draft_bytes_ || draft_.extents().size() >= kExtentsPerBatch) {

@@ -16,6 +16,7 @@ namespace ckpt {
 
 // The most that the shipper locks against writers at once.
 inline constexpr uint64_t kLockedBytesMax = 65536;
+inline constexpr uint64_t kLockedBlocksMax = kLockedBytesMax / kBlockBytes;
 
 // A batch is sent when it holds so much, however large the trigger is: it is read, compressed and
 // checksummed while it is in a processor's cache.

@@ -9,7 +9,6 @@
 namespace ckpt {
 namespace {
 
-constexpr uint64_t kChunkBlocks = kLockedBytesMax / kBlockBytes;
 // A block that differs is looked at again while checkpoints come in between; so often, then it
 // counts.
 constexpr int kLooks = 50;
@@ -24,7 +23,7 @@ Result<VerifyOutcome> Verifier::verify(const Progress& progress) {
     CKPT_ASSIGN(const uint64_t data, skip_holes(offset));
     count_holes({offset, data - offset}, outcome);
     const uint64_t first = data / kBlockBytes;
-    const BlockRange chunk{first, std::min(first + kChunkBlocks, disk_.geometry.blocks())};
+    const BlockRange chunk{first, std::min(first + kLockedBlocksMax, disk_.geometry.blocks())};
     if (data < size_bytes) {
       CKPT_TRY(verify_chunk(chunk, outcome));
     }

@@ -7,8 +7,8 @@
 namespace ckpt {
 namespace {
 
-constexpr char kName[] = "volume";
-constexpr uint16_t kVersion = 1;
+constexpr char kRecordName[] = "volume";
+constexpr uint16_t kRecordVersion = 1;
 
 enum Flag : uint32_t {
   kClean = 1,
@@ -97,7 +97,7 @@ Result<> get_forks(Decoder& decoder, VolumeRecord& record) {
 
 std::vector<std::byte> encode_volume_record(const VolumeRecord& record) {
   Encoder encoder;
-  encoder.put(kVersion);
+  encoder.put(kRecordVersion);
   encoder.put(uint16_t{0});
   encoder.put(flags_of(record));
   encoder.put_array(record.volume.bytes);
@@ -134,7 +134,7 @@ Result<VolumeRecord> decode_volume_record(ConstByteSpan payload) {
   VolumeRecord record;
   const auto version = decoder.get<uint16_t>();
   const auto features = decoder.get<uint16_t>();
-  if (decoder.ok() && (version != kVersion || features != 0)) {
+  if (decoder.ok() && (version != kRecordVersion || features != 0)) {
     return fail(ErrorKind::kInvalid, "volume: written by a newer version of ckpt");
   }
   const auto flags = decoder.get<uint32_t>();
@@ -174,14 +174,14 @@ Result<std::unique_ptr<VolumeRecordFile>> VolumeRecordFile::create(Directory& di
                                                                    VolumeRecord record,
                                                                    Random& random) {
   record.nonce = random.next();
-  CKPT_ASSIGN(Slots slots, Slots::create(directory, kName, encode_volume_record(record)));
+  CKPT_ASSIGN(Slots slots, Slots::create(directory, kRecordName, encode_volume_record(record)));
   return std::unique_ptr<VolumeRecordFile>(
       new VolumeRecordFile(std::move(slots), std::move(record), random));
 }
 
 Result<std::unique_ptr<VolumeRecordFile>> VolumeRecordFile::open(Directory& directory,
                                                                  Random& random) {
-  CKPT_ASSIGN(Slots slots, Slots::open(directory, kName));
+  CKPT_ASSIGN(Slots slots, Slots::open(directory, kRecordName));
   auto record = decode_volume_record(slots.payload());
   if (!record) {
     return within(directory.path(), record.error());

@@ -9,8 +9,8 @@ namespace ckpt {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-constexpr uint32_t kMagic = 0x4d504b43;  // "CKPM" in the order of the bytes
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kMapMagic = 0x4d504b43;  // "CKPM" in the order of the bytes
+constexpr uint32_t kMapVersion = 1;
 
 uint64_t in_pages(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
@@ -59,8 +59,8 @@ Result<std::unique_ptr<WrittenMaps>> WrittenMaps::create(SharedMemoryStore& stor
   CKPT_TRY(memory->allocate({0, kPageBytes}));
   auto maps = std::unique_ptr<WrittenMaps>(new WrittenMaps(std::move(memory), geometry));
   Header& header = *maps->header_;
-  header.magic = kMagic;
-  header.version = kVersion;
+  header.magic = kMapMagic;
+  header.version = kMapVersion;
   std::memcpy(header.volume, volume.bytes.data(), volume.bytes.size());
   header.size_bytes = geometry.size_bytes;
   header.region_bytes = geometry.region_bytes;
@@ -75,7 +75,7 @@ Result<std::unique_ptr<WrittenMaps>> WrittenMaps::open(SharedMemoryStore& store,
   CKPT_TRY(memory->allocate({0, kPageBytes}));
   auto maps = std::unique_ptr<WrittenMaps>(new WrittenMaps(std::move(memory), geometry));
   const Header& header = *maps->header_;
-  const bool ours = header.magic == kMagic && header.version == kVersion &&
+  const bool ours = header.magic == kMapMagic && header.version == kMapVersion &&
                     std::memcmp(header.volume, volume.bytes.data(), 16) == 0 &&
                     header.size_bytes == geometry.size_bytes &&
                     header.region_bytes == geometry.region_bytes;

@@ -165,10 +165,13 @@ logic_is_pure() {
   nm --format=posix "$build"/tests/sim/libsim_logic.a | grep WritePath > /dev/null # it looked at something
 }
 
+# The usual build compiles each file by itself; here ten at once save two thirds of the time.
+sanitized_build=(--unity=on -Dunity_size=10 -Dbuildtype=debug -Doptimization=1 -Dcpp_args=-g1
+  -Db_lundef=false)
+
 # The second compiler, which also checks the locks' annotations; its TSan finds what they cannot say.
 clang_build() {
-  CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread -Dbuildtype=debug \
-    -Dcpp_args=-g1 -Doptimization=1 -Db_lundef=false &&
+  CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread "${sanitized_build[@]}" &&
     ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool \
       tests/integration/race_test tests/unit/unit_store
 }
@@ -190,8 +193,7 @@ race_tests() {
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
 sanitizer_build() {
-  configure "$build-asan" -Db_sanitize=address,undefined -Dbuildtype=debug -Dcpp_args=-g1 -Doptimization=1 \
-    -Db_lundef=false &&
+  configure "$build-asan" -Db_sanitize=address,undefined "${sanitized_build[@]}" &&
     ninja -C "$build-asan" plugin/nbdkit-ckpt-plugin.so "${sanitized_units[@]/#/tests/unit/}" &&
     gcc -shared -fPIC -Wl,-z,initfirst -o "$build-asan/libasan_first.so" \
       "$top/tests/integration/asan_first.c" &&

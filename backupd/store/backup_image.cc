@@ -8,7 +8,7 @@
 namespace ckpt {
 namespace {
 
-constexpr char kName[] = "backup.img";
+constexpr char kImageName[] = "backup.img";
 
 BlockRange blocks_of(const Extent& extent) {
   return ckpt::blocks_of(ByteRange{extent.offset, extent.length});
@@ -18,14 +18,14 @@ BlockRange blocks_of(const Extent& extent) {
 
 Result<std::unique_ptr<BackupImage>> BackupImage::create(Directory& directory,
                                                          uint64_t size_bytes) {
-  auto file = directory.open(kName, OpenMode::kReadWrite);
+  auto file = directory.open(kImageName, OpenMode::kReadWrite);
   if (!file && file.error().kind == ErrorKind::kNotFound) {
-    file = directory.open(kName, OpenMode::kCreate);
+    file = directory.open(kImageName, OpenMode::kCreate);
   }
   CKPT_ASSIGN(auto created, std::move(file));
   CKPT_ASSIGN(const auto data, created->next_data(0));
   if (data) {
-    return fail(ErrorKind::kCorrupt, directory.path() + "/" + kName +
+    return fail(ErrorKind::kCorrupt, directory.path() + "/" + kImageName +
                                          ": has data, but `volume` is missing; not overwritten");
   }
   CKPT_TRY(created->resize(size_bytes));
@@ -34,8 +34,8 @@ Result<std::unique_ptr<BackupImage>> BackupImage::create(Directory& directory,
 }
 
 Result<std::unique_ptr<BackupImage>> BackupImage::open(Directory& directory, uint64_t size_bytes) {
-  const std::string path = directory.path() + "/" + kName;
-  auto file = directory.open(kName, OpenMode::kReadWrite);
+  const std::string path = directory.path() + "/" + kImageName;
+  auto file = directory.open(kImageName, OpenMode::kReadWrite);
   if (!file && file.error().kind == ErrorKind::kNotFound) {
     return fail(ErrorKind::kCorrupt, path + ": is missing");
   }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kHeaderMagic = "CKPTJRNL";
 constexpr uint32_t kFrameMagic = 0x524a4b43;  // "CKJR" in the order of the bytes
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kJournalVersion = 1;
 constexpr size_t kNameDigits = 20;  // of 2^64 - 1
 constexpr size_t kDigestBytes = 16;
 constexpr size_t kCrcBytes = sizeof(uint32_t);
@@ -103,7 +103,7 @@ Epoch parse_journal_name(const std::string& name) {
 std::vector<std::byte> encode_journal_header(const JournalHeader& header) {
   Encoder encoder;
   encoder.put_bytes(as_bytes_of(kHeaderMagic));
-  encoder.put(kVersion);
+  encoder.put(kJournalVersion);
   encoder.put_zeroes(6);
   encoder.put(uint64_t{0});  // features that a reader must know
   encoder.put(uint64_t{0});  // features that it may ignore
@@ -127,7 +127,7 @@ Result<JournalHeader> decode_journal_header(ConstByteSpan bytes) {
   decoder.get_zeroes(6);
   const auto required = decoder.get<uint64_t>();
   decoder.get<uint64_t>();
-  if (version != kVersion || required != 0) {
+  if (version != kJournalVersion || required != 0) {
     return fail(ErrorKind::kInvalid, "journal header: written by a newer version of ckpt");
   }
   JournalHeader header;

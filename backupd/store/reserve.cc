@@ -6,7 +6,7 @@
 namespace ckpt {
 namespace {
 
-constexpr char kName[] = "reserve";
+constexpr char kReserveName[] = "reserve";
 
 }  // namespace
 
@@ -26,9 +26,9 @@ Result<> Reserve::make() {
     return fail(ErrorKind::kNoSpace, directory_.path() + ": no room for the reserve of " +
                                          std::to_string(bytes_) + " bytes");
   }
-  CKPT_ASSIGN(auto file, directory_.open(kName, OpenMode::kCreate));
+  CKPT_ASSIGN(auto file, directory_.open(kReserveName, OpenMode::kCreate));
   if (auto allocated = file->allocate({0, bytes_}); !allocated) {
-    CKPT_TRY(directory_.remove(kName));
+    CKPT_TRY(directory_.remove(kReserveName));
     return allocated;
   }
   file_ = std::move(file);
@@ -37,7 +37,7 @@ Result<> Reserve::make() {
 
 Result<> Reserve::remove() {
   file_.reset();  // an open file would keep its space
-  auto removed = directory_.remove(kName);
+  auto removed = directory_.remove(kReserveName);
   return removed || removed.error().kind == ErrorKind::kNotFound ? Result<>() : removed;
 }
 

@@ -9,8 +9,8 @@
 namespace ckpt {
 namespace {
 
-constexpr std::string_view kMagic = "CKPTSTOR";
-constexpr uint16_t kVersion = 1;
+constexpr std::string_view kRecordMagic = "CKPTSTOR";
+constexpr uint16_t kRecordVersion = 1;
 constexpr size_t kReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
 // Fixed fields, a checkpoint with the longest texts, and all forks.
@@ -18,7 +18,8 @@ static_assert(512 + kCheckpointNameBytesMax + kCheckpointMessageBytesMax + kFork
               kSlotPayloadBytesMax);
 
 Result<> check_versions(Decoder& decoder) {
-  const bool ours = std::ranges::equal(decoder.get_bytes(kMagic.size()), as_bytes_of(kMagic));
+  const bool ours =
+      std::ranges::equal(decoder.get_bytes(kRecordMagic.size()), as_bytes_of(kRecordMagic));
   const auto version = decoder.get<uint16_t>();
   decoder.get_zeroes(6);
   const auto required = decoder.get<uint64_t>();
@@ -26,7 +27,7 @@ Result<> check_versions(Decoder& decoder) {
   if (!ours || !decoder.ok()) {
     return fail(ErrorKind::kCorrupt, "store record: not one");
   }
-  if (version != kVersion || required != 0) {
+  if (version != kRecordVersion || required != 0) {
     return fail(ErrorKind::kInvalid, "store record: written by a newer version of ckpt");
   }
   return {};
@@ -83,8 +84,8 @@ bool StoreRecord::is_last(const CheckpointId& id) const {
 
 std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   Encoder encoder;
-  encoder.put_bytes(as_bytes_of(kMagic));
-  encoder.put(kVersion);
+  encoder.put_bytes(as_bytes_of(kRecordMagic));
+  encoder.put(kRecordVersion);
   encoder.put_zeroes(6);
   encoder.put(uint64_t{0});  // features that a reader must know
   encoder.put(uint64_t{0});  // features that it may ignore

@@ -4,7 +4,7 @@
 namespace ckpt {
 namespace {
 
-constexpr char kName[] = "volume";
+constexpr char kVolumeFileName[] = "volume";
 
 }  // namespace
 
@@ -13,15 +13,15 @@ VolumeFile::VolumeFile(Directory& directory, Slots slots, StoreRecord record)
 
 Result<std::unique_ptr<VolumeFile>> VolumeFile::create(Directory& directory,
                                                        const StoreRecord& record) {
-  CKPT_ASSIGN(Slots slots, Slots::create(directory, kName, encode_store_record(record)));
+  CKPT_ASSIGN(Slots slots, Slots::create(directory, kVolumeFileName, encode_store_record(record)));
   return std::unique_ptr<VolumeFile>(new VolumeFile(directory, std::move(slots), record));
 }
 
 Result<std::unique_ptr<VolumeFile>> VolumeFile::open(Directory& directory) {
-  CKPT_ASSIGN(Slots slots, Slots::open(directory, kName));
+  CKPT_ASSIGN(Slots slots, Slots::open(directory, kVolumeFileName));
   auto record = decode_store_record(slots.payload());
   if (!record) {
-    return within(directory.path() + "/" + kName, record.error());
+    return within(directory.path() + "/" + kVolumeFileName, record.error());
   }
   return std::unique_ptr<VolumeFile>(
       new VolumeFile(directory, std::move(slots), std::move(*record)));
@@ -51,13 +51,13 @@ Result<> VolumeFile::update(const std::function<void(StoreRecord&)>& change) {
 // A copy of the new generation may stand already. The caller is about to drop what it refers to, so
 // it is superseded by the record from before, in a generation of its own, first.
 Result<> VolumeFile::take_back(const StoreRecord& before) {
-  auto again = Slots::open(directory_, kName);
+  auto again = Slots::open(directory_, kVolumeFileName);
   Result<> written =
       again ? again->write(encode_store_record(before)) : Result<>(Unexpected(again.error()));
   if (!written) {
     Error error = written.error();
     error.kind = ErrorKind::kIo;  // the outcome is unknown now: no longer one to recover from
-    return within(directory_.path() + "/" + kName + " after it found no space", error);
+    return within(directory_.path() + "/" + kVolumeFileName + " after it found no space", error);
   }
   slots_ = std::move(*again);
   return {};

@@ -19,8 +19,6 @@ CheckpointRequest patient_for(milliseconds timeout) {
   return request;
 }
 
-const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
-
 class CheckpointCallersTest : public MakerTest {};
 
 TEST_F(CheckpointCallersTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {

@@ -13,8 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
-
 class CheckpointTest : public MakerTest {};
 
 TEST_F(CheckpointTest, TheStoreHoldsTheDiskAsItWas) {

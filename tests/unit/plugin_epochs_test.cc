@@ -14,7 +14,7 @@ namespace {
 using std::chrono::milliseconds;
 
 // Long enough for a thread that could run to have run.
-void let_others_run() { std::this_thread::sleep_for(milliseconds(30)); }
+void let_pieces_run() { std::this_thread::sleep_for(milliseconds(30)); }
 
 TEST(BlockLocks, PiecesThatDoNotOverlapDoNotWait) {
   BlockLocks locks;
@@ -31,7 +31,7 @@ TEST(BlockLocks, AnOverlappingPieceWaits) {
     const BlockLocks::Hold hold(locks, {9, 12});
     entered.store(true);
   });
-  let_others_run();
+  let_pieces_run();
   EXPECT_FALSE(entered.load());
   first.reset();
   second.join();
@@ -48,14 +48,14 @@ TEST(BlockLocks, FirstComeIsFirstServed) {
   std::thread second([&] {
     const BlockLocks::Hold hold(locks, {5, 15});
     second_place = ++order;
-    let_others_run();
+    let_pieces_run();
   });
-  let_others_run();
+  let_pieces_run();
   std::thread third([&] {
     const BlockLocks::Hold hold(locks, {12, 20});
     third_place = ++order;
   });
-  let_others_run();
+  let_pieces_run();
   EXPECT_EQ(order.load(), 0);
   first.reset();
   second.join();
@@ -91,13 +91,14 @@ TEST(BlockLocks, NoTwoOverlappingHoldersUnderLoad) {
   EXPECT_FALSE(clash.load());
 }
 
-constexpr Geometry kGeometry{.size_bytes = 256 * kBlockBytes, .region_bytes = 64 * kBlockBytes};
+constexpr Geometry kSmallGeometry{.size_bytes = 256 * kBlockBytes,
+                                  .region_bytes = 64 * kBlockBytes};
 
 class EpochsTest : public testing::Test {
  protected:
-  MapMemory first_{kGeometry.map_bytes()};
-  MapMemory second_{kGeometry.map_bytes()};
-  Epochs epochs_{kGeometry, first_.bytes(), second_.bytes()};
+  MapMemory first_{kSmallGeometry.map_bytes()};
+  MapMemory second_{kSmallGeometry.map_bytes()};
+  Epochs epochs_{kSmallGeometry, first_.bytes(), second_.bytes()};
 };
 
 TEST_F(EpochsTest, ACutInstallsTheNextNumberAndKeepsTheOldObject) {
@@ -165,7 +166,7 @@ TEST_F(EpochsTest, WhoPreservesHoldsTheObjectUntilItsCopyIsHandedOver) {
     epochs_.drop_closed();
     dropped.store(true);
   });
-  let_others_run();
+  let_pieces_run();
   EXPECT_FALSE(dropped.load());
   epochs_.end_preserve(*closed);
   dropper.join();
@@ -176,7 +177,7 @@ TEST_F(EpochsTest, WaitingEndsWhenTheLastWriterLeaves) {
   EpochObject& epoch = epochs_.enter();
   epochs_.cut();
   std::thread writer([&] {
-    let_others_run();
+    let_pieces_run();
     epochs_.leave(epoch);
   });
   const auto began = std::chrono::steady_clock::now();

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <set>
@@ -124,6 +125,8 @@ class HookedFile : public File {
  private:
   std::unique_ptr<File> inner_;
 };
+
+inline const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
 
 // A store that checks every batch and every confirmation as the real one would, and keeps a log.
 class FakeStore : public StoreLink {

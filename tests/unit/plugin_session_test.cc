@@ -11,8 +11,6 @@
 namespace ckpt::test {
 namespace {
 
-const Error kLinkBroke{ErrorKind::kUnreachable, ECONNRESET, "link"};
-
 class SessionTest : public testing::Test {
  protected:
   Primary primary_;

@@ -13,19 +13,20 @@
 namespace ckpt::test {
 namespace {
 
-constexpr Geometry kGeometry{.size_bytes = 8 * 64 * kBlockBytes, .region_bytes = 64 * kBlockBytes};
+constexpr Geometry kMapGeometry{.size_bytes = 8 * 64 * kBlockBytes,
+                                .region_bytes = 64 * kBlockBytes};
 
 class WrittenMapsTest : public testing::Test {
  protected:
   void create() {
-    auto maps = WrittenMaps::create(store_, "m", uuid_of(1), kGeometry);
+    auto maps = WrittenMaps::create(store_, "m", uuid_of(1), kMapGeometry);
     ASSERT_DONE(maps);
     maps_ = std::move(*maps);
   }
   // The process dies; another finds what it left.
   void die_and_open() {
     maps_.reset();
-    auto maps = WrittenMaps::open(store_, "m", uuid_of(1), kGeometry);
+    auto maps = WrittenMaps::open(store_, "m", uuid_of(1), kMapGeometry);
     ASSERT_DONE(maps);
     maps_ = std::move(*maps);
   }
@@ -65,15 +66,15 @@ TEST_F(WrittenMapsTest, TheLastWriteNeverGoesBack) {
 
 TEST_F(WrittenMapsTest, BitsOfBothMapsAreFoundAgain) {
   create();
-  ASSERT_DONE(maps_->allocate({0, kGeometry.regions()}));
+  ASSERT_DONE(maps_->allocate({0, kMapGeometry.regions()}));
   {
-    Epochs before(kGeometry, maps_->map(0), maps_->map(1));
+    Epochs before(kMapGeometry, maps_->map(0), maps_->map(1));
     before.current().written.set({3, 9});
     before.cut();
     before.current().written.set({500, 512});
   }
   die_and_open();
-  Epochs after(kGeometry, maps_->map(0), maps_->map(1));
+  Epochs after(kMapGeometry, maps_->map(0), maps_->map(1));
   ASSERT_DONE(after.adopt_bits(*maps_));
   EXPECT_EQ(after.current().written.count(), 18U);
   EXPECT_TRUE(after.current().written.any({3, 4}));
@@ -95,18 +96,20 @@ TEST_F(WrittenMapsTest, WithoutMemoryTheyAreNoLongerExact) {
 TEST_F(WrittenMapsTest, OthersAreRefused) {
   create();
   maps_.reset();
-  EXPECT_KIND(kNotFound, WrittenMaps::open(store_, "x", uuid_of(1), kGeometry));
-  EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(2), kGeometry));
-  EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1),
-                                          {kGeometry.size_bytes - 1, kGeometry.region_bytes}));
-  EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1),
-                                          {kGeometry.size_bytes * 1000, kGeometry.region_bytes}));
+  EXPECT_KIND(kNotFound, WrittenMaps::open(store_, "x", uuid_of(1), kMapGeometry));
+  EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(2), kMapGeometry));
+  EXPECT_KIND(kCorrupt,
+              WrittenMaps::open(store_, "m", uuid_of(1),
+                                {kMapGeometry.size_bytes - 1, kMapGeometry.region_bytes}));
+  EXPECT_KIND(kCorrupt,
+              WrittenMaps::open(store_, "m", uuid_of(1),
+                                {kMapGeometry.size_bytes * 1000, kMapGeometry.region_bytes}));
   for (const size_t at : std::initializer_list<size_t>{0, 4, 8, 24, 32}) {
     store_.content("m")[at] ^= std::byte{1};
-    EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1), kGeometry));
+    EXPECT_KIND(kCorrupt, WrittenMaps::open(store_, "m", uuid_of(1), kMapGeometry));
     store_.content("m")[at] ^= std::byte{1};
   }
-  EXPECT_TRUE(WrittenMaps::open(store_, "m", uuid_of(1), kGeometry));
+  EXPECT_TRUE(WrittenMaps::open(store_, "m", uuid_of(1), kMapGeometry));
 }
 
 TEST_F(WrittenMapsTest, GoldenHeader) {
@@ -180,11 +183,11 @@ TEST_F(FullTmpfsTest, BitsThatAreSetOutliveTheNextRegionsAllocation) {
   for (const bool full_from_the_start : {true, false}) {
     FillableStore store(*tmpfs_);
     const std::string name = full_from_the_start ? "a" : "b";
-    auto maps = WrittenMaps::create(store, name, uuid_of(1), kGeometry);
+    auto maps = WrittenMaps::create(store, name, uuid_of(1), kMapGeometry);
     ASSERT_DONE(maps);
     store.full = full_from_the_start;
     ASSERT_DONE((*maps)->allocate({0, 1}));
-    ChangeMap map(kGeometry, (*maps)->map(0));
+    ChangeMap map(kMapGeometry, (*maps)->map(0));
     map.set({5, 6});
     store.full = true;
     ASSERT_DONE((*maps)->allocate({1, 2}));

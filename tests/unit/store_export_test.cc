@@ -9,8 +9,8 @@
 namespace ckpt::test {
 namespace {
 
-constexpr uint64_t kBlocks = 48;
-constexpr uint64_t kBytes = (kBlocks - 1) * kBlockBytes + 512;  // the last block is short
+constexpr uint64_t kExportedBlocks = 48;
+constexpr uint64_t kBytes = (kExportedBlocks - 1) * kBlockBytes + 512;  // the last block is short
 
 // An image that changes while a snapshot of it is handed over, in an order that a seed chooses.
 class SnapshotTest : public ::testing::Test {
@@ -22,8 +22,8 @@ class SnapshotTest : public ::testing::Test {
     image_ = std::move(*image);
   }
   BlockRange draw_blocks() {
-    const uint64_t first = draw_() % kBlocks;
-    return {first, std::min(kBlocks, first + 1 + draw_() % 7)};
+    const uint64_t first = draw_() % kExportedBlocks;
+    return {first, std::min(kExportedBlocks, first + 1 + draw_() % 7)};
   }
   Batch draw_batch() {
     Batch batch;
@@ -104,7 +104,7 @@ TEST_F(SnapshotTest, ItEndsWhereSomethingCannotWait) {
   change(nullptr);
   MemorySink sink;
   Snapshot snapshot(*image_, kBytes, sink);
-  snapshot.preserve({data(0, kBlocks, kBytes)}, [] { return true; });
+  snapshot.preserve({data(0, kExportedBlocks, kBytes)}, [] { return true; });
   EXPECT_FALSE(sink.checkpoint);
   EXPECT_KIND(kBusy, snapshot.step());
 }

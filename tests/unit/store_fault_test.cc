@@ -10,7 +10,7 @@ namespace ckpt::test {
 namespace {
 
 // Ends at the first error.
-Result<> history(StorePeer& peer) {
+Result<> make_history(StorePeer& peer) {
   CKPT_TRY(peer.begin());
   CKPT_TRY(peer.ship(1, {data(0, 6)}));
   CKPT_TRY(peer.checkpoint(1));
@@ -33,7 +33,7 @@ TEST(StoreFault, NothingIsAnsweredAfterAnErrorUntilOpenedAgain) {
     StorePeer peer(disk);
     ASSERT_DONE(peer.open());
     disk.fail_operation(nth, EIO);
-    const auto ended = history(peer);
+    const auto ended = make_history(peer);
     if (ended) {
       EXPECT_GT(nth, 50U);
       break;
@@ -156,7 +156,7 @@ TEST(StoreFault, WantOfSpaceAtAnyOperationIsRecoverableOrFinal) {
     StorePeer peer(disk);
     ASSERT_DONE(peer.open());
     disk.fail_operation(nth, ENOSPC);
-    const auto ended = history(peer);
+    const auto ended = make_history(peer);
     if (ended && disk.operations() < nth) {
       break;
     }
