@@ -130,7 +130,9 @@ Result<> Slots::load() {
   CKPT_TRY(file_->sync());
   CKPT_ASSIGN(const uint64_t size_bytes, file_->size());
   if (size_bytes != 2 * kCopies * kSlotBytes) {
-    return fail(ErrorKind::kCorrupt, name_ + ": not of the right size");
+    return fail(ErrorKind::kCorrupt,
+                name_ + " has " + std::to_string(size_bytes) + " bytes, not the " +
+                    std::to_string(2 * kCopies * kSlotBytes) + " of such a file");
   }
   std::vector<Slot> slots;
   std::vector<std::byte> bytes(kSlotBytes);

@@ -138,6 +138,12 @@ Result<> set_tls(LocalOptions& options, const std::string& value) {
 constexpr std::array<Parameter, 19> kParameters{{
     {"file",
      [](LocalOptions& o, const std::string& v) -> Result<> {
+       if (!o.image_path.empty()) {
+         return fail(ErrorKind::kInvalid, o.image_path +
+                                              " is the image already: one server serves "
+                                              "one, start another for " +
+                                              v);
+       }
        o.image_path = absolute(v);
        return {};
      }},

@@ -51,7 +51,7 @@ class Forget {
  public:
   Forget(std::string state_path, std::string image_path)
       : state_path_(std::move(state_path)), image_path_(std::move(image_path)) {}
-  Result<ForgetOutcome> run();
+  Result<ForgetOutcome> run(const std::function<bool()>& agree);
 
  private:
   Result<> open_state();
@@ -74,10 +74,13 @@ class Forget {
   ForgetOutcome outcome_;
 };
 
-Result<ForgetOutcome> Forget::run() {
+Result<ForgetOutcome> Forget::run(const std::function<bool()>& agree) {
   CKPT_TRY(open_state());
   CKPT_TRY(look());
   CKPT_TRY(open_store());
+  if (!agree()) {
+    return fail(ErrorKind::kVoid, "not forgotten: nothing changed");
+  }
   if (store_ != nullptr) {
     CKPT_TRY(remove_store());
   }
@@ -175,8 +178,9 @@ void Forget::remove_folder(const std::string& path) {
 
 }  // namespace
 
-Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path) {
-  return Forget(state_path, image_path).run();
+Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path,
+                                    const std::function<bool()>& agree) {
+  return Forget(state_path, image_path).run(agree);
 }
 
 }  // namespace ckpt

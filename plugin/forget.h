@@ -2,6 +2,7 @@
 // The end of protection: removes a volume's state and back-up, and leaves its image as it is.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,10 @@ struct ForgetOutcome {
 };
 
 // kBusy: a server or another tool has it. kInvalid: the store that the state names is another
-// volume's. What is interrupted goes on when it is asked for again: what says where everything is,
-// the state's `volume`, is removed last. image_path: absolute; need not exist.
-Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path);
+// volume's. kVoid: agree, asked before anything is removed, says no. What is interrupted goes on
+// when it is asked for again: what says where everything is, the state's `volume`, is removed last.
+// image_path: absolute; need not exist.
+Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path,
+                                    const std::function<bool()>& agree);
 
 }  // namespace ckpt

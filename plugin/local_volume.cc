@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -70,6 +71,8 @@ std::string directory_of(const std::string& path) {
   return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
 }
 
+bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
 // A device's state is kept elsewhere: beside the node, in /dev, it would be gone with the boot.
 Result<> check_device(const std::string& path, const LocalOptions& options, dev_t device) {
   if (options.state_path.empty()) {
@@ -119,6 +122,7 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
   if (!options.has_backup && options.checkpoint_interval.count() > 0) {
     return fail(ErrorKind::kInvalid, "checkpoint-interval= needs a back-up: leave out backup=none");
   }
+  CKPT_TRY(local->check_record());
   CKPT_TRY(local->look_at_image());
   CKPT_TRY(local->open_image());
   CKPT_TRY(local->open_state());
@@ -129,6 +133,20 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
 }
 
 LocalVolume::~LocalVolume() { stop_pumps(); }
+
+// A volume made anew would be a stranger to a back-up that is there.
+Result<> LocalVolume::check_record() const {
+  const std::string store =
+      options_.store_path.empty() ? state_path_ + "/store" : options_.store_path;
+  if (exists(state_path_ + "/volume") || !exists(store + "/volume")) {
+    return {};
+  }
+  return fail(ErrorKind::kInvalid,
+              store + " holds a back-up, and " + state_path_ +
+                  "/volume, which would say that it is this disk's, is missing: take its "
+                  "checkpoint out (ckpt-tool export " +
+                  store + " last NEW.img), then move it away to begin anew");
+}
 
 // What it is, and whether it can be served.
 Result<> LocalVolume::look_at_image() {
@@ -184,7 +202,7 @@ Result<std::unique_ptr<File>> LocalVolume::open_image_file(int flags) {
 
 Result<> LocalVolume::create_image() {
   // An empty image in its place would be the disk from then on, and its checkpoint soon be gone.
-  if (std::ifstream(state_path_ + "/volume").good()) {
+  if (exists(state_path_ + "/volume")) {
     return fail(ErrorKind::kNotFound,
                 options_.image_path + " is gone, but not its state in " + state_path_ +
                     ": `ckpt-tool rollback --rebuild` makes it anew from the back-up; or move the "

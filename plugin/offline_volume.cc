@@ -5,6 +5,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <thread>
+
 #include "backupd/store/volume_file.h"
 #include "plugin/checkpoint_name.h"
 #include "plugin/config.h"
@@ -14,6 +16,8 @@
 
 namespace ckpt {
 namespace {
+
+constexpr std::chrono::milliseconds kNarrowingLook{20};
 
 class OfflineVolume : public VolumeApi {
  public:
@@ -37,6 +41,7 @@ class OfflineVolume : public VolumeApi {
   Result<> restore_on_record(const Progress& progress);
   [[nodiscard]] Result<> make_image(uint64_t size_bytes) const;
   [[nodiscard]] std::string store_path() const;
+  [[nodiscard]] std::string problem_of_image() const;
   Result<StoreRecord> read_store() const;
 
   LocalOptions options_;
@@ -52,6 +57,24 @@ Result<> OfflineVolume::look() {
 
 std::string OfflineVolume::store_path() const {
   return record_.store_path.empty() ? options_.state_path + "/store" : record_.store_path;
+}
+
+// Why it could not be served; empty: no reason seen.
+std::string OfflineVolume::problem_of_image() const {
+  const std::string& path = options_.image_path;
+  const auto file = PosixFile::open(path, O_RDONLY, RingUse{});
+  if (!file) {
+    return file.error().kind == ErrorKind::kNotFound
+               ? path + " is gone: `ckpt-tool rollback --rebuild` makes it anew from the back-up"
+               : "the image cannot be read: " + file.error().message();
+  }
+  const auto size_bytes = (*file)->size();
+  if (size_bytes && *size_bytes != record_.size_bytes) {
+    return path + " has " + std::to_string(*size_bytes) + " bytes, and the disk " +
+           std::to_string(record_.size_bytes) +
+           ": give it its size back (truncate -s), or `ckpt-tool rollback --rebuild`";
+  }
+  return "";
 }
 
 Result<StoreRecord> OfflineVolume::read_store() const {
@@ -81,7 +104,8 @@ VolumeStatus OfflineVolume::status() {
     status.store->state = "failed";
     status.store->error = store.error().message();
   }
-  if (!record_.clean) {
+  status.problem = problem_of_image();
+  if (status.problem.empty() && !record_.clean) {
     status.problem = "the last server did not stop cleanly; the next start finds out what changed";
   }
   return status;
@@ -196,7 +220,13 @@ Result<> OfflineVolume::make_image(uint64_t size_bytes) const {
 }
 
 Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {
-  return with_volume([&](Volume& volume) { return volume.verify(progress); });
+  return with_volume([&](Volume& volume) {
+    // After a change from outside every block counts as changed, until it was compared once.
+    while (volume.is_narrowing() && progress(0, record_.size_bytes)) {
+      std::this_thread::sleep_for(kNarrowingLook);
+    }
+    return volume.verify(progress);
+  });
 }
 
 Result<> OfflineVolume::accept() {

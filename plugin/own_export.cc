@@ -31,6 +31,8 @@ bool is_on_fuse(const std::string& path) {
 
 }  // namespace
 
+std::string describe_export(const Uuid& volume) { return "ckpt volume " + volume.to_string(); }
+
 Result<> OwnExport::refuse(const std::string& path) const {
   struct stat status {};
   fs::path there = fs::path(path).lexically_normal();

@@ -7,9 +7,13 @@
 #include <cstdint>
 #include <string>
 
+#include "common/block.h"
 #include "common/result.h"
 
 namespace ckpt {
+
+// What an export of ours says of itself (NBD proto.md, NBD_INFO_DESCRIPTION): "ckpt volume UUID".
+std::string describe_export(const Uuid& volume);
 
 // Looks through partitions, device mapper and loop devices down to NBD devices and files served by
 // FUSE (nbdfuse). One that has just the size of the disk is taken for an export of it: nothing in

@@ -4,6 +4,7 @@
 #include "plugin/config.h"
 #include "plugin/control_server.h"
 #include "plugin/local_volume.h"
+#include "plugin/own_export.h"
 #include "plugin/phase.h"
 
 #define NBDKIT_API_VERSION 2
@@ -31,6 +32,7 @@ struct Server {
   LocalOptions options;
   std::unique_ptr<LocalVolume> local;
   std::unique_ptr<ControlServer> control;
+  std::string description;  // of the export
 };
 
 Server& server() {
@@ -90,6 +92,7 @@ int get_ready() noexcept {
     server().options.trace = {trace_line(ckpt_debug_ship, "ship"),
                               trace_line(ckpt_debug_store, "store")};
     CKPT_ASSIGN(server().local, LocalVolume::open(server().options));
+    server().description = describe_export(volume().status().volume);
     if (const std::string note = server().local->space_note(); !note.empty()) {
       std::fprintf(stderr, "nbdkit: ckpt: note: %s\n", note.c_str());
     }
@@ -148,6 +151,7 @@ void close_connection(void* handle) noexcept {
   });
 }
 
+const char* export_description(void*) noexcept { return server().description.c_str(); }
 int64_t get_size(void*) noexcept { return static_cast<int64_t>(volume().size_bytes()); }
 int can_multi_conn(void*) noexcept { return server().options.volume.clients.multi_conn ? 1 : 0; }
 int can_fua(void*) noexcept { return NBDKIT_FUA_NATIVE; }
@@ -216,6 +220,7 @@ nbdkit_plugin make_plugin() {
   plugin.cleanup = cleanup;
   plugin.open = open_connection;
   plugin.close = close_connection;
+  plugin.export_description = export_description;
   plugin.get_size = get_size;
   plugin.can_multi_conn = can_multi_conn;
   plugin.can_fua = can_fua;

@@ -69,6 +69,18 @@ Result<std::optional<CheckpointInfo>> get_checkpoint(Decoder& decoder, bool pres
   return std::optional(std::move(checkpoint));
 }
 
+// Of a damaged one, with the way out.
+Unexpected cannot_open(Error error, const std::string& state) {
+  if (error.kind == ErrorKind::kCorrupt) {
+    error.context +=
+        ": the image is as it was. Take the checkpoint out of the back-up (ckpt-tool "
+        "export " +
+        state + "/store last NEW.img, or where backup=embedded:DIR put it), then move " + state +
+        " away to begin anew";
+  }
+  return Unexpected(std::move(error));
+}
+
 void put_rollback(Encoder& encoder, const RollbackTarget& rollback) {
   encode_checkpoint_id(encoder, rollback.checkpoint);
   encoder.put_array(rollback.to.bytes);
@@ -181,13 +193,16 @@ Result<std::unique_ptr<VolumeRecordFile>> VolumeRecordFile::create(Directory& di
 
 Result<std::unique_ptr<VolumeRecordFile>> VolumeRecordFile::open(Directory& directory,
                                                                  Random& random) {
-  CKPT_ASSIGN(Slots slots, Slots::open(directory, kRecordName));
-  auto record = decode_volume_record(slots.payload());
+  auto slots = Slots::open(directory, kRecordName);
+  if (!slots) {
+    return cannot_open(slots.error(), directory.path());
+  }
+  auto record = decode_volume_record(slots->payload());
   if (!record) {
-    return within(directory.path(), record.error());
+    return cannot_open(within(directory.path(), record.error()).error(), directory.path());
   }
   return std::unique_ptr<VolumeRecordFile>(
-      new VolumeRecordFile(std::move(slots), std::move(*record), random));
+      new VolumeRecordFile(std::move(*slots), std::move(*record), random));
 }
 
 VolumeRecord VolumeRecordFile::get() {

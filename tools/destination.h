@@ -15,10 +15,13 @@ namespace ckpt {
 class Destination : public ExportSink {
  public:
   virtual Result<> finish() = 0;
+  // What an NBD server says of its export; empty: nothing, or no NBD server.
+  [[nodiscard]] virtual std::string description() const { return ""; }
 };
 
 // where: a path, or an NBD URI (nbd://, nbds://, nbd+unix://, ...). force: replaces a file that is
-// there, or writes over a block device. Nothing is changed yet. An NBD server is connected to.
+// there, or writes over a block device or an NBD export. Nothing is changed yet. An NBD server is
+// connected to.
 Result<std::unique_ptr<Destination>> open_destination(const std::string& where, bool force);
 
 // A raw file: holes stay holes, and it comes to exist as a whole. A block device is written in

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "plugin/own_export.h"
 #include "tools/command.h"
 #include "tools/destination.h"
 #include "tools/format.h"
@@ -20,7 +21,7 @@ constexpr CommandHelp kHelp{
     "large. Clients go on writing, and checkpoints are made meanwhile. A file comes to exist when\n"
     "it is whole; holes stay holes. What is interrupted leaves no file, and half a device.\n\n"
     "  ckpt-tool export disk.img last copy.raw\n"
-    "  ckpt-tool export disk.img.ckpt/store before-upgrade nbd://backup.example/disk"};
+    "  ckpt-tool export disk.img.ckpt/store before-upgrade nbd://backup.example/disk --force"};
 
 struct Options {
   std::string id;
@@ -68,9 +69,33 @@ bool is_same_file(const std::string& one, const std::string& other) {
          first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
-// With --force nothing else keeps them from being replaced.
-Result<> check_destination(const OpenedVolume& opened, const std::string& destination) {
-  const VolumeStatus status = opened.volume->status();
+// A kernel mounts an export as /dev/nbdN, and says nothing of whose it is.
+bool may_be_own_device(const VolumeStatus& status, const std::string& path) {
+  struct stat found {};
+  return status.connections > 0 && ::stat(path.c_str(), &found) == 0 && S_ISBLK(found.st_mode) &&
+         !OwnExport(status.size_bytes).find(found.st_rdev).empty();
+}
+
+// With --force nothing else keeps an export of this volume from being written over.
+Result<> check_export(const VolumeStatus& status, const Destination& opened,
+                      const std::string& destination) {
+  if (opened.description() == describe_export(status.volume)) {
+    return fail(
+        ErrorKind::kInvalid,
+        destination + " is the volume's own export: export elsewhere, or see `ckpt-tool rollback`");
+  }
+  if (may_be_own_device(status, destination)) {
+    return fail(ErrorKind::kInvalid,
+                destination +
+                    " is an NBD device of just the disk's size, and may be its own export: give "
+                    "the NBD URI of its server");
+  }
+  return {};
+}
+
+// The same of the volume's files.
+Result<> check_files(const VolumeStatus& status, const OpenedVolume& opened,
+                     const std::string& destination) {
   std::string backup_image =
       status.store ? status.store->address.substr(status.store->address.find(':') + 1) : "";
   backup_image += "/backup.img";
@@ -87,7 +112,9 @@ Result<> check_destination(const OpenedVolume& opened, const std::string& destin
 
 Result<CountedSink> perform(Console& console, const OpenedVolume& opened, const Options& options) {
   CKPT_ASSIGN(const auto destination, open_destination(options.destination, options.force));
-  CKPT_TRY(check_destination(opened, options.destination));
+  const VolumeStatus status = opened.volume->status();
+  CKPT_TRY(check_files(status, opened, options.destination));
+  CKPT_TRY(check_export(status, *destination, options.destination));
   ProgressBar bar(console, "exporting", system_clock());
   CountedSink sink(*destination, bar.progress());
   CKPT_TRY(opened.volume->export_checkpoint(options.id, sink));
@@ -131,8 +158,9 @@ void add_export(CLI::App& app, Invocation& invocation) {
       });
   arguments.add_word("ID", options->id, "The checkpoint: its number, its name, or `last`");
   arguments.add_word("DEST", options->destination, "A path, or an NBD URI");
-  arguments.add_flag("--force", options->force,
-                     "Replaces a file that is there, or writes over a block device");
+  arguments.add_flag(
+      "--force", options->force,
+      "Replaces a file that is there, or writes over a block device or an NBD export");
 }
 
 }  // namespace ckpt

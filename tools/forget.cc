@@ -51,12 +51,15 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
                 "the back-up and its checkpoint are removed for good, and there is no terminal to "
                 "ask on: give --yes");
   }
-  console.remark("the back-up in " + printable(paths.state) +
-                 " and its checkpoint are removed for good; the image stays as it is");
-  if (!yes && !console.confirm("Forget?")) {
-    return fail(ErrorKind::kVoid, "not forgotten: nothing changed");
-  }
-  CKPT_ASSIGN(const ForgetOutcome outcome, forget_volume(paths.state, paths.image));
+  const auto agree = [&] {
+    const std::string loss = "the back-up in " + printable(paths.state) +
+                             " and its checkpoint are removed for good; the image stays as it is";
+    if (yes) {
+      console.remark(loss);
+    }
+    return yes || console.confirm(loss + "\nForget?");
+  };
+  CKPT_ASSIGN(const ForgetOutcome outcome, forget_volume(paths.state, paths.image, agree));
   console.result(Json{{"image", paths.image}, {"left", outcome.left}});
   say(console, paths, outcome);
   return outcome.left.empty() ? kExitDone : kExitDegraded;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <vector>
 
 #include "common/clock.h"
@@ -38,6 +39,7 @@ class NbdDestination : public Destination {
     return {};
   }
   Result<> finish() override;
+  [[nodiscard]] std::string description() const override;
   Result<> connect();
 
  private:
@@ -79,7 +81,8 @@ Result<> NbdDestination::connect() {
   if (!handle_) {
     return failed("create");
   }
-  if (nbd_aio_connect_uri(handle_.get(), uri_.c_str()) == -1) {
+  if (nbd_set_full_info(handle_.get(), true) == -1 ||
+      nbd_aio_connect_uri(handle_.get(), uri_.c_str()) == -1) {
     return failed("connect");
   }
   const SteadyTime deadline = system_clock().steady() + kSilence;
@@ -87,6 +90,12 @@ Result<> NbdDestination::connect() {
     CKPT_TRY(wait_for_event(deadline));
   }
   return nbd_aio_is_ready(handle_.get()) > 0 ? Result<>() : failed("connect");
+}
+
+std::string NbdDestination::description() const {
+  const std::unique_ptr<char, decltype(&std::free)> text(nbd_get_export_description(handle_.get()),
+                                                         &std::free);
+  return text ? text.get() : "";
 }
 
 Result<> NbdDestination::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {

@@ -49,12 +49,28 @@ bool is_store(const std::string& path) {
   return exists(path + "/backup.img") && exists(path + "/volume");
 }
 
-Result<VolumePaths> from_state_directory(const std::string& state) {
-  if (!is_state_directory(state)) {
+// A folder without the file that says of which volume it is.
+Unexpected no_record(const std::string& state) {
+  const std::string store = state + "/store";
+  if (is_store(store)) {
     return fail(ErrorKind::kNotFound,
                 state +
-                    " is a directory, but no state directory (it holds no file `volume`): give "
-                    "the primary image, or its state directory IMAGE.ckpt");
+                    "/volume is missing, and a back-up is there: take its checkpoint out "
+                    "(ckpt-tool export " +
+                    store + " last NEW.img), then move " + state + " away to begin anew");
+  }
+  return fail(ErrorKind::kNotFound,
+              state +
+                  " is a directory, but no state directory (it holds no file `volume`): give "
+                  "the primary image, or its state directory IMAGE.ckpt");
+}
+
+Result<VolumePaths> from_state_directory(const std::string& state) {
+  if (!is_directory(state)) {
+    return fail(ErrorKind::kNotFound, state + ": there is no such state directory");
+  }
+  if (!is_state_directory(state)) {
+    return no_record(state);
   }
   VolumePaths paths{"", state, false};
   if (state.ends_with(kStateSuffix)) {
@@ -73,6 +89,10 @@ Result<VolumePaths> from_image(const std::string& image) {
   }
   if (!exists(image)) {
     return fail(ErrorKind::kNotFound, image + ": there is no such image or state directory");
+  }
+  const std::string state = resolved(image) + std::string(kStateSuffix);
+  if (is_store(state + "/store")) {
+    return no_record(state);
   }
   return fail(ErrorKind::kNotFound,
               image + std::string(kStateSuffix) +

@@ -163,10 +163,16 @@ Result<std::unique_ptr<Destination>> open_raw_destination(const std::string& pat
 
 Result<std::unique_ptr<Destination>> open_destination(const std::string& where, bool force) {
   const size_t scheme = where.find("://");
-  if (scheme != std::string::npos && where.starts_with("nbd")) {
-    return open_nbd_destination(where);
+  if (scheme == std::string::npos) {
+    return open_raw_destination(where, force);
   }
-  return open_raw_destination(where, force);
+  if (!where.starts_with("nbd")) {
+    return fail(ErrorKind::kInvalid, where + ": give a path, or an NBD URI (nbd://HOST/NAME)");
+  }
+  return force ? open_nbd_destination(where)
+               : fail(ErrorKind::kIo, where +
+                                          ": what that export holds is written over: give "
+                                          "--force");
 }
 
 }  // namespace ckpt

@@ -80,8 +80,11 @@ void say(Console& console, const VolumeName& name, const RollbackOutcome& outcom
 
 // Says what will be lost; whether to go on.
 bool agreed(Console& console, const RollbackOutcome& preview, const Options& options) {
-  console.remark(loss_of(preview, options));
-  return options.yes || console.confirm("Roll back?");
+  const std::string loss = loss_of(preview, options);
+  if (options.yes) {
+    console.remark(loss);
+  }
+  return options.yes || console.confirm(loss + "\nRoll back?");
 }
 
 Result<int> rollback(Context& context, const VolumeName& name, const Options& options) {

@@ -13,9 +13,10 @@ constexpr CommandHelp kHelp{
     "verify", "Compares primary and back-up by digests, block by block",
     "Clients go on meanwhile. Blocks changed since the last checkpoint cannot be compared: they "
     "are\n"
-    "counted as skipped. Exit status 8 if any block differs; nothing is repaired. A volume that\n"
-    "has mismatches was changed behind its back, or a disk is failing: look at the ranges, and\n"
-    "decide which side is right. Interrupting it does no harm.\n\n"
+    "counted as skipped. Exit status 8 if any block differs, 3 if there was none to compare; "
+    "nothing\n"
+    "is repaired. A volume that has mismatches was changed behind its back, or a disk is failing:\n"
+    "look at the ranges, and decide which side is right. Interrupting it does no harm.\n\n"
     "  ckpt-tool verify disk.img"};
 
 // More than these do not help a reader; -v tells them all.
@@ -37,14 +38,22 @@ void say_mismatches(Console& console, const VerifyOutcome& outcome) {
 
 void say(Console& console, const VerifyOutcome& outcome) {
   const bool equal = outcome.mismatched_bytes == 0;
+  const bool compared = outcome.checked_bytes > 0;
   const std::string verdict =
-      equal ? console.paint(Colour::kGood, "no mismatch")
-            : console.paint(Colour::kBad, format_bytes_exact(outcome.mismatched_bytes) + " differ");
+      !compared ? console.paint(Colour::kWarning, "nothing compared")
+      : equal
+          ? console.paint(Colour::kGood, "no mismatch")
+          : console.paint(Colour::kBad, format_bytes_exact(outcome.mismatched_bytes) + " differ");
   console.print(fmt::format("checkpoint {}{}: {} checked, {} skipped (changed since), {}\n",
                             outcome.checkpoint.id.number.value, quoted_name(outcome.checkpoint),
                             format_bytes(outcome.checked_bytes),
                             format_bytes(outcome.skipped_bytes), verdict));
   say_mismatches(console, outcome);
+  if (!compared) {
+    console.remark(
+        "every block may have changed since the checkpoint: after the image was changed "
+        "by others, or power was lost, a running server finds out which have not");
+  }
 }
 
 // The fields that scripts rely on, and no others.
@@ -71,7 +80,10 @@ Result<int> verify(Context& context, const VolumeName& name) {
   if (!context.console.verbosity().quiet) {
     say(context.console, *outcome);
   }
-  return outcome->mismatched_bytes == 0 ? kExitDone : kExitMismatch;
+  if (outcome->mismatched_bytes > 0) {
+    return kExitMismatch;
+  }
+  return outcome->checked_bytes > 0 ? kExitDone : kExitDegraded;
 }
 
 }  // namespace

@@ -106,6 +106,13 @@ Check check_state(const VolumeFacts& facts) {
     return failed(kName, facts.paths.image + " is a block device: its state is kept elsewhere",
                   "serve it with state=DIR on another disk, and give --state DIR here");
   }
+  if (!facts.has_state && facts.has_backup) {
+    return failed(
+        kName,
+        facts.paths.state + "/volume is missing, and " + facts.backup.path + " holds a back-up",
+        "take its checkpoint out (ckpt-tool export " + facts.backup.path +
+            " last NEW.img), then move it away to begin anew");
+  }
   const auto wrong = check_place(kName, facts.state, facts.state_export, "state=DIR");
   return wrong ? *wrong : passed(kName, describe(facts.state));
 }

@@ -108,10 +108,12 @@ Result<ImageFacts> look_at_image(const VolumePaths& paths) {
   struct stat status {};
   if (stat(paths.image.c_str(), &status) != 0) {
     const int number = errno;
-    return number == ENOENT ? fail(ErrorKind::kNotFound,
-                                   paths.image + ": the image is gone; its state directory " +
-                                       paths.state + " is still there")
-                            : fail_errno(number, paths.image);
+    return number == ENOENT
+               ? fail(ErrorKind::kNotFound,
+                      paths.image + ": the image is gone, but not its state in " + paths.state +
+                          ": `ckpt-tool rollback --rebuild` makes it anew from the "
+                          "back-up")
+               : fail_errno(number, paths.image);
   }
   ImageFacts image;
   image.is_device = S_ISBLK(status.st_mode);
@@ -163,6 +165,8 @@ Result<std::string> store_path_of(const VolumeFacts& facts, const std::string& b
 void look_at_places(VolumeFacts& facts, const std::string& store_path) {
   facts.state = look_at_place(facts.paths.state);
   facts.backup = look_at_place(store_path);
+  std::error_code ignored;
+  facts.has_backup = fs::exists(store_path + "/volume", ignored);
   const uint64_t size_bytes = facts.image.size_bytes;
   facts.room = room_for_backup(store_path, size_bytes, facts.backup.free_bytes);
   if (size_bytes > 0) {

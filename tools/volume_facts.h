@@ -41,6 +41,7 @@ struct VolumeFacts {
   bool has_state = false;  // it was served before
   Place state{};
   Place backup{};
+  bool has_backup = false;  // the folder holds one
   BackupRoom room{};
   Result<> state_export{};   // kInvalid: it is on an export of this very disk
   Result<> backup_export{};  // the same

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, tool
+from harness import DEGRADED, FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, tool
 from nbd_client import NbdClient
 
 # What each needs after VOLUME. Those of the second row change something when all is well.
@@ -36,6 +36,10 @@ class BadVolumes(Case):
         self.assertEqual((answer["type"], answer["exit_code"]), ("error", done.returncode), command)
         self.assertTrue(answer["message"], command)
         return answer
+
+    def refusal(self, image, *parameters):
+        """What a server says that must not start."""
+        return self.serve(image, *parameters, start=False).refusal()
 
     def stopped(self, name="disk.img", text=b"kept"):
         """A volume with a checkpoint, whose server has stopped."""
@@ -107,6 +111,55 @@ class BadVolumes(Case):
                 path.write_bytes(whole)
                 self.assertEqual(after, before)
         self.assertEqual(tool("list", server.image)["checkpoints"][0]["checkpoint"], 2)
+
+    def test_a_state_directory_without_its_record(self):
+        server = self.stopped()
+        record = server.state / "volume"
+        record.rename(self.folder / "kept")
+        before = self.content("disk.img*")
+        advice = f"ckpt-tool export {server.state}/store last NEW.img"
+        for parameters in ((), ("size=4M",), ("backup=none",)):
+            self.assertIn(advice, self.refusal(server.image, *parameters))
+        for command in COMMANDS:
+            self.assertIn(advice, self.error(command, server.image)["message"], command)
+            self.assertIn(advice, self.error(command, server.state)["message"], command)
+        self.assertIn(advice, str(tool("doctor", server.image, expect=DEGRADED)["checks"]))
+        self.assertEqual(self.content("disk.img*"), before)
+        server.image.unlink()
+        self.assertIn(advice, self.refusal(server.image, "size=4M"))
+        self.assertFalse(server.image.exists())
+        tool("export", server.state / "store", "last", self.folder / "new.raw")
+        self.assertEqual((self.folder / "new.raw").read_bytes()[:4], b"kept")
+
+    def test_a_damaged_record(self):
+        server = self.stopped()
+        for damage in (lambda path: os.truncate(path, 100),
+                       lambda path: path.write_bytes(b"x" * path.stat().st_size)):
+            whole = (server.state / "volume").read_bytes()
+            damage(server.state / "volume")
+            message = server.refusal()
+            self.assertIn(f"export {server.state}/store last NEW.img", message)
+            self.assertIn(f"{server.state}/volume", message)
+            (server.state / "volume").write_bytes(whole)
+        server.start()
+
+    def test_an_image_that_is_gone_or_of_another_size(self):
+        server = self.stopped()
+        os.truncate(server.image, MIB)
+        self.assertIn("1048576 bytes, and the disk 4194304",
+                      tool("status", server.image)["problem"])
+        server.image.unlink()
+        self.assertIn("--rebuild", tool("status", server.image)["problem"])
+        self.assertIn("--rebuild", tool("doctor", server.image, expect=UNKNOWN).message)
+        tool("rollback", server.image, "--rebuild", "--yes")
+        self.assertEqual(tool("status", server.image)["problem"], "")
+
+    def test_two_images(self):
+        one, other = self.image("one.img", size=MIB), self.image("other.img", size=MIB)
+        message = self.refusal(one, str(other))
+        self.assertIn("one.img", message)
+        self.assertIn("other.img", message)
+        self.assertFalse((self.folder / "other.img.ckpt").exists())
 
     def test_the_state_of_another(self):
         one, other = self.stopped("one.img", b"one."), self.stopped("other.img", b"else")

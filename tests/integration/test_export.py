@@ -175,6 +175,23 @@ class ToFile(ExportCase):
         tool("export", server.state / "store", "last", server.state / "store/backup.img",
              "--force", expect=USAGE)
 
+    def test_onto_its_own_export(self):
+        server, truth = self.checkpointed()
+        other = self.serve(self.image("other.img", size=32 * MIB))
+        uri = "nbd+unix:///?socket={}".format
+        server.stop()
+        shutil.copytree(server.state / "store", self.folder / "store")
+        server.start()
+        self.write(server, 2)
+        now = digest(server.image)
+        for volume in (server.image, self.folder / "store"):
+            message = tool("export", volume, "last", uri(server.socket), "--force",
+                           expect=USAGE).message
+            self.assertIn("own export", message)
+            self.assertEqual(digest(server.image), now)
+        tool("export", server.image, "last", uri(other.socket), "--force")
+        self.assertEqual(digest(other.image), digest(truth))
+
     def test_bad_input(self):
         server, _ = self.checkpointed()
         copy = self.folder / "copy.raw"
@@ -204,7 +221,7 @@ class ToFile(ExportCase):
     def interrupt(self, server, destination, seconds):
         """The exit status of an export that gets SIGINT after so long."""
         process = subprocess.Popen([build() / "tools/ckpt-tool", "export", server.image, "last",
-                                    destination])
+                                    destination, "--force"])
         self.addCleanup(process.kill)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
@@ -254,7 +271,11 @@ class ToOthers(ExportCase):
             _, path, uri = self.nbd_server(40 * MIB, *words)
             with NbdClient(str(path)) as client:
                 client.write(0, b"y" * MIB)
-            tool("export", server.image, "last", uri)
+            self.assertIn("--force", tool("export", server.image, "last", uri,
+                                          expect=FAILED).message)
+            with NbdClient(str(path)) as client:
+                self.assertEqual(client.read(0, 1), b"y")
+            tool("export", server.image, "last", uri, "--force")
             copy = self.folder / "back.raw"
             run("nbdcopy", uri, copy)
             os.truncate(copy, 32 * MIB)
@@ -264,20 +285,25 @@ class ToOthers(ExportCase):
     def test_nbd_servers_that_do_not_fit(self):
         server, _ = self.checkpointed()
         _, _, small = self.nbd_server(MIB)
-        self.assertIn("bytes", tool("export", server.image, "last", small, expect=FAILED).message)
+        self.assertIn("bytes", tool("export", server.image, "last", small, "--force",
+                                    expect=FAILED).message)
         _, _, fixed = self.nbd_server(32 * MIB, "-r")
         self.assertIn("read-only",
-                      tool("export", server.image, "last", fixed, expect=USAGE).message)
+                      tool("export", server.image, "last", fixed, "--force",
+                           expect=USAGE).message)
         absent = f"nbd+unix:///?socket={self.folder}/absent.sock"
         self.assertIn("absent.sock",
-                      tool("export", server.image, "last", absent, expect=FAILED).message)
+                      tool("export", server.image, "last", absent, "--force",
+                           expect=FAILED).message)
+        self.assertIn("NBD URI", tool("export", server.image, "last", "http://localhost/disk",
+                                      "--force", expect=USAGE).message)
 
     def test_an_nbd_server_that_dies(self):
         server, _ = self.checkpointed()
         process, _, uri = self.nbd_server(32 * MIB, "--filter=delay",
                                           parameters=("wdelay=300ms", "delay-zero=300ms"))
         threading.Timer(0.5, process.kill).start()
-        message = tool("export", server.image, "last", uri, expect=FAILED).message
+        message = tool("export", server.image, "last", uri, "--force", expect=FAILED).message
         self.assertIn(uri, message)
         tool("checkpoint", server.image)
 
@@ -285,7 +311,8 @@ class ToOthers(ExportCase):
         server, _ = self.checkpointed()
         _, _, uri = self.nbd_server(32 * MIB, "--filter=error", parameters=(
             "error-pwrite=ENOSPC", "error-pwrite-rate=100%"))
-        self.assertIn(uri, tool("export", server.image, "last", uri, expect=FAILED).message)
+        self.assertIn(uri, tool("export", server.image, "last", uri, "--force",
+                                expect=FAILED).message)
 
 
 class HostileServer(ExportCase):

@@ -246,8 +246,9 @@ class Forget(RebuildCase):
         other.stop()
         shutil.rmtree(server.state / "store")
         shutil.copytree(other.state / "store", server.state / "store")
-        self.assertIn("another volume", tool("forget", server.image, "--yes",
-                                             expect=USAGE).message)
+        refused = tool("forget", server.image, "--yes", expect=USAGE)
+        self.assertIn("another volume", refused.message)
+        self.assertNotIn("for good", str(refused))
         self.assertTrue((server.state / "store/backup.img").exists())
 
 

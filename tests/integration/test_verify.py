@@ -8,7 +8,7 @@ import random
 import time
 import unittest
 
-from harness import BLOCK, MIB, MISMATCH, Case, eventually, tool
+from harness import BLOCK, DEGRADED, MIB, MISMATCH, Case, eventually, tool
 from nbd_client import NbdClient
 
 
@@ -90,6 +90,14 @@ class Verify(Case):
         self.fill_and_checkpoint()
         flip(self.server.image, 100)
         self.expect_clean()
+
+    def test_says_that_there_was_nothing_to_compare(self):
+        self.fill_and_checkpoint()
+        self.server.stop()
+        with open(self.server.image, "r+b") as file:
+            file.write(b"by somebody else")
+        nothing = self.verify(expect=DEGRADED)
+        self.assertEqual((nothing["checked_bytes"], nothing["skipped_bytes"]), (0, 32 * MIB))
 
     def test_reports_nothing_false_under_load(self):
         hammer = self.hammer(self.server, 4)
