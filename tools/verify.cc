@@ -50,9 +50,7 @@ void say(Console& console, const VerifyOutcome& outcome) {
                             format_bytes(outcome.skipped_bytes), verdict));
   say_mismatches(console, outcome);
   if (!compared) {
-    console.remark(
-        "every block may have changed since the checkpoint: after the image was changed "
-        "by others, or power was lost, a running server finds out which have not");
+    console.remark("every block may have changed since the checkpoint");
   }
 }
 

@@ -93,11 +93,21 @@ class Verify(Case):
 
     def test_says_that_there_was_nothing_to_compare(self):
         self.fill_and_checkpoint()
-        self.server.stop()
-        with open(self.server.image, "r+b") as file:
-            file.write(b"by somebody else")
+        with NbdClient(str(self.server.socket)) as client:
+            for offset in range(0, 32 * MIB, MIB):
+                client.write(offset, b"x" * MIB)
         nothing = self.verify(expect=DEGRADED)
         self.assertEqual((nothing["checked_bytes"], nothing["skipped_bytes"]), (0, 32 * MIB))
+
+    def test_compares_what_was_changed_by_others_too(self):
+        self.fill_and_checkpoint()
+        self.server.stop()
+        with open(self.server.image, "r+b") as file:
+            file.seek(8 * MIB)
+            file.write(b"by somebody else")
+        found = self.verify()
+        self.assertEqual((found["checked_bytes"], found["skipped_bytes"]),
+                         (31 * MIB - BLOCK, MIB + BLOCK))
 
     def test_reports_nothing_false_under_load(self):
         hammer = self.hammer(self.server, 4)
