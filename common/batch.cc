@@ -14,7 +14,7 @@ namespace {
 constexpr uint32_t kBatchMagic = 0x42504b43;  // "CKPB" in the order of the bytes
 constexpr uint16_t kBatchVersion = 1;
 constexpr size_t kExtentBytes = 24;
-constexpr size_t kReservedBytes = 20;
+constexpr size_t kBatchReservedBytes = 20;
 constexpr size_t kSampleBytes = 16384;
 constexpr size_t kSampleCount = 4;
 
@@ -252,7 +252,7 @@ std::vector<std::byte> encode_batch_header(const BatchHeader& header) {
   encoder.put(header.data_bytes);
   encoder.put(header.stored_bytes);
   encoder.put_array(header.payload_digest.bytes);
-  encoder.put_zeroes(kReservedBytes);
+  encoder.put_zeroes(kBatchReservedBytes);
   encoder.put(crc32c(encoder.bytes()));
   return encoder.take();
 }
@@ -285,7 +285,7 @@ Result<BatchHeader> decode_batch_header(ConstByteSpan bytes) {
   header.data_bytes = decoder.get<uint64_t>();
   header.stored_bytes = decoder.get<uint64_t>();
   header.payload_digest.bytes = decoder.get_array<16>();
-  decoder.get_zeroes(kReservedBytes);
+  decoder.get_zeroes(kBatchReservedBytes);
   if (!decoder.ok() || codec > 1) {
     return fail(ErrorKind::kCorrupt, "batch header: a field is not valid");
   }

@@ -4,7 +4,7 @@
 namespace ckpt {
 namespace {
 
-constexpr size_t kReservedBytes = 24;
+constexpr size_t kCheckpointReservedBytes = 24;
 
 }  // namespace
 
@@ -33,7 +33,7 @@ void encode_checkpoint(Encoder& encoder, const CheckpointInfo& checkpoint) {
   encoder.put(static_cast<uint64_t>(checkpoint.time.count()));
   encoder.put(checkpoint.changed_bytes);
   encoder.put(checkpoint.shipped_bytes);
-  encoder.put_zeroes(kReservedBytes);
+  encoder.put_zeroes(kCheckpointReservedBytes);
   encoder.put_string(checkpoint.name);
   encoder.put_string(checkpoint.message);
 }
@@ -46,7 +46,7 @@ Result<CheckpointInfo> decode_checkpoint(Decoder& decoder) {
   checkpoint.time = WallTime(static_cast<int64_t>(decoder.get<uint64_t>()));
   checkpoint.changed_bytes = decoder.get<uint64_t>();
   checkpoint.shipped_bytes = decoder.get<uint64_t>();
-  decoder.get_zeroes(kReservedBytes);
+  decoder.get_zeroes(kCheckpointReservedBytes);
   checkpoint.name = decoder.get_string();
   checkpoint.message = decoder.get_string();
   if (!decoder.ok() || !valid_checkpoint(checkpoint)) {

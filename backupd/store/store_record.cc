@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kRecordMagic = "CKPTSTOR";
 constexpr uint16_t kRecordVersion = 1;
-constexpr size_t kReservedBytes = 64;
+constexpr size_t kRecordReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
 // Fixed fields, a checkpoint with the longest texts, and all forks.
 static_assert(512 + kCheckpointNameBytesMax + kCheckpointMessageBytesMax + kForksMax * kForkBytes <=
@@ -94,7 +94,7 @@ std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   encoder.put(record.incarnation);
   encoder.put(record.applied.value);
   encode_position(encoder, record.confirmed);
-  encoder.put_zeroes(kReservedBytes);
+  encoder.put_zeroes(kRecordReservedBytes);
   encoder.put(uint32_t{record.last ? 1U : 0U});
   if (record.last) {
     encode_checkpoint(encoder, *record.last);
@@ -115,7 +115,7 @@ Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
   record.incarnation = decoder.get<uint64_t>();
   record.applied.value = decoder.get<uint64_t>();
   record.confirmed = decode_position(decoder);
-  decoder.get_zeroes(kReservedBytes);
+  decoder.get_zeroes(kRecordReservedBytes);
   CKPT_TRY(decode_last(decoder, record));
   CKPT_TRY(decode_forks(decoder, record));
   if (!decoder.ok() || !consistent(record)) {
