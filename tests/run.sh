@@ -75,6 +75,23 @@ run() { # name command...
   count "$status" "$name ($((SECONDS - began)) s)" "$log"
 }
 
+# Starts a command that is one test, beside what follows, up to end_beside. One at a time.
+start_beside() { # name command...
+  beside_name=$1 beside_began=$SECONDS
+  beside_log="$logs/${1//[^a-zA-Z0-9]/-}.log"
+  shift
+  "$@" > "$beside_log" 2>&1 &
+  beside=$!
+  trap 'kill "$beside" 2> /dev/null || true' EXIT
+}
+
+end_beside() {
+  local status=0
+  wait "$beside" || status=$?
+  trap - EXIT
+  count "$status" "$beside_name ($((SECONDS - beside_began)) s)" "$beside_log"
+}
+
 # Runs a program that counts its own tests: of GoogleTest or of Python's unittest. Each counts.
 run_counted() { # name command...
   local name=$1 status=0 began=$SECONDS
@@ -184,12 +201,13 @@ tidy() {
 
 # Threads of a whole volume, and of the store alone.
 race_tests() {
-  run "build with clang, TSan" clang_build
   local races=(env TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1)
   run_counted "races in a volume" "${races[@]}" "$build-clang/tests/integration/race_test"
   run_counted "races in the store" "${races[@]}" "$build-clang/tests/unit/unit_store" \
     --gtest_filter='StoreThreads.*:ExportThreads.*'
 }
+
+sanitized_units=(unit_common unit_store unit_plugin unit_control)
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
 sanitizer_build() {
@@ -213,10 +231,7 @@ sanitized() { # command...
 }
 
 sanitizer_tests() {
-  local test sanitized_units=(unit_common unit_store unit_plugin unit_control)
-  # The tool alone takes as long to compile as all the rest.
-  if [ "$tier" = soak ]; then sanitized_units+=(unit_tool); fi
-  run "build with ASan and UBSan" sanitizer_build
+  local test
   for test in "${sanitized_units[@]}"; do
     UBSAN_OPTIONS=halt_on_error=1 run_counted "sanitized $test" "$build-asan/tests/unit/$test"
   done
@@ -251,10 +266,16 @@ run_tiers() {
   run "the logic makes no system call" logic_is_pure
   sim_seeds
   if [ "$tier" = quick ]; then return; fi
+  # The tool alone takes as long to compile as all the rest.
+  if [ "$tier" = soak ]; then sanitized_units+=(unit_tool); fi
   host_tests
+  # The guests leave a processor to the compilers.
+  start_beside "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
+  run "build with clang, TSan" clang_build
+  run "build with ASan and UBSan" sanitizer_build
+  end_beside
   race_tests
   sanitizer_tests
-  run "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
   if [ "$tier" = soak ]; then
     run "clang-tidy" tidy
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
