@@ -9,34 +9,8 @@ set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
-
-readonly disk=/dev/nbd0
-readonly image=/run/scratch/primary.img
-readonly mnt=/run/mnt
-
-prepare_scratch() {
-    modprobe nbd
-    mkfs.ext4 -q /dev/vda
-    mkdir -p /run/scratch "$mnt"
-    mount /dev/vda /run/scratch
-    truncate -s 128M "$image"
-}
-
-has_size() { [[ $(</sys/block/nbd0/size) != 0 ]]; }
-has_no_size() { ! has_size; }
-
-attach() { # OPTION...
-    nbd-client -unix "$socket" "$disk" "$@" >/run/nbd-client.log 2>&1 || {
-        sed 's/^/# /' /run/nbd-client.log
-        return 1
-    }
-    wait_until "$disk to have a size" has_size
-}
-
-detach() {
-    nbd-client -d "$disk" >/dev/null || die "nbd-client cannot detach"
-    wait_until "$disk to be gone" has_no_size
-}
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/kernel-client.sh"
 
 make_file_system() { mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk"; }
 
@@ -64,7 +38,7 @@ restart_server() {
 recover() { # NAME
     umount "$mnt"
     detach
-    attach -block-size 4096
+    attach
     mount "$disk" "$mnt"
     equal "$1: what was synced before is there" "$1" "$(cat "$mnt/$1")"
     check "$1: it can be written again" writes "$1-again"
@@ -88,7 +62,7 @@ server_ends() { # NAME OPTION...
 }
 
 trims() {
-    attach -block-size 4096
+    attach
     mount "$disk" "$mnt"
     dd if=/dev/urandom of="$mnt/big" bs=1M count=32 status=none
     sync -f "$mnt"
@@ -105,7 +79,7 @@ trims() {
 
 # A server that takes long is no server that has ended.
 waits_for_a_slow_server() {
-    attach -block-size 4096
+    attach
     mount "$disk" "$mnt"
     writes slow || die "cannot write"
     kill -STOP "$server"
@@ -130,9 +104,33 @@ several_connections() {
     start_server "$image"
 }
 
-prepare_scratch
+# A client that is not detached first loses the disk: nothing of its cache gets onto what was restored.
+fences_a_mount() {
+    attach
+    mount "$disk" "$mnt"
+    writes kept || die "cannot write"
+    check "a checkpoint under the mount" ckpt checkpoint "$image"
+    writes lost || die "cannot write"
+    check "a rollback under the mount is refused" fails ckpt rollback "$image" --yes
+    check "but for one that fences" ckpt rollback "$image" --yes --clients=fence
+    check "the mount can no longer write" fails writes late
+    check "nor read" fails reads kept
+    umount "$mnt"
+    detach
+    check "no client comes back before accept" fails attach
+    check "accept" ckpt accept "$image"
+    attach
+    mount "$disk" "$mnt"
+    equal "what the checkpoint had is there" kept "$(cat "$mnt/kept")"
+    check "what came after it is not" test ! -e "$mnt/lost" -a ! -e "$mnt/late"
+    umount "$mnt"
+    check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
+    detach
+}
+
+prepare_scratch 128M
 start_server "$image"
-attach -block-size 4096
+attach
 equal "flushes and FUA are offered to the kernel" "write back 1" \
     "$(cat /sys/block/nbd0/queue/write_cache /sys/block/nbd0/queue/fua | xargs)"
 make_file_system
@@ -140,9 +138,10 @@ detach
 trims
 waits_for_a_slow_server
 several_connections
-server_ends plain -block-size 4096
-server_ends persist -block-size 4096 -persist
-server_ends ioctl-persist -block-size 4096 -persist -nonetlink
+fences_a_mount
+server_ends plain
+server_ends persist -persist
+server_ends ioctl-persist -persist -nonetlink
 checkpoint_and_verify "$image"
 stop_server
 finish

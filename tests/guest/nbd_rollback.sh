@@ -9,31 +9,11 @@ set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/kernel-client.sh"
 
-readonly disk=/dev/nbd0
-readonly image=/run/scratch/primary.img
 readonly at_checkpoint=/run/scratch/primary.at-checkpoint
-readonly mnt=/run/mnt
 readonly file_count=300
-
-# The image is on a real file system on a disk: 9p has none of what the product relies on.
-prepare_scratch() {
-    modprobe nbd
-    mkfs.ext4 -q /dev/vda
-    mkdir -p /run/scratch "$mnt"
-    mount /dev/vda /run/scratch
-    truncate -s 256M "$image"
-}
-
-attach() {
-    nbd-client -unix "$socket" "$disk" -b 4096 >/dev/null || die "nbd-client cannot attach"
-    wait_until "$disk to have a size" grep -qv '^0$' /sys/block/nbd0/size
-}
-
-detach() {
-    nbd-client -d "$disk" >/dev/null || die "nbd-client cannot detach"
-    wait_until "$disk to be gone" grep -q '^0$' /sys/block/nbd0/size
-}
 
 mount_disk() { mount -o noatime "$disk" "$mnt"; }
 
@@ -100,7 +80,7 @@ checkpoint_with_copy() {
     die "the mounted file system never was quiet for the time of a checkpoint"
 }
 
-prepare_scratch
+prepare_scratch 256M
 start_server "$image"
 attach
 # No lazy initialisation: it would write to the disk at times of its own.
