@@ -158,7 +158,8 @@ sim_seeds() {
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
   local bug
   for bug in skip_step6_on_error unmark_before_primary_sync answer_before_confirm_durable \
-    preserve_own_epoch free_journal_before_image_sync narrow_by_digest_before_primary_sync; do
+    preserve_own_epoch free_journal_before_image_sync narrow_by_digest_before_primary_sync \
+    apply_before_handing_over; do
     run "simulator finds $bug" finds_bug "$bug"
   done
 }

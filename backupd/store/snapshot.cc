@@ -40,6 +40,9 @@ void Snapshot::preserve(const std::vector<Extent>& extents, const std::function<
   ++preserving_;
   const MutexLock lock(mutex_);
   for (const Extent& extent : extents) {
+    if (CKPT_PLANTED(apply_before_handing_over)) {
+      break;
+    }
     BlockRange blocks = blocks_of(ByteRange{extent.offset, extent.length});
     blocks.first = std::max(blocks.first, next_block_);
     const auto preserved = ended_ ? Result<>() : preserve_blocks(blocks, must_end);

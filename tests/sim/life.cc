@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/life.h"
 
+#include "tests/sim/sim_export.h"
+
 namespace ckpt::sim {
 namespace {
 
@@ -136,6 +138,9 @@ void Life::serve() {
   }
   if (!quiet_) {
     start_worker("control", [this] { control(); });
+  }
+  if (plan_.exports > 0) {
+    start_worker("export", [this] { export_disk(); });
   }
   wait_for_workers();
 }
@@ -427,6 +432,39 @@ void Life::check_verify() {
     expect(options_.errors || verified.error().kind == ErrorKind::kNotFound,
            "verify failed: " + verified.error().message());
   }
+}
+
+void Life::export_disk() {
+  SeededRandom random = random_.stream("export");
+  for (uint32_t i = 0; i < plan_.exports && !stuck_; ++i) {
+    machine_.scheduler.sleep(microseconds(random.below(20000)));
+    one_export(random.stream(std::to_string(i)));
+  }
+}
+
+// Beside all else; it may end the export, but not make it wrong.
+void Life::one_export(const SeededRandom& random) {
+  SimExport sink(machine_.scheduler, random, plan_.size_bytes);
+  const uint64_t least = history_.oracle.last_answered();
+  machine_.scheduler.event("> export", "", least);
+  auto done = server_->volume().export_checkpoint("last", sink);
+  end_if_killed();
+  machine_.scheduler.event(done ? "< exported" : "< not exported", "",
+                           sink.checkpoint().id.number.value);
+  if (!done) {
+    const ErrorKind kind = done.error().kind;
+    history_.probes.hit(kind == ErrorKind::kBusy ? "export ended" : "no export");
+    expect(options_.errors || kind == ErrorKind::kBusy ||
+               (kind == ErrorKind::kNotFound && least == 0),
+           "an export failed: " + done.error().message());
+    return;
+  }
+  const CheckpointInfo& of = sink.checkpoint();
+  report(sink.check_whole());
+  report(history_.oracle.check_export(least, of.name, of.id.number.value,
+                                      read_versions(0, sink.content())));
+  history_.probes.hit(of.id.number.value < history_.oracle.last_answered() ? "export of one before"
+                                                                          : "export");
 }
 
 void Life::roll_back() {

@@ -75,6 +75,8 @@ class Life {
   bool checkpoint(bool must);
   bool check_backup();
   void check_verify();
+  void export_disk();
+  void one_export(const SeededRandom& random);
   void roll_back();
   bool after_roll_back(const Result<RollbackOutcome>& outcome, bool quiet);
   void check_restored();

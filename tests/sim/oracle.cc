@@ -204,17 +204,9 @@ std::string Oracle::check_no_backup() const {
 
 std::string Oracle::check_backup(const std::string& name, uint64_t number,
                                  const std::vector<Version>& backup) {
-  const auto asked = checkpoints_.find(name);
-  std::string wrong;
-  if (number < last_answered_) {
-    wrong = "checkpoint " + std::to_string(last_answered_) + " was answered";
-  } else if (number == last_number_) {
-    wrong = check_equal(last_backup_, backup);
-  } else if (asked == checkpoints_.end()) {
-    wrong = check_unasked(backup);
-  } else {
-    wrong = check_asked(asked->second, number, backup);
-  }
+  const std::string wrong =
+      number < last_answered_ ? "checkpoint " + std::to_string(last_answered_) + " was answered"
+                              : check_content(name, number, backup);
   if (!wrong.empty()) {
     return "O1: the store's checkpoint " + std::to_string(number) + " (" + name + "): " + wrong;
   }
@@ -222,6 +214,26 @@ std::string Oracle::check_backup(const std::string& name, uint64_t number,
   last_answered_ = std::max(last_answered_, number);
   last_backup_ = backup;
   return "";
+}
+
+std::string Oracle::check_export(uint64_t least, const std::string& name, uint64_t number,
+                                 const std::vector<Version>& content) const {
+  const std::string wrong = number < least
+                                ? "checkpoint " + std::to_string(least) + " was answered before"
+                                : check_content(name, number, content);
+  return wrong.empty() ? ""
+                       : "an export of checkpoint " + std::to_string(number) + " (" + name +
+                             "): " + wrong;
+}
+
+std::string Oracle::check_content(const std::string& name, uint64_t number,
+                                  const std::vector<Version>& backup) const {
+  if (number == last_number_) {
+    return check_equal(last_backup_, backup);
+  }
+  const auto asked = checkpoints_.find(name);
+  return asked == checkpoints_.end() ? check_unasked(backup)
+                                     : check_asked(asked->second, number, backup);
 }
 
 std::string Oracle::check_asked(const Checkpoint& checkpoint, uint64_t number,

@@ -82,6 +82,12 @@ class Oracle {
   // From then on it is the one that a rollback leads to.
   [[nodiscard]] std::string check_backup(const std::string& name, uint64_t number,
                                          const std::vector<Version>& backup);
+  // An export holds the checkpoint of that name and number: at least the one that was answered last
+  // when it was asked for (last_answered()).
+  [[nodiscard]] std::string check_export(uint64_t least, const std::string& name, uint64_t number,
+                                         const std::vector<Version>& content) const;
+  // The highest number; 0: none.
+  [[nodiscard]] uint64_t last_answered() const { return last_answered_; }
   // Nothing was confirmed, says the store.
   [[nodiscard]] std::string check_no_backup() const;
   // What the last checked checkpoint holds.
@@ -137,6 +143,8 @@ class Oracle {
                                       const std::vector<Version>& backup) const;
   [[nodiscard]] std::string check_asked(const Checkpoint& checkpoint, uint64_t number,
                                         const std::vector<Version>& backup) const;
+  [[nodiscard]] std::string check_content(const std::string& name, uint64_t number,
+                                          const std::vector<Version>& backup) const;
   [[nodiscard]] std::string check_unasked(const std::vector<Version>& backup) const;
   [[nodiscard]] bool is_current(uint64_t sector, Version version) const;
   [[nodiscard]] bool may_be_after_power_loss(uint64_t sector, Version version) const;

@@ -80,6 +80,8 @@ Plan draw_plan(uint64_t seed) {
   draw_size(plan, random);
   draw_load(plan, random);
   draw_server(plan, random);
+  SeededRandom exports = SeededRandom(seed).stream("exports");
+  plan.exports = exports.one_in(3) ? static_cast<uint32_t>(exports.between(1, 4)) : 0;
   plan.scheduler.seed = seed;
   plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
   if (random.one_in(5)) {
@@ -120,6 +122,7 @@ std::string describe(const Plan& plan) {
   say("no space", plan.no_space ? 1 : 0);
   say("short timeouts", plan.short_timeouts ? 1 : 0);
   say("rollbacks", plan.rollback_one_in);
+  say("exports", plan.exports > 0 ? 1 : 0);
   return text;
 }
 

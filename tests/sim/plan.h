@@ -19,6 +19,7 @@ struct Plan {
   uint32_t writers = 1;
   uint32_t requests = 20;     // of each writer, at most
   uint32_t controls = 5;      // checkpoints, rollbacks, verifications
+  uint32_t exports = 0;       // beside them
   uint64_t hot_blocks = 4;    // most requests go there
   bool own_connections = false;
   bool long_pauses = false;   // so that idle regions are unmarked

@@ -17,7 +17,7 @@ Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
 }
 
 Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecord& record,
-                                             const ServerOptions& options) {
+                                             const ServerOptions& options, const Clock& clock) {
   CKPT_ASSIGN(auto directory, state.subdirectory("store", true));
   CKPT_TRY(state.sync());
   StoreOptions store_options;
@@ -25,6 +25,7 @@ Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecor
   store_options.size_bytes = record.size_bytes;
   store_options.address = "embedded:store";
   store_options.unapplied_bytes_max = options.unapplied_bytes_max;
+  store_options.clock = &clock;
   return Store::open(std::move(directory), store_options);
 }
 
@@ -95,7 +96,7 @@ Result<> Server::open_volume() {
 }
 
 Result<StoreLink*> Server::open_store(const VolumeRecord& record) {
-  CKPT_ASSIGN(store_, open_store_in(*state_, record, options_));
+  CKPT_ASSIGN(store_, open_store_in(*state_, record, options_, machine_.scheduler.clock()));
   store_->set_work_listener([this] { applier_.wake(); });
   link_.set_store(*store_);
   return static_cast<StoreLink*>(&link_);
@@ -186,7 +187,8 @@ Result<Probe> probe(Machine& machine, const ServerOptions& options) {
   CKPT_ASSIGN(const auto state, root->subdirectory(kStateName, true));
   CKPT_ASSIGN(const StartedVolume started,
               start_volume(surroundings_of(machine, *image, *state), options.volume.start));
-  CKPT_ASSIGN(const auto store, open_store_in(*state, started.record->get(), options));
+  CKPT_ASSIGN(const auto store, open_store_in(*state, started.record->get(), options,
+                                              machine.scheduler.clock()));
   Probe found;
   const Geometry& geometry = started.disk->geometry;
   for (uint64_t block = 0; block < geometry.blocks(); ++block) {
