@@ -98,6 +98,8 @@ struct CoveredEpoch {
   Digest chain;
   auto operator<=>(const CoveredEpoch&) const = default;
 };
+// An epoch is covered by its own checkpoint; void ones by the next that exists.
+inline constexpr size_t kCoveredEpochsMax = 65536;
 Digest checkpoint_digest(const Digest& parent, const Uuid& timeline, Epoch number,
                          const std::vector<CoveredEpoch>& covered);
 

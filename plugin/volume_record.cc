@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/volume_record.h"
 
-#include "backupd/store/checkpoint_codec.h"
 #include "backupd/store/store_record.h"
+#include "common/checkpoint_codec.h"
 
 namespace ckpt {
 namespace {

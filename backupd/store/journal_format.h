@@ -14,9 +14,7 @@ namespace ckpt {
 
 inline constexpr size_t kJournalHeaderBytes = 128;
 inline constexpr size_t kFrameBytes = 64;
-// An epoch is covered by its own checkpoint; void ones by the next that exists.
-inline constexpr size_t kCoveredEpochsMax = 65536;
-// Room for that many covered epochs and a checkpoint with the longest name and message.
+// Room for as many covered epochs and a checkpoint with the longest name and message.
 inline constexpr uint64_t kConfirmBytesMax = uint64_t{6} << 20U;
 
 // The head of one epoch's file.

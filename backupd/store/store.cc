@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backupd/store/store.h"
 
-#include "backupd/store/checkpoint_codec.h"
+#include "common/checkpoint_codec.h"
 
 namespace ckpt {
 namespace {

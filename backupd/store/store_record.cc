@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "backupd/store/checkpoint_codec.h"
+#include "common/checkpoint_codec.h"
 #include "common/slots.h"
 
 namespace ckpt {

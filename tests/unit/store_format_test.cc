@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What stands in journal and `volume`, to bytes and back, and every flipped bit of it.
-#include "backupd/store/checkpoint_codec.h"
 #include "backupd/store/store_record.h"
+#include "common/checkpoint_codec.h"
 #include "tests/unit/store_peer.h"
 
 namespace ckpt::test {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "backupd/store/checkpoint_codec.h"
+#include "common/checkpoint_codec.h"
 
 namespace ckpt {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint's description as it stands in confirm records and in `volume`.
+// A checkpoint's description as it stands in confirm records, in `volume`, and on the wire.
 //
 // Format: docs/store-format.md, "A checkpoint"
 #pragma once

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/message.h"
+
+#include <algorithm>
+#include <array>
+
+#include "common/checkpoint_codec.h"
+
+namespace ckpt {
+namespace {
+
+constexpr size_t kCoveredEpochBytes = 24;
+constexpr size_t kStatusTextBytesMax = 4096;
+
+// What a decoder found, if it found a whole body and nothing else.
+template <typename T>
+Result<T> whole(const Decoder& decoder, bool valid, FrameType type, T found) {
+  if (!decoder.ok() || decoder.remaining() != 0 || !valid) {
+    return fail(ErrorKind::kCorrupt, std::string(frame_name(type)) + ": a field is not valid");
+  }
+  return found;
+}
+
+bool is_on_disk(const ByteRange& range) {
+  return range.offset <= kDiskBytesMax && range.length <= kDiskBytesMax - range.offset;
+}
+
+std::string shortened(const std::string& text, size_t bytes_max) {
+  return text.substr(0, bytes_max);
+}
+
+// One that may be missing: whether it is there in eight bytes, then itself.
+void put_checkpoint(Encoder& encoder, const std::optional<CheckpointInfo>& checkpoint) {
+  encoder.put(uint64_t{checkpoint ? 1U : 0U});
+  if (checkpoint) {
+    encode_checkpoint(encoder, *checkpoint);
+  }
+}
+
+Result<std::optional<CheckpointInfo>> get_checkpoint(Decoder& decoder) {
+  const auto count = decoder.get<uint64_t>();
+  if (count > 1) {
+    return fail(ErrorKind::kCorrupt, "a checkpoint that is neither there nor not");
+  }
+  if (count == 0) {
+    return std::optional<CheckpointInfo>();
+  }
+  CKPT_ASSIGN(CheckpointInfo checkpoint, decode_checkpoint(decoder));
+  return std::optional(std::move(checkpoint));
+}
+
+std::vector<std::byte> encode_number(uint64_t number) {
+  Encoder encoder;
+  encoder.put(number);
+  return encoder.take();
+}
+
+Result<uint64_t> decode_number(FrameType type, ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto number = decoder.get<uint64_t>();
+  return whole(decoder, true, type, number);
+}
+
+// Kinds as they are on the wire: the place in this list, from 1.
+constexpr std::array<ErrorKind, 13> kKinds{
+    ErrorKind::kIo,          ErrorKind::kNoSpace, ErrorKind::kInvalid,  ErrorKind::kNotFound,
+    ErrorKind::kBusy,        ErrorKind::kTimeout, ErrorKind::kMismatch, ErrorKind::kHalfway,
+    ErrorKind::kUnreachable, ErrorKind::kFenced,  ErrorKind::kCorrupt,  ErrorKind::kUnreadable,
+    ErrorKind::kVoid};
+
+}  // namespace
+
+// ---- greeting one another
+
+std::vector<std::byte> encode_hello(const Hello& hello) {
+  Encoder encoder;
+  encoder.put(hello.version);
+  encoder.put(static_cast<uint8_t>(hello.role));
+  encoder.put_zeroes(3);
+  encoder.put(hello.features);
+  encoder.put_array(hello.volume.bytes);
+  encoder.put(hello.size_bytes);
+  encoder.put_string(shortened(hello.software, kSoftwareBytesMax));
+  return encoder.take();
+}
+
+Result<Hello> decode_hello(ConstByteSpan body) {
+  Decoder decoder(body);
+  Hello hello;
+  hello.version = decoder.get<uint32_t>();
+  const auto role = decoder.get<uint8_t>();
+  decoder.get_zeroes(3);
+  hello.features = decoder.get<uint64_t>();
+  hello.volume.bytes = decoder.get_array<16>();
+  hello.size_bytes = decoder.get<uint64_t>();
+  hello.software = decoder.get_string();
+  hello.role = static_cast<Role>(role);
+  const bool is_known = hello.role == Role::kSession || hello.role == Role::kReader;
+  const bool has_size = hello.size_bytes > 0 || hello.role == Role::kReader;
+  return whole(decoder,
+               hello.version > 0 && is_known && has_size && hello.size_bytes <= kDiskBytesMax &&
+                   !hello.volume.is_nil() && hello.software.size() <= kSoftwareBytesMax,
+               FrameType::kHello, hello);
+}
+
+std::vector<std::byte> encode_welcome(const Welcome& welcome) {
+  Encoder encoder;
+  encoder.put(welcome.version);
+  encoder.put(static_cast<uint32_t>(welcome.silence.count()));
+  encoder.put(welcome.features);
+  encoder.put(welcome.connection);
+  encoder.put(welcome.size_bytes);
+  encoder.put(welcome.window_bytes);
+  encoder.put_string(shortened(welcome.software, kSoftwareBytesMax));
+  return encoder.take();
+}
+
+Result<Welcome> decode_welcome(ConstByteSpan body) {
+  Decoder decoder(body);
+  Welcome welcome;
+  welcome.version = decoder.get<uint32_t>();
+  welcome.silence = std::chrono::milliseconds(decoder.get<uint32_t>());
+  welcome.features = decoder.get<uint64_t>();
+  welcome.connection = decoder.get<uint64_t>();
+  welcome.size_bytes = decoder.get<uint64_t>();
+  welcome.window_bytes = decoder.get<uint64_t>();
+  welcome.software = decoder.get_string();
+  return whole(decoder,
+               welcome.version > 0 && welcome.silence.count() > 0 && welcome.connection != 0 &&
+                   welcome.size_bytes > 0 && welcome.size_bytes <= kDiskBytesMax &&
+                   welcome.window_bytes > 0 && welcome.software.size() <= kSoftwareBytesMax,
+               FrameType::kWelcome, welcome);
+}
+
+// ---- a session
+
+std::vector<std::byte> encode_greeting(const StoreGreeting& greeting) {
+  Encoder encoder;
+  encoder.put(greeting.incarnation);
+  put_checkpoint(encoder, greeting.last);
+  return encoder.take();
+}
+
+Result<StoreGreeting> decode_greeting(ConstByteSpan body) {
+  Decoder decoder(body);
+  StoreGreeting greeting;
+  greeting.incarnation = decoder.get<uint64_t>();
+  CKPT_ASSIGN(greeting.last, get_checkpoint(decoder));
+  return whole(decoder, true, FrameType::kGreeting, greeting);
+}
+
+std::vector<std::byte> encode_accept(uint64_t incarnation) { return encode_number(incarnation); }
+
+Result<uint64_t> decode_accept(ConstByteSpan body) {
+  CKPT_ASSIGN(const uint64_t incarnation, decode_number(FrameType::kAccept, body));
+  return incarnation != 0 ? Result<uint64_t>(incarnation)
+                          : fail(ErrorKind::kCorrupt, "accept: of no incarnation");
+}
+
+std::vector<std::byte> encode_batch_body(const EncodedBatch& batch) {
+  Encoder encoder;
+  encoder.put_bytes(encode_batch_header(batch.header));
+  encoder.put_bytes(batch.payload);
+  return encoder.take();
+}
+
+Result<EncodedBatch> decode_batch_body(ConstByteSpan body) {
+  if (body.size() < kBatchHeaderBytes) {
+    return fail(ErrorKind::kCorrupt, "batch: shorter than its header");
+  }
+  EncodedBatch batch;
+  CKPT_ASSIGN(batch.header, decode_batch_header(body.first(kBatchHeaderBytes)));
+  const ConstByteSpan payload = body.subspan(kBatchHeaderBytes);
+  if (payload.size() != batch.header.stored_bytes) {
+    return fail(ErrorKind::kCorrupt, "batch: of another length than its header says");
+  }
+  batch.payload.assign(payload.begin(), payload.end());
+  return batch;
+}
+
+std::vector<std::byte> encode_confirm(const Confirmation& confirmation) {
+  Encoder encoder;
+  encode_checkpoint(encoder, confirmation.checkpoint);
+  encoder.put(static_cast<uint32_t>(confirmation.covered.size()));
+  for (const CoveredEpoch& covered : confirmation.covered) {
+    encoder.put(covered.epoch.value);
+    encoder.put_array(covered.chain.bytes);
+  }
+  return encoder.take();
+}
+
+Result<Confirmation> decode_confirm(ConstByteSpan body) {
+  Decoder decoder(body);
+  Confirmation confirmation;
+  CKPT_ASSIGN(confirmation.checkpoint, decode_checkpoint(decoder));
+  const auto count = decoder.get<uint32_t>();
+  if (count > kCoveredEpochsMax || decoder.remaining() != count * kCoveredEpochBytes) {
+    return fail(ErrorKind::kCorrupt, "confirm: of another length than it says");
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const Epoch epoch{decoder.get<uint64_t>()};
+    confirmation.covered.push_back({epoch, Digest{decoder.get_array<16>()}});
+  }
+  return whole(decoder, true, FrameType::kConfirm, confirmation);
+}
+
+std::vector<std::byte> encode_roll_back(const Fork& fork) {
+  Encoder encoder;
+  encode_checkpoint_id(encoder, fork.from);
+  encoder.put_array(fork.to.bytes);
+  return encoder.take();
+}
+
+Result<Fork> decode_roll_back(ConstByteSpan body) {
+  Decoder decoder(body);
+  Fork fork;
+  fork.from = decode_checkpoint_id(decoder);
+  fork.to.bytes = decoder.get_array<16>();
+  return whole(decoder, fork.from.number.value > 0 && !fork.to.is_nil(), FrameType::kRollBack,
+               fork);
+}
+
+// ---- what is confirmed
+
+std::vector<std::byte> encode_read(const ReadRequest& request) {
+  Encoder encoder;
+  encoder.put(request.offset);
+  encoder.put(request.length);
+  encoder.put_zeroes(4);
+  return encoder.take();
+}
+
+Result<ReadRequest> decode_read(ConstByteSpan body) {
+  Decoder decoder(body);
+  ReadRequest request;
+  request.offset = decoder.get<uint64_t>();
+  request.length = decoder.get<uint32_t>();
+  decoder.get_zeroes(4);
+  return whole(decoder,
+               request.length > 0 && request.length <= kPieceBytes &&
+                   is_on_disk({request.offset, request.length}),
+               FrameType::kRead, request);
+}
+
+std::vector<std::byte> encode_next_data(uint64_t offset) { return encode_number(offset); }
+
+Result<uint64_t> decode_next_data(ConstByteSpan body) {
+  CKPT_ASSIGN(const uint64_t offset, decode_number(FrameType::kNextData, body));
+  return offset <= kDiskBytesMax ? Result<uint64_t>(offset)
+                                 : fail(ErrorKind::kCorrupt, "next data: beyond any disk");
+}
+
+std::vector<std::byte> encode_data_range(const std::optional<ByteRange>& range) {
+  Encoder encoder;
+  encoder.put(uint64_t{range ? 1U : 0U});
+  encoder.put(range ? range->offset : 0);
+  encoder.put(range ? range->length : 0);
+  return encoder.take();
+}
+
+Result<std::optional<ByteRange>> decode_data_range(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto count = decoder.get<uint64_t>();
+  ByteRange range;
+  range.offset = decoder.get<uint64_t>();
+  range.length = decoder.get<uint64_t>();
+  const bool valid =
+      count == 1 ? range.length > 0 && is_on_disk(range) : count == 0 && range == ByteRange{};
+  return whole(decoder, valid, FrameType::kDataRange,
+               count == 1 ? std::optional(range) : std::optional<ByteRange>());
+}
+
+// ---- exports
+
+std::vector<std::byte> encode_export(const std::optional<Epoch>& number) {
+  Encoder encoder;
+  encoder.put(uint64_t{number ? 1U : 0U});
+  encoder.put(number ? number->value : 0);
+  return encoder.take();
+}
+
+Result<std::optional<Epoch>> decode_export(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto count = decoder.get<uint64_t>();
+  const Epoch number{decoder.get<uint64_t>()};
+  return whole(decoder, count <= 1 && (count == 1) == (number.value > 0), FrameType::kExport,
+               count == 1 ? std::optional(number) : std::optional<Epoch>());
+}
+
+std::vector<std::byte> encode_export_begins(const ExportBegins& begins) {
+  Encoder encoder;
+  encoder.put(begins.size_bytes);
+  encode_checkpoint(encoder, begins.checkpoint);
+  return encoder.take();
+}
+
+Result<ExportBegins> decode_export_begins(ConstByteSpan body) {
+  Decoder decoder(body);
+  ExportBegins begins;
+  begins.size_bytes = decoder.get<uint64_t>();
+  CKPT_ASSIGN(begins.checkpoint, decode_checkpoint(decoder));
+  return whole(decoder, begins.size_bytes > 0 && begins.size_bytes <= kDiskBytesMax,
+               FrameType::kExportBegins, begins);
+}
+
+std::vector<std::byte> encode_export_data(const ExportData& content) {
+  Encoder encoder;
+  encoder.put(content.offset);
+  encoder.put_bytes(content.data);
+  return encoder.take();
+}
+
+Result<ExportData> decode_export_data(ConstByteSpan body) {
+  Decoder decoder(body);
+  ExportData content;
+  content.offset = decoder.get<uint64_t>();
+  content.data = decoder.get_bytes(decoder.remaining());
+  return whole(decoder,
+               !content.data.empty() && content.data.size() <= kPieceBytes &&
+                   is_on_disk({content.offset, content.data.size()}),
+               FrameType::kExportData, content);
+}
+
+std::vector<std::byte> encode_export_zero(const ByteRange& range) {
+  Encoder encoder;
+  encoder.put(range.offset);
+  encoder.put(range.length);
+  return encoder.take();
+}
+
+Result<ByteRange> decode_export_zero(ConstByteSpan body) {
+  Decoder decoder(body);
+  ByteRange range;
+  range.offset = decoder.get<uint64_t>();
+  range.length = decoder.get<uint64_t>();
+  return whole(decoder, range.length > 0 && is_on_disk(range), FrameType::kExportZero, range);
+}
+
+// ---- what there is
+
+std::vector<std::byte> encode_checkpoints(const Epoch& after) { return encode_number(after.value); }
+
+Result<Epoch> decode_checkpoints(ConstByteSpan body) {
+  CKPT_ASSIGN(const uint64_t after, decode_number(FrameType::kCheckpoints, body));
+  return Epoch{after};
+}
+
+std::vector<std::byte> encode_checkpoint_list(const CheckpointList& list) {
+  Encoder encoder;
+  encoder.put(static_cast<uint32_t>(list.checkpoints.size()));
+  encoder.put(uint32_t{list.more ? 1U : 0U});
+  for (const CheckpointInfo& checkpoint : list.checkpoints) {
+    encode_checkpoint(encoder, checkpoint);
+  }
+  return encoder.take();
+}
+
+Result<CheckpointList> decode_checkpoint_list(ConstByteSpan body) {
+  Decoder decoder(body);
+  CheckpointList list;
+  const auto count = decoder.get<uint32_t>();
+  const auto more = decoder.get<uint32_t>();
+  list.more = more == 1;
+  Epoch last{0};
+  bool ascending = true;
+  for (uint32_t i = 0; i < count && count <= kCheckpointsPerAnswer; ++i) {
+    CKPT_ASSIGN(CheckpointInfo checkpoint, decode_checkpoint(decoder));
+    ascending = ascending && last < checkpoint.id.number;
+    last = checkpoint.id.number;
+    list.checkpoints.push_back(std::move(checkpoint));
+  }
+  return whole(decoder, count <= kCheckpointsPerAnswer && more <= 1 && ascending,
+               FrameType::kCheckpointList, list);
+}
+
+std::vector<std::byte> encode_store_status(const StoreStatus& status) {
+  Encoder encoder;
+  encoder.put(status.applied.value);
+  encoder.put(status.pending_bytes);
+  encoder.put(status.confirmed_bytes);
+  encoder.put(status.free_bytes);
+  encoder.put_string(shortened(status.address, kStatusTextBytesMax));
+  encoder.put_string(shortened(status.state, kStatusTextBytesMax));
+  encoder.put_string(shortened(status.error, kStatusTextBytesMax));
+  put_checkpoint(encoder, status.confirmed);
+  return encoder.take();
+}
+
+Result<StoreStatus> decode_store_status(ConstByteSpan body) {
+  Decoder decoder(body);
+  StoreStatus status;
+  status.applied = {decoder.get<uint64_t>()};
+  status.pending_bytes = decoder.get<uint64_t>();
+  status.confirmed_bytes = decoder.get<uint64_t>();
+  status.free_bytes = decoder.get<uint64_t>();
+  status.address = decoder.get_string();
+  status.state = decoder.get_string();
+  status.error = decoder.get_string();
+  CKPT_ASSIGN(status.confirmed, get_checkpoint(decoder));
+  return whole(decoder,
+               status.address.size() <= kStatusTextBytesMax &&
+                   status.state.size() <= kStatusTextBytesMax &&
+                   status.error.size() <= kStatusTextBytesMax,
+               FrameType::kStoreStatus, status);
+}
+
+// ---- errors
+
+std::vector<std::byte> encode_failed(const Error& error) {
+  Encoder encoder;
+  const auto kind = std::ranges::find(kKinds, error.kind);
+  encoder.put(static_cast<uint32_t>(kind - kKinds.begin() + 1));
+  encoder.put(static_cast<uint32_t>(error.number));
+  encoder.put_string(shortened(error.context, kStatusTextBytesMax));
+  return encoder.take();
+}
+
+Result<Error> decode_failed(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto kind = decoder.get<uint32_t>();
+  Error error;
+  error.kind = kind >= 1 && kind <= kKinds.size() ? kKinds[kind - 1] : ErrorKind::kIo;
+  error.number = static_cast<int>(decoder.get<uint32_t>() & 0xfffU);
+  error.context = decoder.get_string();
+  return whole(decoder, kind > 0 && error.context.size() <= kStatusTextBytesMax, FrameType::kFailed,
+               error);
+}
+
+}  // namespace ckpt
