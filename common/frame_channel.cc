@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/frame_channel.h"
+
+#include <array>
+
+namespace ckpt {
+
+Result<> FrameChannel::send(FrameType type, uint64_t request, ConstByteSpan body) {
+  const auto header = encode_frame_header(frame_of(type, request, connection_, body));
+  const MutexLock lock(mutex_);
+  return stream_.write(header, body);
+}
+
+Result<> FrameChannel::receive(Frame& frame) {
+  std::array<std::byte, kFrameHeaderBytes> header{};
+  CKPT_TRY(stream_.read(header));
+  CKPT_ASSIGN(frame.header, decode_frame_header(header));
+  if (frame.header.connection != connection_) {
+    return fail(ErrorKind::kCorrupt,
+                std::string(frame_name(frame.header.type)) + ": a frame of another connection");
+  }
+  frame.body.resize(frame.header.body_bytes);
+  CKPT_TRY(stream_.read(frame.body));
+  return check_body(frame.header, frame.body);
+}
+
+}  // namespace ckpt

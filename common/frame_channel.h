@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Frames over a stream.
+#pragma once
+
+#include "common/frame.h"
+#include "common/mutex.h"
+#include "common/stream.h"
+
+namespace ckpt {
+
+struct Frame {
+  FrameHeader header;
+  std::vector<std::byte> body;
+};
+
+// Threads: one that receives; send() from any, and connection() after welcome.
+// Failure: any error ends the connection: what follows in the stream cannot be told any more.
+class FrameChannel {
+ public:
+  // stream: outlives it.
+  explicit FrameChannel(Stream& stream) : stream_(stream) {}
+
+  // The number that every frame has from here on.
+  void set_connection(uint64_t connection) { connection_ = connection; }
+  [[nodiscard]] uint64_t connection() const { return connection_; }
+  Result<> send(FrameType type, uint64_t request, ConstByteSpan body) CKPT_EXCLUDES(mutex_);
+  // Blocks until a whole frame is there. Its body's digest is right, and its connection's number;
+  // what the body says is not looked at. The frame's memory is used again.
+  Result<> receive(Frame& frame);
+
+ private:
+  Stream& stream_;
+  uint64_t connection_ = 0;
+  Mutex mutex_;  // a frame is sent whole
+};
+
+}  // namespace ckpt

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A stream over a connected socket: Unix or TCP, without TLS.
+#pragma once
+
+#include <chrono>
+
+#include "common/fd.h"
+#include "common/stream.h"
+
+namespace ckpt {
+
+class SocketStream final : public Stream {
+ public:
+  // socket: connected; its peer is named so in errors. silence: the longest time without a byte
+  // while somebody waits for one, or for room to send.
+  SocketStream(UniqueFd socket, std::string peer, std::chrono::milliseconds silence)
+      : socket_(std::move(socket)), peer_(std::move(peer)), silence_(silence) {}
+
+  Result<> read(ByteSpan buffer) override;
+  Result<> write(ConstByteSpan head, ConstByteSpan body) override;
+  void shut_down() override;
+  // While nobody reads or writes.
+  void set_silence(std::chrono::milliseconds silence) { silence_ = silence; }
+
+ private:
+  // Until the socket is ready for these poll(2) events.
+  Result<> wait_for(short events) const;
+  [[nodiscard]] Unexpected failed(const char* act, int number) const;
+
+  const UniqueFd socket_;
+  const std::string peer_;
+  std::chrono::milliseconds silence_;
+};
+
+}  // namespace ckpt

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bytes of a connection, below the frames: plain, or TLS from the first byte.
+#pragma once
+
+#include "common/bytes.h"
+#include "common/result.h"
+
+namespace ckpt {
+
+// Threads: one that reads and one that writes, at once; shut_down() by any.
+// Failure: kUnreachable: the other side has closed, or was silent for too long. The stream is over.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // Fills all of it.
+  virtual Result<> read(ByteSpan buffer) = 0;
+  // Both, one after the other, in one call where that is possible.
+  virtual Result<> write(ConstByteSpan head, ConstByteSpan body) = 0;
+  // Ends both directions: whoever waits wakes.
+  virtual void shut_down() = 0;
+};
+
+}  // namespace ckpt
