@@ -43,7 +43,7 @@ constexpr bool is_request(FrameType type) { return static_cast<uint16_t>(type) <
 struct FrameHeader {
   FrameType type = FrameType::kPing;
   uint64_t request = 0;     // the number of the request, also in its answers; 1, 2, 3, …
-  uint64_t connection = 0;  // drawn by the server; 0 in hello
+  uint64_t connection = 0;  // drawn by the server; 0 in hello and its answer
   uint32_t body_bytes = 0;
   Digest body_digest{};
 };

@@ -11,7 +11,7 @@ Result<> FrameChannel::send(FrameType type, uint64_t request, ConstByteSpan body
   return stream_.write(header, body);
 }
 
-Result<> FrameChannel::receive(Frame& frame) {
+Result<> FrameChannel::receive(ReceivedFrame& frame) {
   std::array<std::byte, kFrameHeaderBytes> header{};
   CKPT_TRY(stream_.read(header));
   CKPT_ASSIGN(frame.header, decode_frame_header(header));

@@ -8,7 +8,7 @@
 
 namespace ckpt {
 
-struct Frame {
+struct ReceivedFrame {
   FrameHeader header;
   std::vector<std::byte> body;
 };
@@ -26,7 +26,7 @@ class FrameChannel {
   Result<> send(FrameType type, uint64_t request, ConstByteSpan body) CKPT_EXCLUDES(mutex_);
   // Blocks until a whole frame is there. Its body's digest is right, and its connection's number;
   // what the body says is not looked at. The frame's memory is used again.
-  Result<> receive(Frame& frame);
+  Result<> receive(ReceivedFrame& frame);
 
  private:
   Stream& stream_;

@@ -178,7 +178,7 @@ Result<EncodedBatch> decode_batch_body(ConstByteSpan body) {
   return batch;
 }
 
-std::vector<std::byte> encode_confirm(const Confirmation& confirmation) {
+std::vector<std::byte> encode_confirmation(const Confirmation& confirmation) {
   Encoder encoder;
   encode_checkpoint(encoder, confirmation.checkpoint);
   encoder.put(static_cast<uint32_t>(confirmation.covered.size()));
@@ -189,7 +189,7 @@ std::vector<std::byte> encode_confirm(const Confirmation& confirmation) {
   return encoder.take();
 }
 
-Result<Confirmation> decode_confirm(ConstByteSpan body) {
+Result<Confirmation> decode_confirmation(ConstByteSpan body) {
   Decoder decoder(body);
   Confirmation confirmation;
   CKPT_ASSIGN(confirmation.checkpoint, decode_checkpoint(decoder));

@@ -77,8 +77,8 @@ Result<uint64_t> decode_accept(ConstByteSpan body);
 // The batch's header and its payload; the payload is checked by decode_batch().
 std::vector<std::byte> encode_batch_body(const EncodedBatch& batch);
 Result<EncodedBatch> decode_batch_body(ConstByteSpan body);
-std::vector<std::byte> encode_confirm(const Confirmation& confirmation);
-Result<Confirmation> decode_confirm(ConstByteSpan body);
+std::vector<std::byte> encode_confirmation(const Confirmation& confirmation);
+Result<Confirmation> decode_confirmation(ConstByteSpan body);
 std::vector<std::byte> encode_roll_back(const Fork& fork);
 Result<Fork> decode_roll_back(ConstByteSpan body);
 

@@ -38,7 +38,7 @@ class Connected {
   UniqueFd peer_;
   std::unique_ptr<SocketStream> stream_;
   std::unique_ptr<FrameChannel> channel_;
-  Frame heard_;
+  ReceivedFrame heard_;
 };
 
 class FrameChannelTest : public testing::Test, protected Connected {};

@@ -77,8 +77,8 @@ std::vector<Sample> samples() {
       {"accept", FrameType::kAccept, encode_accept(99), taken_by(decode_accept)},
       {"batch", FrameType::kBatch, encode_batch_body(batch), taken_by(decode_batch_body)},
       {"confirm", FrameType::kConfirm,
-       encode_confirm({wire_checkpoint(7), {{{5}, digest_of({})}, {{7}, digest_of({})}}}),
-       taken_by(decode_confirm)},
+       encode_confirmation({wire_checkpoint(7), {{{5}, digest_of({})}, {{7}, digest_of({})}}}),
+       taken_by(decode_confirmation)},
       {"roll-back", FrameType::kRollBack,
        encode_roll_back({{wire_uuid(0x22), {7}}, wire_uuid(0x33)}), taken_by(decode_roll_back)},
       {"read", FrameType::kRead, encode_read({4096, 65536}), taken_by(decode_read)},
@@ -105,7 +105,8 @@ std::vector<Sample> samples() {
 }
 
 std::vector<std::byte> frame(const Sample& sample) {
-  const uint64_t connection = sample.type == FrameType::kHello ? 0 : kConnection;
+  const bool is_first = sample.type == FrameType::kHello || sample.type == FrameType::kWelcome;
+  const uint64_t connection = is_first ? 0 : kConnection;
   auto bytes = encode_frame_header(frame_of(sample.type, 1, connection, sample.body));
   bytes.insert(bytes.end(), sample.body.begin(), sample.body.end());
   return bytes;
@@ -217,9 +218,9 @@ TEST(Wire, LongestBodiesFit) {
   longest.name = std::string(255, 'n');
   longest.message = std::string(4096, 'm');
   const Confirmation confirmation{longest, std::vector<CoveredEpoch>(kCoveredEpochsMax)};
-  const auto confirm = encode_confirm(confirmation);
+  const auto confirm = encode_confirmation(confirmation);
   EXPECT_LE(confirm.size(), body_bytes_max(FrameType::kConfirm));
-  EXPECT_TRUE(decode_confirm(confirm));
+  EXPECT_TRUE(decode_confirmation(confirm));
   CheckpointList list;
   for (uint64_t number = 1; number <= kCheckpointsPerAnswer; ++number) {
     longest.id.number = {number};

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/connection.h"
+
+#include <algorithm>
+
+namespace ckpt {
+namespace {
+
+// Passes an export on, frame by frame.
+class WireSink final : public ExportSink {
+ public:
+  WireSink(FrameChannel& channel, uint64_t request) : channel_(channel), request_(request) {}
+
+  Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override {
+    return send(FrameType::kExportBegins, encode_export_begins({checkpoint, size_bytes}));
+  }
+  Result<> write(uint64_t offset, ConstByteSpan data) override {
+    return send(FrameType::kExportData, encode_export_data({offset, data}));
+  }
+  Result<> zero(ByteRange range) override {
+    return send(FrameType::kExportZero, encode_export_zero(range));
+  }
+  // The client takes nothing any more.
+  [[nodiscard]] bool is_broken() const { return is_broken_; }
+
+ private:
+  Result<> send(FrameType type, const std::vector<std::byte>& body) {
+    auto sent = channel_.send(type, request_, body);
+    is_broken_ = is_broken_ || !sent;
+    return sent;
+  }
+
+  FrameChannel& channel_;
+  const uint64_t request_;
+  bool is_broken_ = false;
+};
+
+bool is_of_session(FrameType type) {
+  return type >= FrameType::kBeginSession && type <= FrameType::kRollBack;
+}
+
+}  // namespace
+
+Connection::~Connection() {
+  if (volume_ != nullptr) {
+    volume_->leave(options_.number);
+  }
+}
+
+Result<> Connection::receive() {
+  CKPT_TRY(channel_.receive(request_));
+  const FrameHeader& header = request_.header;
+  if (!is_request(header.type) || header.request != last_request_ + 1) {
+    return fail(ErrorKind::kCorrupt,
+                std::string(frame_name(header.type)) + ": not a request, or not the next one");
+  }
+  last_request_ = header.request;
+  return {};
+}
+
+Result<> Connection::fail_request(const Error& error) {
+  return channel_.send(FrameType::kFailed, last_request_, encode_failed(error));
+}
+
+template <typename T>
+Result<T> Connection::body_as(Result<T> (*decode)(ConstByteSpan)) {
+  auto body = decode(request_.body);
+  is_broken_ = is_broken_ || !body;
+  return body;
+}
+
+Result<> Connection::greet() {
+  CKPT_TRY(receive());
+  if (auto welcomed = welcome(); !welcomed) {
+    (void)fail_request(welcomed.error());  // a client that is gone need not be told
+    return welcomed;
+  }
+  return {};
+}
+
+Result<> Connection::welcome() {
+  if (request_.header.type != FrameType::kHello) {
+    return fail(ErrorKind::kCorrupt, "a connection begins with hello");
+  }
+  CKPT_ASSIGN(hello_, body_as(decode_hello));
+  CKPT_ASSIGN(volume_, shelf_.find(hello_));
+  Welcome welcome;
+  welcome.silence = options_.silence;
+  welcome.connection = options_.number;
+  welcome.size_bytes = volume_->size_bytes();
+  welcome.window_bytes = options_.window_bytes;
+  welcome.software = options_.software;
+  CKPT_TRY(channel_.send(FrameType::kWelcome, last_request_, encode_welcome(welcome)));
+  channel_.set_connection(options_.number);
+  return {};
+}
+
+Result<> Connection::step() {
+  CKPT_TRY(receive());
+  auto answer = handle();
+  if (!answer) {
+    auto said = fail_request(answer.error());
+    return is_broken_ ? Result<>(Unexpected(answer.error())) : said;
+  }
+  return channel_.send(answer->type, last_request_, answer->body);
+}
+
+Result<Connection::Answer> Connection::handle() {
+  const FrameType type = request_.header.type;
+  if (is_of_session(type)) {
+    if (hello_.role != Role::kSession) {
+      is_broken_ = true;
+      return fail(ErrorKind::kInvalid, std::string(frame_name(type)) + ": not for a reader");
+    }
+    return handle_session();
+  }
+  switch (type) {
+    case FrameType::kExport: return hand_over();
+    case FrameType::kCheckpoints: return list();
+    case FrameType::kStatus:
+      return Answer{FrameType::kStoreStatus, encode_store_status(volume_->store().status())};
+    case FrameType::kPing: return Answer{};
+    case FrameType::kRead:
+    case FrameType::kNextData: return handle_read();
+    default: break;
+  }
+  is_broken_ = true;
+  return fail(ErrorKind::kCorrupt, std::string(frame_name(type)) + ": only once, at the beginning");
+}
+
+Result<Connection::Answer> Connection::handle_session() {
+  const auto in_session = [this](const auto& act) -> Result<Answer> {
+    CKPT_TRY(volume_->in_session(options_.number, act));
+    return Answer{};
+  };
+  switch (request_.header.type) {
+    case FrameType::kBeginSession: {
+      CKPT_ASSIGN(const StoreGreeting greeting, volume_->begin_session(options_.number));
+      return Answer{FrameType::kGreeting, encode_greeting(greeting)};
+    }
+    case FrameType::kAccept: {
+      CKPT_ASSIGN(const uint64_t incarnation, body_as(decode_accept));
+      return in_session([&](Store& store) { return store.accept(incarnation); });
+    }
+    case FrameType::kBatch: {
+      CKPT_ASSIGN(const EncodedBatch batch, body_as(decode_batch_body));
+      return in_session([&](Store& store) { return store.receive(batch); });
+    }
+    case FrameType::kConfirm: {
+      CKPT_ASSIGN(const Confirmation confirmation, body_as(decode_confirmation));
+      return in_session([&](Store& store) { return store.confirm(confirmation); });
+    }
+    default: {
+      CKPT_ASSIGN(const Fork fork, body_as(decode_roll_back));
+      return in_session([&](Store& store) { return store.roll_back(fork.from, fork.to); });
+    }
+  }
+}
+
+Result<Connection::Answer> Connection::handle_read() {
+  if (request_.header.type == FrameType::kNextData) {
+    CKPT_ASSIGN(const uint64_t offset, body_as(decode_next_data));
+    CKPT_ASSIGN(const auto range, volume_->store().next_confirmed_data(offset));
+    return Answer{FrameType::kDataRange, encode_data_range(range)};
+  }
+  CKPT_ASSIGN(const ReadRequest read, body_as(decode_read));
+  if (read.offset >= volume_->size_bytes() || read.length > volume_->size_bytes() - read.offset) {
+    return fail(ErrorKind::kInvalid, "read: beyond the end of the disk");
+  }
+  Answer answer{FrameType::kData, std::vector<std::byte>(read.length)};
+  CKPT_TRY(volume_->store().read_confirmed(read.offset, answer.body));
+  return answer;
+}
+
+Result<Connection::Answer> Connection::list() {
+  CKPT_ASSIGN(const Epoch after, body_as(decode_checkpoints));
+  CKPT_ASSIGN(std::vector<CheckpointInfo> kept, volume_->store().checkpoints());
+  std::erase_if(kept, [&](const CheckpointInfo& one) { return one.id.number <= after; });
+  const bool more = kept.size() > kCheckpointsPerAnswer;
+  kept.resize(std::min<size_t>(kept.size(), kCheckpointsPerAnswer));
+  return Answer{FrameType::kCheckpointList, encode_checkpoint_list({std::move(kept), more})};
+}
+
+Result<Connection::Answer> Connection::hand_over() {
+  CKPT_ASSIGN(const auto number, body_as(decode_export));
+  WireSink sink(channel_, last_request_);
+  const auto done = volume_->store().export_checkpoint(number, sink);
+  is_broken_ = is_broken_ || sink.is_broken();
+  return done ? Result<Answer>(Answer{}) : Unexpected(done.error());
+}
+
+}  // namespace ckpt

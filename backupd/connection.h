@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection of a primary or a tool, at the server: a step takes a request and answers it.
+//
+// Format: docs/wire-protocol.md
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "backupd/served_volume.h"
+#include "common/frame_channel.h"
+#include "common/message.h"
+
+namespace ckpt {
+
+struct ConnectionOptions {
+  uint64_t number = 0;                  // never used before, and hard to guess
+  std::chrono::milliseconds silence{};  // told to the client
+  uint64_t window_bytes = 0;            // told to the client
+  std::string software;
+};
+
+// Threads:  one that calls greet() and then step(); it waits there for the client, and for disks.
+// Failure:  an error of either is the end of the connection. What the store refuses is an answer.
+// Lifetime: stream and shelf outlive it.
+class Connection {
+ public:
+  Connection(Stream& stream, VolumeShelf& shelf, ConnectionOptions options)
+      : channel_(stream), shelf_(shelf), options_(std::move(options)) {}
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Takes hello, and says welcome. An error was said to the client, if it could be.
+  Result<> greet();
+  // Takes the next request, and answers it.
+  Result<> step();
+
+ private:
+  struct Answer {
+    FrameType type = FrameType::kDone;
+    std::vector<std::byte> body{};
+  };
+
+  // The next request. kCorrupt: not one, or not the next.
+  Result<> receive();
+  Result<> welcome();
+  Result<Answer> handle();
+  Result<Answer> handle_session();
+  Result<Answer> handle_read();
+  Result<Answer> list();
+  Result<Answer> hand_over();
+  // The body of the request; one that is not valid is the client's fault.
+  template <typename T>
+  Result<T> body_as(Result<T> (*decode)(ConstByteSpan));
+  Result<> fail_request(const Error& error);
+
+  FrameChannel channel_;
+  VolumeShelf& shelf_;
+  const ConnectionOptions options_;
+  Hello hello_;
+  std::shared_ptr<ServedVolume> volume_;  // the shelf has it too
+  ReceivedFrame request_;
+  uint64_t last_request_ = 0;
+  bool is_broken_ = false;  // the client does not keep to the protocol, or is gone
+};
+
+}  // namespace ckpt

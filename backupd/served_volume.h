@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// A store that connections share: one of them has its session.
+#pragma once
+
+#include <memory>
+
+#include "backupd/store/store.h"
+
+namespace ckpt {
+
+// Threads: any.
+class ServedVolume {
+ public:
+  ServedVolume(std::unique_ptr<Store> store, uint64_t size_bytes)
+      : store_(std::move(store)), size_bytes_(size_bytes) {}
+
+  [[nodiscard]] uint64_t size_bytes() const { return size_bytes_; }
+  // For what needs no session: reads, exports, lists, status.
+  Store& store() { return *store_; }
+
+  // Takes the session over. Waits for what the one before has under way; nothing of it is accepted
+  // any more.
+  Result<StoreGreeting> begin_session(uint64_t connection) CKPT_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    owner_ = connection;
+    return store_->begin_session();
+  }
+  // An act of the session. kFenced: another connection has it.
+  template <typename Act>
+  Result<> in_session(uint64_t connection, const Act& act) CKPT_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    if (owner_ != connection) {
+      return fail(ErrorKind::kFenced,
+                  owner_ == 0 ? "no session has begun on this connection"
+                              : "another connection has begun a session with this volume");
+    }
+    return act(*store_);
+  }
+  // The connection has ended. What its session shipped stays pending until the next one begins.
+  void leave(uint64_t connection) CKPT_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    owner_ = owner_ == connection ? 0 : owner_;
+  }
+
+ private:
+  const std::unique_ptr<Store> store_;
+  const uint64_t size_bytes_;
+  Mutex mutex_;
+  uint64_t owner_ CKPT_GUARDED_BY(mutex_) = 0;  // the number of a connection; 0: nobody
+};
+
+// What a daemon has. Threads: any.
+class VolumeShelf {
+ public:
+  virtual ~VolumeShelf() = default;
+  // The volume that hello asks for; a session's is made if it is not there. kNotFound, kInvalid: of
+  // another size.
+  virtual Result<std::shared_ptr<ServedVolume>> find(const struct Hello& hello) = 0;
+};
+
+}  // namespace ckpt

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+// A connection at the server, over a real socket and a real store: every request, what is refused,
+// and who has the session.
+#include <sys/socket.h>
+
+#include <thread>
+
+#include "backupd/connection.h"
+#include "common/clock.h"
+#include "common/socket_stream.h"
+#include "tests/unit/store_peer.h"
+
+namespace ckpt::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+// One volume, whose store is in memory.
+class OneVolume : public VolumeShelf {
+ public:
+  OneVolume() {
+    StorePeer peer(disk_);
+    StoreOptions options = peer.options();
+    options.clock = &system_clock();
+    auto store = Store::open(disk_.root(), options);
+    EXPECT_TRUE(store);
+    volume = std::make_shared<ServedVolume>(std::move(*store), kPeerDiskBytes);
+  }
+  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) override {
+    if (hello.volume != test_uuid(0x11)) {
+      return fail(ErrorKind::kNotFound, "there is no volume " + hello.volume.to_string());
+    }
+    return volume;
+  }
+
+  std::shared_ptr<ServedVolume> volume;
+
+ private:
+  MemoryDisk disk_;
+};
+
+// A client, and the thread that serves it.
+class Talk {
+ public:
+  explicit Talk(VolumeShelf& shelf, uint64_t number) {
+    int pair[2] = {-1, -1};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    client_ = std::make_unique<SocketStream>(UniqueFd(pair[0]), "the server", milliseconds(5000));
+    channel_ = std::make_unique<FrameChannel>(*client_);
+    server_ = std::thread([this, &shelf, number, fd = pair[1]] {
+      SocketStream stream(UniqueFd(fd), "the client", milliseconds(5000));
+      Connection connection(stream, shelf,
+                            {.number = number,
+                             .silence = milliseconds(5000),
+                             .window_bytes = 1U << 24U,
+                             .software = "ckpt"});
+      auto done = connection.greet();
+      while (done) {
+        done = connection.step();
+      }
+      ended_ = done;
+    });
+  }
+  ~Talk() { (void)end(); }
+  Talk(const Talk&) = delete;
+  Talk& operator=(const Talk&) = delete;
+
+  // Why it ended, at the server.
+  Result<> end() {
+    client_->shut_down();
+    if (server_.joinable()) {
+      server_.join();
+    }
+    return ended_;
+  }
+  void send(FrameType type, const std::vector<std::byte>& body) {
+    (void)channel_->send(type, ++request_, body);
+  }
+  // The next answer: of that type, or the error that it says.
+  Result<std::vector<std::byte>> hear(FrameType type) {
+    CKPT_TRY(channel_->receive(heard_));
+    if (heard_.header.type == FrameType::kFailed) {
+      CKPT_ASSIGN(const Error error, decode_failed(heard_.body));
+      return Unexpected(error);
+    }
+    EXPECT_EQ(heard_.header.type, type);
+    return heard_.body;
+  }
+  Result<std::vector<std::byte>> ask(FrameType type, const std::vector<std::byte>& body,
+                                     FrameType answer = FrameType::kDone) {
+    send(type, body);
+    return hear(answer);
+  }
+  // The next piece of an export, put where it belongs. False: that was all.
+  bool hear_content(Content& copy) {
+    EXPECT_TRUE(channel_->receive(heard_));
+    if (heard_.header.type == FrameType::kExportData) {
+      const auto content = decode_export_data(heard_.body);
+      copy_bytes(content->data, ByteSpan(copy).subspan(content->offset));
+    } else if (heard_.header.type == FrameType::kExportZero) {
+      const auto range = decode_export_zero(heard_.body);
+      std::fill_n(copy.begin() + static_cast<ptrdiff_t>(range->offset), range->length,
+                  std::byte{0});
+    } else {
+      EXPECT_EQ(heard_.header.type, FrameType::kDone);
+      return false;
+    }
+    return true;
+  }
+  Result<Welcome> hello(Role role) {
+    Hello said{
+        .volume = test_uuid(0x11), .size_bytes = kPeerDiskBytes, .role = role, .software = ""};
+    send(FrameType::kHello, encode_hello(said));
+    CKPT_ASSIGN(const auto body, hear(FrameType::kWelcome));
+    CKPT_ASSIGN(const Welcome welcome, decode_welcome(body));
+    channel_->set_connection(welcome.connection);
+    return welcome;
+  }
+  Result<> begin() {
+    CKPT_TRY(hello(Role::kSession));
+    CKPT_TRY(ask(FrameType::kBeginSession, {}, FrameType::kGreeting));
+    CKPT_TRY(ask(FrameType::kAccept, encode_accept(7)));
+    return {};
+  }
+
+ private:
+  std::unique_ptr<SocketStream> client_;
+  std::unique_ptr<FrameChannel> channel_;
+  uint64_t request_ = 0;
+  ReceivedFrame heard_;
+  std::thread server_;
+  Result<> ended_;
+};
+
+class ConnectionTest : public testing::Test {
+ protected:
+  EncodedBatch batch(uint64_t epoch, const std::vector<Extent>& extents) {
+    EncodedBatch made = peer_.batch(peer_.next_sequence++, epoch, extents);
+    chains_[epoch] = chain(chains_[epoch], made.header);
+    return made;
+  }
+  // Of the first checkpoint.
+  Confirmation confirmation(uint64_t number) {
+    Confirmation made = peer_.confirmation(number);
+    for (const auto& [epoch, links] : chains_) {
+      made.covered.push_back({{epoch}, links});
+    }
+    made.checkpoint.digest = checkpoint_digest(Digest{}, peer_.timeline, {number}, made.covered);
+    return made;
+  }
+  // What a batch of these extents has, and that it is on its way.
+  void ship(Talk& talk, uint64_t epoch, const std::vector<Extent>& extents) {
+    const EncodedBatch shipped = batch(epoch, extents);
+    ASSERT_DONE(talk.ask(FrameType::kBatch, encode_batch_body(shipped)));
+    const auto decoded = decode_batch(shipped.header, shipped.payload, kPeerDiskBytes);
+    ASSERT_DONE(decoded);
+    uint64_t at = 0;
+    for (const Extent& extent : decoded->extents) {
+      const bool is_data = extent.kind == ExtentKind::kData;
+      for (uint64_t i = 0; i < extent.length; ++i) {
+        truth_[extent.offset + i] = is_data ? decoded->data[at++] : std::byte{0};
+      }
+    }
+  }
+  Result<> confirm(Talk& talk, uint64_t number) {
+    CKPT_TRY(talk.ask(FrameType::kConfirm, encode_confirmation(confirmation(number))));
+    return {};
+  }
+  // A volume with a checkpoint 2, whose session has ended.
+  void make_checkpoint() {
+    Talk talk(shelf_, 1);
+    ASSERT_DONE(talk.begin());
+    ship(talk, 1, {data(0, 3), zeroes(3, 1)});
+    ship(talk, 2, {data(2, 4), data(15, 1)});
+    ASSERT_DONE(confirm(talk, 2));
+  }
+
+  OneVolume shelf_;
+  MemoryDisk unused_;
+  StorePeer peer_{unused_};  // makes batches; its own store is not opened
+  std::map<uint64_t, Digest> chains_;
+  Content truth_ = Content(kPeerDiskBytes);
+};
+
+TEST_F(ConnectionTest, ShipsAndConfirms) {
+  make_checkpoint();
+  EXPECT_EQ(shelf_.volume->store().checkpoints()->back().id.number.value, 2U);
+  Content now(kPeerDiskBytes);
+  ASSERT_DONE(shelf_.volume->store().read_confirmed(0, now));
+  EXPECT_EQ(now, truth_);
+}
+
+TEST_F(ConnectionTest, TheGreetingSaysWhatThereIs) {
+  make_checkpoint();
+  Talk talk(shelf_, 2);
+  const auto welcome = talk.hello(Role::kSession);
+  ASSERT_DONE(welcome);
+  EXPECT_EQ(welcome->size_bytes, kPeerDiskBytes);
+  EXPECT_EQ(welcome->connection, 2U);
+  const auto body = talk.ask(FrameType::kBeginSession, {}, FrameType::kGreeting);
+  ASSERT_DONE(body);
+  const auto greeting = decode_greeting(*body);
+  ASSERT_DONE(greeting);
+  EXPECT_EQ(greeting->incarnation, 7U);
+  ASSERT_TRUE(greeting->last);
+  EXPECT_EQ(greeting->last->name, "cp2");
+}
+
+TEST_F(ConnectionTest, AReaderReads) {
+  make_checkpoint();
+  Talk talk(shelf_, 2);
+  ASSERT_DONE(talk.hello(Role::kReader));
+  const auto all = talk.ask(
+      FrameType::kRead, encode_read({0, static_cast<uint32_t>(kPeerDiskBytes)}), FrameType::kData);
+  ASSERT_DONE(all);
+  EXPECT_EQ(*all, truth_);
+  const auto range = talk.ask(FrameType::kNextData, encode_next_data(0), FrameType::kDataRange);
+  ASSERT_DONE(range);
+  EXPECT_EQ((*decode_data_range(*range))->offset, 0U);
+  const auto list =
+      talk.ask(FrameType::kCheckpoints, encode_checkpoints({0}), FrameType::kCheckpointList);
+  ASSERT_DONE(list);
+  EXPECT_EQ(decode_checkpoint_list(*list)->checkpoints.size(), 1U);
+  const auto none =
+      talk.ask(FrameType::kCheckpoints, encode_checkpoints({2}), FrameType::kCheckpointList);
+  EXPECT_TRUE(decode_checkpoint_list(*none)->checkpoints.empty());
+  const auto status = talk.ask(FrameType::kStatus, {}, FrameType::kStoreStatus);
+  ASSERT_DONE(status);
+  EXPECT_EQ(decode_store_status(*status)->confirmed->id.number.value, 2U);
+  ASSERT_DONE(talk.ask(FrameType::kPing, {}));
+  EXPECT_KIND(kInvalid,
+              talk.ask(FrameType::kRead, encode_read({kPeerDiskBytes, 1}), FrameType::kData));
+  EXPECT_KIND(kInvalid,
+              talk.ask(FrameType::kRead, encode_read({kPeerDiskBytes - 1, 2}), FrameType::kData));
+  ASSERT_DONE(talk.ask(FrameType::kPing, {}));  // what is refused ends nothing
+}
+
+TEST_F(ConnectionTest, Exports) {
+  make_checkpoint();
+  Talk talk(shelf_, 2);
+  ASSERT_DONE(talk.hello(Role::kReader));
+  talk.send(FrameType::kExport, encode_export({}));
+  const auto begins = talk.hear(FrameType::kExportBegins);
+  ASSERT_DONE(begins);
+  EXPECT_EQ(decode_export_begins(*begins)->checkpoint.id.number.value, 2U);
+  Content copy(kPeerDiskBytes, std::byte{0xee});
+  while (talk.hear_content(copy)) {
+  }
+  EXPECT_EQ(copy, truth_);
+  EXPECT_KIND(kNotFound,
+              talk.ask(FrameType::kExport, encode_export(Epoch{1}), FrameType::kExportBegins));
+}
+
+TEST_F(ConnectionTest, ANewSessionFencesTheOneBefore) {
+  Talk old(shelf_, 1);
+  ASSERT_DONE(old.begin());
+  ship(old, 1, {data(0, 1)});
+  const Confirmation late = confirmation(1);
+  Talk young(shelf_, 2);
+  ASSERT_DONE(young.begin());
+  EXPECT_KIND(kFenced, old.ask(FrameType::kConfirm, encode_confirmation(late)));
+  EXPECT_KIND(kFenced, old.ask(FrameType::kAccept, encode_accept(7)));
+  EXPECT_TRUE(shelf_.volume->store().checkpoints()->empty());
+  ASSERT_DONE(old.ask(FrameType::kPing, {}));
+  // It goes without taking anything along.
+  (void)old.end();
+  ASSERT_DONE(young.ask(FrameType::kAccept, encode_accept(8)));
+}
+
+TEST_F(ConnectionTest, RequestsMayBeSentAhead) {
+  Talk talk(shelf_, 1);
+  ASSERT_DONE(talk.begin());
+  std::vector<uint64_t> blocks{0, 4, 8};
+  for (const uint64_t block : blocks) {
+    talk.send(FrameType::kBatch, encode_batch_body(batch(1, {data(block, 2)})));
+  }
+  talk.send(FrameType::kConfirm, encode_confirmation(confirmation(1)));
+  for (size_t i = 0; i <= blocks.size(); ++i) {
+    ASSERT_DONE(talk.hear(FrameType::kDone));
+  }
+  EXPECT_EQ(shelf_.volume->store().checkpoints()->size(), 1U);
+}
+
+TEST_F(ConnectionTest, ABatchOfAnotherVolumeEndsTheSessionOnly) {
+  Talk talk(shelf_, 1);
+  ASSERT_DONE(talk.begin());
+  EncodedBatch foreign = batch(1, {data(0, 1)});
+  foreign.header.volume = test_uuid(0x99);
+  EXPECT_FALSE(talk.ask(FrameType::kBatch, encode_batch_body(foreign)));
+  EXPECT_FALSE(talk.ask(FrameType::kConfirm, encode_confirmation(confirmation(1))));
+  ASSERT_DONE(talk.ask(FrameType::kBeginSession, {}, FrameType::kGreeting));
+  ASSERT_DONE(talk.ask(FrameType::kAccept, encode_accept(7)));
+}
+
+TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
+  const std::vector<std::pair<FrameType, std::vector<std::byte>>> wrong{
+      {FrameType::kAccept, encode_accept(0)},                                          // not valid
+      {FrameType::kHello, encode_hello({.volume = test_uuid(0x11), .software = ""})},  // twice
+      {FrameType::kExportZero, encode_export_zero({0, 4096})},                         // an answer
+      {FrameType::kRead, {}},                                                          // no body
+  };
+  for (const auto& [type, body] : wrong) {
+    Talk talk(shelf_, 1);
+    ASSERT_DONE(talk.hello(Role::kSession));
+    EXPECT_FALSE(talk.ask(type, body)) << frame_name(type);
+    EXPECT_FALSE(talk.ask(FrameType::kPing, {})) << frame_name(type);
+    EXPECT_FALSE(talk.end()) << frame_name(type);
+  }
+}
+
+TEST_F(ConnectionTest, AReaderChangesNothing) {
+  make_checkpoint();
+  const Fork fork{{test_uuid(0x22), {2}}, test_uuid(0x33)};
+  const std::vector<std::pair<FrameType, std::vector<std::byte>>> requests{
+      {FrameType::kBeginSession, {}},
+      {FrameType::kAccept, encode_accept(9)},
+      {FrameType::kBatch, encode_batch_body(batch(3, {data(0, 1)}))},
+      {FrameType::kConfirm, encode_confirmation(confirmation(3))},
+      {FrameType::kRollBack, encode_roll_back(fork)}};
+  for (const auto& [type, body] : requests) {
+    Talk talk(shelf_, 2);
+    ASSERT_DONE(talk.hello(Role::kReader));
+    EXPECT_KIND(kInvalid, talk.ask(type, body));
+  }
+  EXPECT_EQ(shelf_.volume->store().checkpoints()->back().id.number.value, 2U);
+  EXPECT_TRUE(shelf_.volume->store().forks().empty());
+}
+
+TEST_F(ConnectionTest, AVolumeThatIsNotThere) {
+  Talk talk(shelf_, 1);
+  EXPECT_KIND(kNotFound,
+              talk.ask(FrameType::kHello, encode_hello({.volume = test_uuid(0x99), .software = ""}),
+                       FrameType::kWelcome));
+  Talk silent(shelf_, 2);
+  EXPECT_FALSE(silent.ask(FrameType::kPing, {}));
+}
+
+TEST_F(ConnectionTest, AForkIsRecorded) {
+  make_checkpoint();
+  Talk talk(shelf_, 2);
+  ASSERT_DONE(talk.begin());
+  ASSERT_DONE(
+      talk.ask(FrameType::kRollBack, encode_roll_back({{test_uuid(0x22), {2}}, test_uuid(0x33)})));
+  EXPECT_EQ(shelf_.volume->store().forks().size(), 1U);
+}
+
+}  // namespace
+}  // namespace ckpt::test
