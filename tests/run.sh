@@ -191,7 +191,7 @@ sanitized_build=(--unity=on -Dunity_size=10 -Dbuildtype=debug -Doptimization=1 -
 clang_build() {
   CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread "${sanitized_build[@]}" &&
     ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool \
-      tests/integration/race_test tests/unit/unit_store
+      tests/integration/race_test tests/unit/unit_store tests/unit/unit_backupd
 }
 
 # .clang-tidy says what for. A quarter of an hour on two processors.
@@ -206,9 +206,10 @@ race_tests() {
   run_counted "races in a volume" "${races[@]}" "$build-clang/tests/integration/race_test"
   run_counted "races in the store" "${races[@]}" "$build-clang/tests/unit/unit_store" \
     --gtest_filter='StoreThreads.*:ExportThreads.*'
+  run_counted "races of connections" "${races[@]}" "$build-clang/tests/unit/unit_backupd"
 }
 
-sanitized_units=(unit_common unit_store unit_plugin unit_control)
+sanitized_units=(unit_common unit_store unit_backupd unit_plugin unit_control)
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
 sanitizer_build() {
