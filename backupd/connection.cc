@@ -48,6 +48,15 @@ Connection::~Connection() {
 }
 
 Result<> Connection::receive() {
+  auto received = receive_next();
+  if (!received && received.error().kind != ErrorKind::kUnreachable) {
+    ++last_request_;
+    (void)fail_request(received.error());  // the connection ends, whether this arrives or not
+  }
+  return received;
+}
+
+Result<> Connection::receive_next() {
   CKPT_TRY(channel_.receive(request_));
   const FrameHeader& header = request_.header;
   if (!is_request(header.type) || header.request != last_request_ + 1) {

@@ -42,8 +42,9 @@ class Connection {
     std::vector<std::byte> body{};
   };
 
-  // The next request. kCorrupt: not one, or not the next.
+  // The next request. What is not one, or not the next, is an error, and the client is told.
   Result<> receive();
+  Result<> receive_next();
   Result<> welcome();
   Result<Answer> handle();
   Result<Answer> handle_session();

@@ -302,8 +302,8 @@ TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
   for (const auto& [type, body] : wrong) {
     Talk talk(shelf_, 1);
     ASSERT_DONE(talk.hello(Role::kSession));
-    EXPECT_FALSE(talk.ask(type, body)) << frame_name(type);
-    EXPECT_FALSE(talk.ask(FrameType::kPing, {})) << frame_name(type);
+    EXPECT_KIND(kCorrupt, talk.ask(type, body));
+    EXPECT_KIND(kUnreachable, talk.ask(FrameType::kPing, {}));
     EXPECT_FALSE(talk.end()) << frame_name(type);
   }
 }
@@ -331,8 +331,8 @@ TEST_F(ConnectionTest, AVolumeThatIsNotThere) {
   EXPECT_KIND(kNotFound,
               talk.ask(FrameType::kHello, encode_hello({.volume = test_uuid(0x99), .software = ""}),
                        FrameType::kWelcome));
-  Talk silent(shelf_, 2);
-  EXPECT_FALSE(silent.ask(FrameType::kPing, {}));
+  Talk hasty(shelf_, 2);
+  EXPECT_KIND(kCorrupt, hasty.ask(FrameType::kPing, {}));
 }
 
 TEST_F(ConnectionTest, AForkIsRecorded) {
