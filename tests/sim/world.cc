@@ -144,11 +144,14 @@ void World::switch_errors(bool on) {
   add(DiskOperation::kWrite, "image", plan_.image_write_error_one_in, EIO);
   add(DiskOperation::kZero, "image", plan_.image_write_error_one_in, EIO);
   add(DiskOperation::kRead, "image", plan_.image_read_error_one_in, EIO);
-  add(DiskOperation::kSync, "image", plan_.image_sync_error_one_in, EIO);
-  for (const DiskOperation operation : {DiskOperation::kWrite, DiskOperation::kSync}) {
-    // The longer path first: the store's is under the volume's.
-    add(operation, "state/store", plan_.store_error_one_in, EIO);
-    add(operation, "state/", plan_.state_error_one_in, EIO);
+  // The longer path first: the store's is under the volume's.
+  add(DiskOperation::kWrite, "state/store", plan_.store_error_one_in, EIO);
+  add(DiskOperation::kWrite, "state/", plan_.state_error_one_in, EIO);
+  // A sync that fails ends in a loss of power, after which nobody could tell of the other program.
+  if (!tampered_) {
+    add(DiskOperation::kSync, "image", plan_.image_sync_error_one_in, EIO);
+    add(DiskOperation::kSync, "state/store", plan_.store_error_one_in, EIO);
+    add(DiskOperation::kSync, "state/", plan_.state_error_one_in, EIO);
   }
   add(DiskOperation::kSharedAllocate, "", plan_.memory_full_one_in, ENOSPC);
   if (plan_.no_space) {
