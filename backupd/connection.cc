@@ -50,20 +50,33 @@ Connection::~Connection() {
 Result<> Connection::receive() {
   auto received = receive_next();
   if (!received && received.error().kind != ErrorKind::kUnreachable) {
-    ++last_request_;
-    (void)fail_request(received.error());  // the connection ends, whether this arrives or not
+    // The connection ends, whether this arrives or not.
+    (void)channel_.send(FrameType::kFailed, last_request_ + 1, encode_failed(received.error()));
   }
   return received;
 }
 
 Result<> Connection::receive_next() {
-  CKPT_TRY(channel_.receive(request_));
-  const FrameHeader& header = request_.header;
+  CKPT_TRY(channel_.receive_header(request_));
+  CKPT_TRY(check_place(request_.header));
+  CKPT_TRY(channel_.receive_body(request_));
+  last_request_ = request_.header.request;
+  return {};
+}
+
+// Before memory is taken for its body.
+Result<> Connection::check_place(const FrameHeader& header) const {
+  const bool is_first = volume_ == nullptr;
   if (!is_request(header.type) || header.request != last_request_ + 1) {
     return fail(ErrorKind::kCorrupt,
                 std::string(frame_name(header.type)) + ": not a request, or not the next one");
   }
-  last_request_ = header.request;
+  if ((header.type == FrameType::kHello) != is_first) {
+    return fail(ErrorKind::kCorrupt, "a connection begins with hello, and says it once");
+  }
+  if (is_of_session(header.type) && hello_.role != Role::kSession) {
+    return fail(ErrorKind::kInvalid, std::string(frame_name(header.type)) + ": not for a reader");
+  }
   return {};
 }
 
@@ -88,9 +101,6 @@ Result<> Connection::greet() {
 }
 
 Result<> Connection::welcome() {
-  if (request_.header.type != FrameType::kHello) {
-    return fail(ErrorKind::kCorrupt, "a connection begins with hello");
-  }
   CKPT_ASSIGN(hello_, body_as(decode_hello));
   CKPT_ASSIGN(volume_, shelf_.find(hello_));
   Welcome welcome;
@@ -115,15 +125,7 @@ Result<> Connection::step() {
 }
 
 Result<Connection::Answer> Connection::handle() {
-  const FrameType type = request_.header.type;
-  if (is_of_session(type)) {
-    if (hello_.role != Role::kSession) {
-      is_broken_ = true;
-      return fail(ErrorKind::kInvalid, std::string(frame_name(type)) + ": not for a reader");
-    }
-    return handle_session();
-  }
-  switch (type) {
+  switch (request_.header.type) {
     case FrameType::kExport: return hand_over();
     case FrameType::kCheckpoints: return list();
     case FrameType::kStatus:
@@ -131,10 +133,8 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kPing: return Answer{};
     case FrameType::kRead:
     case FrameType::kNextData: return handle_read();
-    default: break;
+    default: return handle_session();
   }
-  is_broken_ = true;
-  return fail(ErrorKind::kCorrupt, std::string(frame_name(type)) + ": only once, at the beginning");
 }
 
 Result<Connection::Answer> Connection::handle_session() {

@@ -45,6 +45,7 @@ class Connection {
   // The next request. What is not one, or not the next, is an error, and the client is told.
   Result<> receive();
   Result<> receive_next();
+  [[nodiscard]] Result<> check_place(const FrameHeader& header) const;
   Result<> welcome();
   Result<Answer> handle();
   Result<Answer> handle_session();

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "backupd/store/store.h"
+#include "common/message.h"
 
 namespace ckpt {
 
@@ -55,7 +56,7 @@ class VolumeShelf {
   virtual ~VolumeShelf() = default;
   // The volume that hello asks for; a session's is made if it is not there. kNotFound, kInvalid: of
   // another size.
-  virtual Result<std::shared_ptr<ServedVolume>> find(const struct Hello& hello) = 0;
+  virtual Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) = 0;
 };
 
 }  // namespace ckpt

@@ -12,6 +12,11 @@ Result<> FrameChannel::send(FrameType type, uint64_t request, ConstByteSpan body
 }
 
 Result<> FrameChannel::receive(ReceivedFrame& frame) {
+  CKPT_TRY(receive_header(frame));
+  return receive_body(frame);
+}
+
+Result<> FrameChannel::receive_header(ReceivedFrame& frame) {
   std::array<std::byte, kFrameHeaderBytes> header{};
   CKPT_TRY(stream_.read(header));
   CKPT_ASSIGN(frame.header, decode_frame_header(header));
@@ -19,6 +24,10 @@ Result<> FrameChannel::receive(ReceivedFrame& frame) {
     return fail(ErrorKind::kCorrupt,
                 std::string(frame_name(frame.header.type)) + ": a frame of another connection");
   }
+  return {};
+}
+
+Result<> FrameChannel::receive_body(ReceivedFrame& frame) {
   frame.body.resize(frame.header.body_bytes);
   CKPT_TRY(stream_.read(frame.body));
   return check_body(frame.header, frame.body);

@@ -24,8 +24,12 @@ class FrameChannel {
   void set_connection(uint64_t connection) { connection_ = connection; }
   [[nodiscard]] uint64_t connection() const { return connection_; }
   Result<> send(FrameType type, uint64_t request, ConstByteSpan body) CKPT_EXCLUDES(mutex_);
-  // Blocks until a whole frame is there. Its body's digest is right, and its connection's number;
-  // what the body says is not looked at. The frame's memory is used again.
+  // Blocks until a header is there. It is valid, and of this connection.
+  Result<> receive_header(ReceivedFrame& frame);
+  // Blocks until the body for it is there, of the right digest; what it says is not looked at. Only
+  // here memory is taken, as much as the header says; that of the frame is used again.
+  Result<> receive_body(ReceivedFrame& frame);
+  // Both.
   Result<> receive(ReceivedFrame& frame);
 
  private:

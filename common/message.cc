@@ -25,8 +25,25 @@ bool is_on_disk(const ByteRange& range) {
   return range.offset <= kDiskBytesMax && range.length <= kDiskBytesMax - range.offset;
 }
 
+// Not in the middle of a character of UTF-8.
 std::string shortened(const std::string& text, size_t bytes_max) {
-  return text.substr(0, bytes_max);
+  size_t end = std::min(text.size(), bytes_max);
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0U) == 0x80U) {
+    --end;
+  }
+  return text.substr(0, end);
+}
+
+void put_range(Encoder& encoder, const ByteRange& range) {
+  encoder.put(range.offset);
+  encoder.put(range.length);
+}
+
+ByteRange get_range(Decoder& decoder) {
+  ByteRange range;
+  range.offset = decoder.get<uint64_t>();
+  range.length = decoder.get<uint64_t>();
+  return range;
 }
 
 // One that may be missing: whether it is there in eight bytes, then itself.
@@ -253,17 +270,14 @@ Result<uint64_t> decode_next_data(ConstByteSpan body) {
 std::vector<std::byte> encode_data_range(const std::optional<ByteRange>& range) {
   Encoder encoder;
   encoder.put(uint64_t{range ? 1U : 0U});
-  encoder.put(range ? range->offset : 0);
-  encoder.put(range ? range->length : 0);
+  put_range(encoder, range.value_or(ByteRange{}));
   return encoder.take();
 }
 
 Result<std::optional<ByteRange>> decode_data_range(ConstByteSpan body) {
   Decoder decoder(body);
   const auto count = decoder.get<uint64_t>();
-  ByteRange range;
-  range.offset = decoder.get<uint64_t>();
-  range.length = decoder.get<uint64_t>();
+  const ByteRange range = get_range(decoder);
   const bool valid =
       count == 1 ? range.length > 0 && is_on_disk(range) : count == 0 && range == ByteRange{};
   return whole(decoder, valid, FrameType::kDataRange,
@@ -323,16 +337,13 @@ Result<ExportData> decode_export_data(ConstByteSpan body) {
 
 std::vector<std::byte> encode_export_zero(const ByteRange& range) {
   Encoder encoder;
-  encoder.put(range.offset);
-  encoder.put(range.length);
+  put_range(encoder, range);
   return encoder.take();
 }
 
 Result<ByteRange> decode_export_zero(ConstByteSpan body) {
   Decoder decoder(body);
-  ByteRange range;
-  range.offset = decoder.get<uint64_t>();
-  range.length = decoder.get<uint64_t>();
+  const ByteRange range = get_range(decoder);
   return whole(decoder, range.length > 0 && is_on_disk(range), FrameType::kExportZero, range);
 }
 

@@ -17,6 +17,7 @@
 #include "common/direct_file.h"
 #include "plugin/backup_room.h"
 #include "plugin/control_socket.h"
+#include "plugin/lost_record.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
 #include "plugin/phase.h"
@@ -143,9 +144,8 @@ Result<> LocalVolume::check_record() const {
   }
   return fail(ErrorKind::kInvalid,
               store + " holds a back-up, and " + state_path_ +
-                  "/volume, which would say that it is this disk's, is missing: take its "
-                  "checkpoint out (ckpt-tool export " +
-                  store + " last NEW.img), then move it away to begin anew");
+                  "/volume, which would say that it is this disk's, is missing: " +
+                  advice_on_lost_record(store, store));
 }
 
 // What it is, and whether it can be served.

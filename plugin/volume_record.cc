@@ -3,6 +3,7 @@
 
 #include "backupd/store/store_record.h"
 #include "common/checkpoint_codec.h"
+#include "plugin/lost_record.h"
 
 namespace ckpt {
 namespace {
@@ -73,10 +74,9 @@ Result<std::optional<CheckpointInfo>> get_checkpoint(Decoder& decoder, bool pres
 Unexpected cannot_open(Error error, const std::string& state) {
   if (error.kind == ErrorKind::kCorrupt) {
     error.context +=
-        ": the image is as it was. Take the checkpoint out of the back-up (ckpt-tool "
-        "export " +
-        state + "/store last NEW.img, or where backup=embedded:DIR put it), then move " + state +
-        " away to begin anew";
+        ": the image is as it was. If the back-up is there (or where backup=embedded:DIR put "
+        "it), " +
+        advice_on_lost_record(state + "/store", state);
   }
   return Unexpected(std::move(error));
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "plugin/control_socket.h"
+#include "plugin/lost_record.h"
 #include "plugin/offline_volume.h"
 #include "plugin/store_volume.h"
 #include "tools/client.h"
@@ -53,11 +54,8 @@ bool is_store(const std::string& path) {
 Unexpected no_record(const std::string& state) {
   const std::string store = state + "/store";
   if (is_store(store)) {
-    return fail(ErrorKind::kNotFound,
-                state +
-                    "/volume is missing, and a back-up is there: take its checkpoint out "
-                    "(ckpt-tool export " +
-                    store + " last NEW.img), then move " + state + " away to begin anew");
+    return fail(ErrorKind::kNotFound, state + "/volume is missing, and a back-up is there: " +
+                                          advice_on_lost_record(store, state));
   }
   return fail(ErrorKind::kNotFound,
               state +

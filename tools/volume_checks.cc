@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include "plugin/control_socket.h"
+#include "plugin/lost_record.h"
 #include "tools/format.h"
 
 namespace ckpt {
@@ -110,8 +111,7 @@ Check check_state(const VolumeFacts& facts) {
     return failed(
         kName,
         facts.paths.state + "/volume is missing, and " + facts.backup.path + " holds a back-up",
-        "take its checkpoint out (ckpt-tool export " + facts.backup.path +
-            " last NEW.img), then move it away to begin anew");
+        advice_on_lost_record(facts.backup.path, facts.backup.path));
   }
   const auto wrong = check_place(kName, facts.state, facts.state_export, "state=DIR");
   return wrong ? *wrong : passed(kName, describe(facts.state));

@@ -76,6 +76,12 @@ class Talk {
   void send(FrameType type, const std::vector<std::byte>& body) {
     (void)channel_->send(type, ++request_, body);
   }
+  // A header, and no body.
+  void announce(FrameType type, uint32_t body_bytes) {
+    FrameHeader header = frame_of(type, ++request_, channel_->connection(), {});
+    header.body_bytes = body_bytes;
+    (void)client_->write(encode_frame_header(header), {});
+  }
   // The next answer: of that type, or the error that it says.
   Result<std::vector<std::byte>> hear(FrameType type) {
     CKPT_TRY(channel_->receive(heard_));
@@ -306,6 +312,18 @@ TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
     EXPECT_KIND(kUnreachable, talk.ask(FrameType::kPing, {}));
     EXPECT_FALSE(talk.end()) << frame_name(type);
   }
+}
+
+// By their headers alone: the server does not wait for the bodies, nor take memory for them.
+TEST_F(ConnectionTest, ABodyOutOfItsPlaceIsNotWaitedFor) {
+  const auto large = static_cast<uint32_t>(body_bytes_max(FrameType::kBatch));
+  Talk hasty(shelf_, 1);
+  hasty.announce(FrameType::kBatch, large);
+  EXPECT_KIND(kCorrupt, hasty.hear(FrameType::kDone));
+  Talk reader(shelf_, 2);
+  ASSERT_DONE(reader.hello(Role::kReader));
+  reader.announce(FrameType::kBatch, large);
+  EXPECT_KIND(kInvalid, reader.hear(FrameType::kDone));
 }
 
 TEST_F(ConnectionTest, AReaderChangesNothing) {

@@ -252,6 +252,10 @@ TEST(Wire, EveryKindOfErrorComesOver) {
   later.put(uint32_t{1000});
   later.put(uint32_t{0});
   later.put_string("of a later version");
+  // Cut at 4096 bytes, but not within a character.
+  std::string longest = std::string(4095, 'x') + "\xc3\xa4";
+  EXPECT_EQ(decode_failed(encode_failed({ErrorKind::kIo, 0, longest}))->context,
+            std::string(4095, 'x'));
   const auto unknown = decode_failed(later.bytes());
   ASSERT_TRUE(unknown);
   EXPECT_EQ(unknown->kind, ErrorKind::kIo);
