@@ -6,7 +6,7 @@
 namespace ckpt {
 namespace {
 
-// Passes an export on, frame by frame.
+// Passes content on, frame by frame.
 class WireSink final : public ExportSink {
  public:
   WireSink(FrameChannel& channel, uint64_t request) : channel_(channel), request_(request) {}
@@ -15,11 +15,9 @@ class WireSink final : public ExportSink {
     return send(FrameType::kExportBegins, encode_export_begins({checkpoint, size_bytes}));
   }
   Result<> write(uint64_t offset, ConstByteSpan data) override {
-    return send(FrameType::kExportData, encode_export_data({offset, data}));
+    return send(FrameType::kContent, encode_content({offset, data}));
   }
-  Result<> zero(ByteRange range) override {
-    return send(FrameType::kExportZero, encode_export_zero(range));
-  }
+  Result<> zero(ByteRange range) override { return send(FrameType::kHole, encode_hole(range)); }
   // The client takes nothing any more.
   [[nodiscard]] bool is_broken() const { return is_broken_; }
 
@@ -41,15 +39,17 @@ bool is_of_session(FrameType type) {
 
 }  // namespace
 
-Connection::~Connection() {
+void Connection::leave() {
   if (volume_ != nullptr) {
     volume_->leave(options_.number);
+    volume_.reset();
   }
 }
 
 Result<> Connection::receive() {
   auto received = receive_next();
   if (!received && received.error().kind != ErrorKind::kUnreachable) {
+    take_in_hand(0);
     // The connection ends, whether this arrives or not.
     (void)channel_.send(FrameType::kFailed, last_request_ + 1, encode_failed(received.error()));
   }
@@ -59,9 +59,27 @@ Result<> Connection::receive() {
 Result<> Connection::receive_next() {
   CKPT_TRY(channel_.receive_header(request_));
   CKPT_TRY(check_place(request_.header));
+  take_in_hand(request_.header.request);
   CKPT_TRY(channel_.receive_body(request_));
   last_request_ = request_.header.request;
   return {};
+}
+
+void Connection::take_in_hand(uint64_t request) {
+  const MutexLock lock(hand_mutex_);
+  in_hand_ = request;
+}
+
+void Connection::herald(SteadyTime now) {
+  const MutexLock lock(hand_mutex_);
+  if (in_hand_ != seen_in_hand_) {
+    seen_in_hand_ = in_hand_;
+    seen_at_ = now;
+  } else if (in_hand_ != 0 && now - seen_at_ >= options_.silence / 3) {
+    // Whatever else is on its way is as good.
+    (void)channel_.send_if_free(FrameType::kWorking, in_hand_);
+    seen_at_ = now;
+  }
 }
 
 // Before memory is taken for its body.
@@ -81,6 +99,7 @@ Result<> Connection::check_place(const FrameHeader& header) const {
 }
 
 Result<> Connection::fail_request(const Error& error) {
+  take_in_hand(0);
   return channel_.send(FrameType::kFailed, last_request_, encode_failed(error));
 }
 
@@ -109,6 +128,7 @@ Result<> Connection::welcome() {
   welcome.size_bytes = volume_->size_bytes();
   welcome.window_bytes = options_.window_bytes;
   welcome.software = options_.software;
+  take_in_hand(0);
   CKPT_TRY(channel_.send(FrameType::kWelcome, last_request_, encode_welcome(welcome)));
   channel_.set_connection(options_.number);
   return {};
@@ -121,6 +141,7 @@ Result<> Connection::step() {
     auto said = fail_request(answer.error());
     return is_broken_ ? Result<>(Unexpected(answer.error())) : said;
   }
+  take_in_hand(0);
   return channel_.send(answer->type, last_request_, answer->body);
 }
 
@@ -133,6 +154,7 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kPing: return Answer{};
     case FrameType::kRead:
     case FrameType::kNextData: return handle_read();
+    case FrameType::kReadRanges: return read_ranges();
     default: return handle_session();
   }
 }
@@ -173,12 +195,26 @@ Result<Connection::Answer> Connection::handle_read() {
     return Answer{FrameType::kDataRange, encode_data_range(range)};
   }
   CKPT_ASSIGN(const ReadRequest read, body_as(decode_read));
-  if (read.offset >= volume_->size_bytes() || read.length > volume_->size_bytes() - read.offset) {
-    return fail(ErrorKind::kInvalid, "read: beyond the end of the disk");
-  }
+  CKPT_TRY(check_range({read.offset, read.length}));
   Answer answer{FrameType::kData, std::vector<std::byte>(read.length)};
   CKPT_TRY(volume_->store().read_confirmed(read.offset, answer.body));
   return answer;
+}
+
+Result<Connection::Answer> Connection::read_ranges() {
+  CKPT_ASSIGN(const auto ranges, body_as(decode_read_ranges));
+  for (const ByteRange& range : ranges) {
+    CKPT_TRY(check_range(range));
+  }
+  return pass_on([&](ExportSink& sink) { return volume_->store().read_ranges(ranges, sink); });
+}
+
+Result<> Connection::check_range(const ByteRange& range) const {
+  const uint64_t size_bytes = volume_->size_bytes();
+  return range.offset < size_bytes && range.length <= size_bytes - range.offset
+             ? Result<>()
+             : fail(ErrorKind::kInvalid,
+                    std::string(frame_name(request_.header.type)) + ": beyond the end of the disk");
 }
 
 Result<Connection::Answer> Connection::list() {
@@ -192,8 +228,14 @@ Result<Connection::Answer> Connection::list() {
 
 Result<Connection::Answer> Connection::hand_over() {
   CKPT_ASSIGN(const auto number, body_as(decode_export));
+  return pass_on(
+      [&](ExportSink& sink) { return volume_->store().export_checkpoint(number, sink); });
+}
+
+template <typename Act>
+Result<Connection::Answer> Connection::pass_on(const Act& act) {
   WireSink sink(channel_, last_request_);
-  const auto done = volume_->store().export_checkpoint(number, sink);
+  const auto done = act(sink);
   is_broken_ = is_broken_ || sink.is_broken();
   return done ? Result<Answer>(Answer{}) : Unexpected(done.error());
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backupd/served_volume.h"
+#include "common/clock.h"
 #include "common/frame_channel.h"
 #include "common/message.h"
 
@@ -21,13 +22,14 @@ struct ConnectionOptions {
 };
 
 // Threads:  one that calls greet() and then step(); it waits there for the client, and for disks.
+//           herald() by another.
 // Failure:  an error of either is the end of the connection. What the store refuses is an answer.
 // Lifetime: stream and shelf outlive it.
 class Connection {
  public:
   Connection(Stream& stream, VolumeShelf& shelf, ConnectionOptions options)
       : channel_(stream), shelf_(shelf), options_(std::move(options)) {}
-  ~Connection();
+  ~Connection() { leave(); }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
@@ -35,6 +37,13 @@ class Connection {
   Result<> greet();
   // Takes the next request, and answers it.
   Result<> step();
+  // Says `working` if a request has been in hand for a third of the silence. Called more often than
+  // that; waits for nothing.
+  void herald(SteadyTime now) CKPT_EXCLUDES(hand_mutex_);
+  // It has ended: what it had of the volume is free for the next.
+  void leave();
+  // For people: what it is about, once it was greeted.
+  [[nodiscard]] const Hello& hello() const { return hello_; }
 
  private:
   struct Answer {
@@ -45,13 +54,20 @@ class Connection {
   // The next request. What is not one, or not the next, is an error, and the client is told.
   Result<> receive();
   Result<> receive_next();
+  // From the header of a request until its last answer is about to be sent it is in hand.
+  void take_in_hand(uint64_t request) CKPT_EXCLUDES(hand_mutex_);
   [[nodiscard]] Result<> check_place(const FrameHeader& header) const;
   Result<> welcome();
   Result<Answer> handle();
   Result<Answer> handle_session();
   Result<Answer> handle_read();
+  Result<Answer> read_ranges();
   Result<Answer> list();
   Result<Answer> hand_over();
+  // The act's content, frame by frame, and how it ends.
+  template <typename Act>
+  Result<Answer> pass_on(const Act& act);
+  [[nodiscard]] Result<> check_range(const ByteRange& range) const;
   // The body of the request; one that is not valid is the client's fault.
   template <typename T>
   Result<T> body_as(Result<T> (*decode)(ConstByteSpan));
@@ -64,6 +80,10 @@ class Connection {
   std::shared_ptr<ServedVolume> volume_;  // the shelf has it too
   ReceivedFrame request_;
   uint64_t last_request_ = 0;
+  Mutex hand_mutex_;                                        // before the channel's
+  uint64_t in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;       // a request; 0: none
+  uint64_t seen_in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;  // by herald(), since:
+  SteadyTime seen_at_ CKPT_GUARDED_BY(hand_mutex_){};
   bool is_broken_ = false;  // the client does not keep to the protocol, or is gone
 };
 

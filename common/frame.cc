@@ -5,6 +5,7 @@
 #include <array>
 
 #include "common/checksum.h"
+#include "common/store_link.h"
 
 namespace ckpt {
 namespace {
@@ -21,7 +22,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 24> kTypes{{
+constexpr std::array<KnownType, 25> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 0},
     {FrameType::kAccept, "accept", 8},
@@ -34,6 +35,7 @@ constexpr std::array<KnownType, 24> kTypes{{
     {FrameType::kCheckpoints, "checkpoints", 8},
     {FrameType::kStatus, "status", 0},
     {FrameType::kPing, "ping", 0},
+    {FrameType::kReadRanges, "read ranges", 8 + 16 * kRangesMax},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},
@@ -42,8 +44,8 @@ constexpr std::array<KnownType, 24> kTypes{{
     {FrameType::kData, "data", kPieceBytes},
     {FrameType::kDataRange, "data range", 24},
     {FrameType::kExportBegins, "export begins", kTextBytesMax},
-    {FrameType::kExportData, "export data", 8 + kPieceBytes},
-    {FrameType::kExportZero, "export zero", 16},
+    {FrameType::kContent, "content", 8 + kPieceBytes},
+    {FrameType::kHole, "hole", 16},
     {FrameType::kCheckpointList, "checkpoint list", kCheckpointsPerAnswer* uint64_t{8192}},
     {FrameType::kStoreStatus, "store status", kTextBytesMax},
 }};

@@ -23,6 +23,7 @@ enum class FrameType : uint16_t {
   kCheckpoints = 10,
   kStatus = 11,
   kPing = 12,
+  kReadRanges = 13,
 
   kDone = 128,
   kFailed = 129,
@@ -32,8 +33,8 @@ enum class FrameType : uint16_t {
   kData = 133,
   kDataRange = 134,
   kExportBegins = 135,
-  kExportData = 136,
-  kExportZero = 137,
+  kContent = 136,
+  kHole = 137,
   kCheckpointList = 138,
   kStoreStatus = 139,
 };

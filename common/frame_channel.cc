@@ -11,6 +11,16 @@ Result<> FrameChannel::send(FrameType type, uint64_t request, ConstByteSpan body
   return stream_.write(header, body);
 }
 
+bool FrameChannel::send_if_free(FrameType type, uint64_t request) {
+  const auto header = encode_frame_header(frame_of(type, request, connection_, {}));
+  if (!mutex_.try_lock()) {
+    return false;
+  }
+  const bool sent = stream_.can_write() && stream_.write(header, {}).has_value();
+  mutex_.unlock();
+  return sent;
+}
+
 Result<> FrameChannel::receive(ReceivedFrame& frame) {
   CKPT_TRY(receive_header(frame));
   return receive_body(frame);

@@ -24,6 +24,9 @@ class FrameChannel {
   void set_connection(uint64_t connection) { connection_ = connection; }
   [[nodiscard]] uint64_t connection() const { return connection_; }
   Result<> send(FrameType type, uint64_t request, ConstByteSpan body) CKPT_EXCLUDES(mutex_);
+  // The same of a frame without a body, unless another is being sent or would have to wait. False:
+  // so it was.
+  bool send_if_free(FrameType type, uint64_t request) CKPT_EXCLUDES(mutex_);
   // Blocks until a header is there. It is valid, and of this connection.
   Result<> receive_header(ReceivedFrame& frame);
   // Blocks until the body for it is there, of the right digest; what it says is not looked at. Only

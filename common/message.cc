@@ -259,6 +259,30 @@ Result<ReadRequest> decode_read(ConstByteSpan body) {
                FrameType::kRead, request);
 }
 
+std::vector<std::byte> encode_read_ranges(std::span<const ByteRange> ranges) {
+  Encoder encoder;
+  encoder.put(static_cast<uint32_t>(ranges.size()));
+  encoder.put_zeroes(4);
+  for (const ByteRange& range : ranges) {
+    put_range(encoder, range);
+  }
+  return encoder.take();
+}
+
+Result<std::vector<ByteRange>> decode_read_ranges(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto count = decoder.get<uint32_t>();
+  decoder.get_zeroes(4);
+  bool valid = count > 0 && decoder.remaining() == count * sizeof(uint64_t) * 2;
+  std::vector<ByteRange> ranges;
+  ranges.reserve(valid ? count : 0);
+  while (valid && ranges.size() < count) {
+    ranges.push_back(get_range(decoder));
+    valid = ranges.back().length > 0 && is_on_disk(ranges.back());
+  }
+  return whole(decoder, valid, FrameType::kReadRanges, ranges);
+}
+
 std::vector<std::byte> encode_next_data(uint64_t offset) { return encode_number(offset); }
 
 Result<uint64_t> decode_next_data(ConstByteSpan body) {
@@ -317,34 +341,34 @@ Result<ExportBegins> decode_export_begins(ConstByteSpan body) {
                FrameType::kExportBegins, begins);
 }
 
-std::vector<std::byte> encode_export_data(const ExportData& content) {
+std::vector<std::byte> encode_content(const ContentData& content) {
   Encoder encoder;
   encoder.put(content.offset);
   encoder.put_bytes(content.data);
   return encoder.take();
 }
 
-Result<ExportData> decode_export_data(ConstByteSpan body) {
+Result<ContentData> decode_content(ConstByteSpan body) {
   Decoder decoder(body);
-  ExportData content;
+  ContentData content;
   content.offset = decoder.get<uint64_t>();
   content.data = decoder.get_bytes(decoder.remaining());
   return whole(decoder,
                !content.data.empty() && content.data.size() <= kPieceBytes &&
                    is_on_disk({content.offset, content.data.size()}),
-               FrameType::kExportData, content);
+               FrameType::kContent, content);
 }
 
-std::vector<std::byte> encode_export_zero(const ByteRange& range) {
+std::vector<std::byte> encode_hole(const ByteRange& range) {
   Encoder encoder;
   put_range(encoder, range);
   return encoder.take();
 }
 
-Result<ByteRange> decode_export_zero(ConstByteSpan body) {
+Result<ByteRange> decode_hole(ConstByteSpan body) {
   Decoder decoder(body);
   const ByteRange range = get_range(decoder);
-  return whole(decoder, range.length > 0 && is_on_disk(range), FrameType::kExportZero, range);
+  return whole(decoder, range.length > 0 && is_on_disk(range), FrameType::kHole, range);
 }
 
 // ---- what there is

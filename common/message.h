@@ -55,7 +55,7 @@ struct ExportBegins {
 };
 
 // data lies in the body that it was decoded from.
-struct ExportData {
+struct ContentData {
   uint64_t offset = 0;
   ConstByteSpan data;
 };
@@ -84,6 +84,9 @@ Result<Fork> decode_roll_back(ConstByteSpan body);
 
 std::vector<std::byte> encode_read(const ReadRequest& request);
 Result<ReadRequest> decode_read(ConstByteSpan body);
+// At most kRangesMax, none of them empty.
+std::vector<std::byte> encode_read_ranges(std::span<const ByteRange> ranges);
+Result<std::vector<ByteRange>> decode_read_ranges(ConstByteSpan body);
 std::vector<std::byte> encode_next_data(uint64_t offset);
 Result<uint64_t> decode_next_data(ConstByteSpan body);
 std::vector<std::byte> encode_data_range(const std::optional<ByteRange>& range);
@@ -94,10 +97,10 @@ std::vector<std::byte> encode_export(const std::optional<Epoch>& number);
 Result<std::optional<Epoch>> decode_export(ConstByteSpan body);
 std::vector<std::byte> encode_export_begins(const ExportBegins& begins);
 Result<ExportBegins> decode_export_begins(ConstByteSpan body);
-std::vector<std::byte> encode_export_data(const ExportData& content);
-Result<ExportData> decode_export_data(ConstByteSpan body);
-std::vector<std::byte> encode_export_zero(const ByteRange& range);
-Result<ByteRange> decode_export_zero(ConstByteSpan body);
+std::vector<std::byte> encode_content(const ContentData& content);
+Result<ContentData> decode_content(ConstByteSpan body);
+std::vector<std::byte> encode_hole(const ByteRange& range);
+Result<ByteRange> decode_hole(ConstByteSpan body);
 
 // Those after this number.
 std::vector<std::byte> encode_checkpoints(const Epoch& after);

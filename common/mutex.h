@@ -17,6 +17,7 @@
 #define CKPT_REQUIRES(...) CKPT_ATTRIBUTE(requires_capability(__VA_ARGS__))
 #define CKPT_EXCLUDES(...) CKPT_ATTRIBUTE(locks_excluded(__VA_ARGS__))
 #define CKPT_ACQUIRE(...) CKPT_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define CKPT_TRY_ACQUIRE(...) CKPT_ATTRIBUTE(try_acquire_capability(__VA_ARGS__))
 #define CKPT_RELEASE(...) CKPT_ATTRIBUTE(release_capability(__VA_ARGS__))
 #define CKPT_NO_ANALYSIS CKPT_ATTRIBUTE(no_thread_safety_analysis)
 
@@ -34,6 +35,8 @@ class CKPT_CAPABILITY("mutex") Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
   void lock() CKPT_ACQUIRE() { mutex_.lock(); }
+  // False: another thread has it. Not in the simulator.
+  bool try_lock() CKPT_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
   void unlock() CKPT_RELEASE() { mutex_.unlock(); }
 
  private:

@@ -2,6 +2,7 @@
 #include "common/socket_stream.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -29,17 +30,31 @@ Unexpected SocketStream::failed(const char* act, int number) const {
   return fail(ErrorKind::kUnreachable, peer_ + ": " + act, number);
 }
 
-Result<> SocketStream::wait_for(short events) const {
+bool SocketStream::is_ready(short events, std::chrono::milliseconds time) const {
   pollfd waited{socket_.get(), events, 0};
   int ready = 0;
   do {
-    ready = ::poll(&waited, 1, static_cast<int>(silence_.count()));
+    ready = ::poll(&waited, 1, static_cast<int>(time.count()));
   } while (ready < 0 && errno == EINTR);
-  if (ready < 0) {
-    return failed("poll", errno);
+  return ready != 0;  // an error shows at the call that follows
+}
+
+int SocketStream::unsent_bytes() const {
+  int bytes = 0;
+  return ::ioctl(socket_.get(), TIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
+// Over a slow link the other side may take bytes for long before there is room for more.
+Result<> SocketStream::wait_for(short events) const {
+  int unsent = unsent_bytes();
+  while (!is_ready(events, silence_)) {
+    const int now_unsent = unsent_bytes();
+    if (events != POLLOUT || now_unsent >= unsent) {
+      return failed("nothing was heard of it for so long that it is taken for gone", 0);
+    }
+    unsent = now_unsent;
   }
-  return ready > 0 ? Result<>()
-                   : failed("nothing was heard of it for so long that it is taken for gone", 0);
+  return {};
 }
 
 Result<> SocketStream::read(ByteSpan buffer) {
@@ -74,6 +89,13 @@ Result<> SocketStream::write(ConstByteSpan head, ConstByteSpan body) {
   }
   return {};
 }
+
+bool SocketStream::can_write() const {
+  pollfd asked{socket_.get(), POLLOUT, 0};
+  return ::poll(&asked, 1, 0) > 0 && (asked.revents & POLLOUT) != 0;
+}
+
+void SocketStream::stop_reading() { (void)shutdown(socket_.get(), SHUT_RD); }
 
 void SocketStream::shut_down() { (void)::shutdown(socket_.get(), SHUT_RDWR); }
 

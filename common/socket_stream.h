@@ -18,6 +18,8 @@ class SocketStream final : public Stream {
 
   Result<> read(ByteSpan buffer) override;
   Result<> write(ConstByteSpan head, ConstByteSpan body) override;
+  [[nodiscard]] bool can_write() const override;
+  void stop_reading() override;
   void shut_down() override;
   // While nobody reads or writes.
   void set_silence(std::chrono::milliseconds silence) { silence_ = silence; }
@@ -25,6 +27,9 @@ class SocketStream final : public Stream {
  private:
   // Until the socket is ready for these poll(2) events.
   Result<> wait_for(short events) const;
+  [[nodiscard]] bool is_ready(short events, std::chrono::milliseconds time) const;
+  // Bytes on their way that the other side has not taken yet.
+  [[nodiscard]] int unsent_bytes() const;
   [[nodiscard]] Unexpected failed(const char* act, int number) const;
 
   const UniqueFd socket_;

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,25 +58,32 @@ struct StoreStatus {
   uint64_t free_bytes = 0;
 };
 
-// Where the content of a checkpoint goes. Each byte of the disk is handed over once, in any order,
-// in whole blocks (the last may be short).
+// Where content goes that a store hands over. Each byte is handed over once.
 //
 // Threads: one at a time, but not always the same.
-// Failure: an error ends the export.
-class ExportSink {
+// Failure: an error ends it.
+class ContentSink {
  public:
-  virtual ~ExportSink() = default;
-  // Before anything else: which checkpoint it will be, and the size of the disk.
-  virtual Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) = 0;
+  virtual ~ContentSink() = default;
   // At most kPieceBytes.
   virtual Result<> write(uint64_t offset, ConstByteSpan data) = 0;
   // A hole: it reads as zeroes. Of any length.
   virtual Result<> zero(ByteRange range) = 0;
 };
 
+// Where the content of a whole checkpoint goes, in any order, in whole blocks (the last may be
+// short).
+class ExportSink : public ContentSink {
+ public:
+  // Before anything else: which checkpoint it will be, and the size of the disk.
+  virtual Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) = 0;
+};
+
+// Of one call of read_ranges().
+inline constexpr size_t kRangesMax = 65536;
+
 // Threads:    receive, confirm, begin_session, accept and roll_back from one thread at a time;
-//             read_confirmed, next_confirmed_data, export_checkpoint, checkpoints and status from
-//             any, meanwhile.
+//             all else from any, meanwhile.
 // Failure:    kNoSpace is recoverable: what is pending is dropped, and a new session ships it
 // again.
 //             Any other error of receive or confirm ends the session; begin_session starts a new
@@ -90,7 +98,8 @@ class StoreLink {
   // Takes a batch as pending. Its space in the image is reserved. Not durable when it returns.
   virtual Result<> receive(const EncodedBatch& batch) = 0;
   // Durable when it returns: the checkpoint exists. Covers all pending batches of epochs up to its
-  // number, and none of later ones.
+  // number, and none of later ones. kVoid: the store was not asked, and never will be; after any
+  // other error it may exist.
   virtual Result<> confirm(const Confirmation& confirmation) = 0;
   // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
   // nothing), finishes applying. n must be the last checkpoint.
@@ -98,6 +107,9 @@ class StoreLink {
   // The disk at the last confirmed checkpoint, whether applied or not.
   virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;
   virtual Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) = 0;
+  // The same for many ranges, at most kRangesMax, of any length: hands over what they hold, in
+  // their order.
+  virtual Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink);
   // Hands over the disk at a checkpoint; nothing: the last. Later ones come to exist, and are
   // applied, meanwhile. kNotFound: it is not kept (any more); kBusy: another export is under way,
   // or the sink was so slow that a checkpoint had to wait for it.
@@ -105,6 +117,8 @@ class StoreLink {
   // Checkpoints that are kept, oldest first.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual StoreStatus status() = 0;
+  // Whether the session still stands, as far as is known without asking; the error says why not.
+  [[nodiscard]] virtual Result<> check_link() { return {}; }
 };
 
 }  // namespace ckpt

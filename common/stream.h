@@ -7,7 +7,7 @@
 
 namespace ckpt {
 
-// Threads: one that reads and one that writes, at once; shut_down() by any.
+// Threads: one that reads and one that writes, at once; the rest by any.
 // Failure: kUnreachable: the other side has closed, or was silent for too long. The stream is over.
 class Stream {
  public:
@@ -16,6 +16,10 @@ class Stream {
   virtual Result<> read(ByteSpan buffer) = 0;
   // Both, one after the other, in one call where that is possible.
   virtual Result<> write(ConstByteSpan head, ConstByteSpan body) = 0;
+  // Whether a few bytes could be written now without waiting.
+  [[nodiscard]] virtual bool can_write() const = 0;
+  // What has come is still read, and then the stream is over; it can be written to.
+  virtual void stop_reading() = 0;
   // Ends both directions: whoever waits wakes.
   virtual void shut_down() = 0;
 };

@@ -235,6 +235,10 @@ void CheckpointMaker::complete() {
   }
   if (auto confirmed = store_.confirm({making_, shipper_.covered(making_.id.number)}); !confirmed) {
     session_.lose(confirmed.error());
+    if (confirmed.error().kind == ErrorKind::kVoid) {
+      void_closed(confirmed.error());
+      return;
+    }
     failure_ = confirmed.error();
     stage_ = Stage::kUnknown;
     return;

@@ -8,7 +8,7 @@ namespace ckpt {
 namespace {
 
 // Lost wake-ups cannot happen; this only bounds the wait for what else may change.
-constexpr std::chrono::milliseconds kLook{100};
+constexpr std::chrono::milliseconds kGateLook{100};
 
 Unexpected shut_out(const std::string& why) { return fail(ErrorKind::kFenced, why, ESHUTDOWN); }
 
@@ -127,7 +127,7 @@ void ClientGate::wait_idle(const Client& client) {
     return false;
   };
   while (in_flight()) {
-    changed_.wait_for(mutex_, kLook);
+    changed_.wait_for(mutex_, kGateLook);
   }
   --waiters_;
 }
@@ -135,7 +135,7 @@ void ClientGate::wait_idle(const Client& client) {
 void ClientGate::wait_until_open() {
   const MutexLock lock(mutex_);
   while (state_.load() == State::kHeld) {
-    changed_.wait_for(mutex_, kLook);
+    changed_.wait_for(mutex_, kGateLook);
   }
 }
 
@@ -145,8 +145,8 @@ Result<> ClientGate::close(ClientPolicy policy, std::chrono::nanoseconds patienc
   refusing_ = policy != ClientPolicy::kKeep || refusing_;
   std::chrono::nanoseconds waited{0};
   while (policy == ClientPolicy::kRefuse && !clients_.empty() && waited < patience) {
-    changed_.wait_for(mutex_, kLook);
-    waited += kLook;
+    changed_.wait_for(mutex_, kGateLook);
+    waited += kGateLook;
   }
   if (policy == ClientPolicy::kRefuse && !clients_.empty()) {
     refusing_ = was_refusing;

@@ -127,12 +127,14 @@ Result<> set_direct(LocalOptions& options, const std::string& value) {
 
 Result<> set_backup(LocalOptions& options, const std::string& value) {
   options.has_backup = value != "none";
-  CKPT_ASSIGN(options.store_path, options.has_backup ? parse_backup(value) : std::string());
+  options.is_place_said = options.has_backup;
+  CKPT_ASSIGN(options.store_place, options.has_backup ? parse_backup(value) : std::string());
   return {};
 }
 
 Result<> set_tls(LocalOptions& options, const std::string& value) {
-  return value == "off" ? Result<>() : not_yet(options, value);
+  options.tls_off = value == "off";
+  return options.tls_off ? Result<>() : not_yet(options, value);
 }
 
 constexpr std::array<Parameter, 19> kParameters{{
@@ -199,11 +201,12 @@ Result<std::string> parse_backup(const std::string& value) {
   if (value.rfind(prefix, 0) == 0 && value.size() > prefix.size()) {
     return absolute(value.substr(prefix.size()));
   }
-  if (value.find(':') != std::string::npos) {
+  if (value == prefix || value.find(':') == std::string::npos) {
     return invalid(
-        "this version of ckpt has only backup=embedded, backup=embedded:DIR and backup=none");
+        "must be embedded, embedded:DIR, unix:PATH or HOST:PORT (or, for a server only, none)");
   }
-  return invalid("must be embedded or embedded:DIR (or, for a server only, none)");
+  CKPT_ASSIGN(const Address address, parse_address(value));
+  return address.to_string();
 }
 
 Result<uint64_t> parse_size(const std::string& value) {

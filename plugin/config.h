@@ -10,7 +10,8 @@ namespace ckpt {
 // Paths are made absolute by the caller's working directory: nbdkit changes it later.
 Result<> set_parameter(LocalOptions& options, const std::string& key, const std::string& value);
 
-// "embedded" gives an empty path, "embedded:DIR" the absolute path of DIR.
+// "embedded" gives nothing, "embedded:DIR" the absolute path of DIR, anything else the address of a
+// backupd.
 Result<std::string> parse_backup(const std::string& value);
 
 // A size as nbdkit writes them: bytes, or with a suffix of b, s, k, M, G, T, P, E.

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/waker.h"
 #include "plugin/block_locks.h"
 #include "plugin/epochs.h"
 #include "plugin/event_log.h"
@@ -14,20 +15,6 @@
 #include "plugin/written_maps.h"
 
 namespace ckpt {
-
-// Lets a pump sleep until somebody has work for it.
-class Waker {
- public:
-  void wake();
-  // Returns at once if somebody woke it since the last call; else waits, at most so long.
-  void wait(std::chrono::nanoseconds time);
-  [[nodiscard]] bool is_awake() const { return awake_.load(); }
-
- private:
-  std::atomic<bool> awake_{false};
-  Mutex mutex_;
-  CondVar woken_;
-};
 
 // What is wrong with the image.
 //

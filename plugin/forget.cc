@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
+#include "plugin/backup_place.h"
 #include "plugin/volume_record.h"
 
 namespace ckpt {
@@ -106,7 +107,11 @@ Result<> Forget::look() {
   const VolumeRecord found = (*record)->get();
   volume_ = found.volume;
   maps_name_ = found.maps_name;
-  store_path_ = found.store_path.empty() ? store_path_ : found.store_path;
+  if (is_remote_place(found.store_place)) {
+    outcome_.remote_left = describe_place(found.store_place, state_path_);
+  } else {
+    store_path_ = folder_of_place(found.store_place, state_path_);
+  }
   return {};
 }
 

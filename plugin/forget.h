@@ -12,6 +12,7 @@ namespace ckpt {
 
 struct ForgetOutcome {
   std::vector<std::string> left;  // folders that hold what is not ours
+  std::string remote_left;        // a back-up behind backupd, which is not touched: its address
 };
 
 // kBusy: a server or another tool has it. kInvalid: the store that the state names is another

@@ -34,6 +34,10 @@ class LinkTrace : public StoreLink {
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override {
+    return link_.read_ranges(ranges, sink);
+  }
+  [[nodiscard]] Result<> check_link() override { return link_.check_link(); }
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;

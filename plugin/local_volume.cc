@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "common/direct_file.h"
+#include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
 #include "plugin/control_socket.h"
 #include "plugin/lost_record.h"
@@ -137,8 +138,10 @@ LocalVolume::~LocalVolume() { stop_pumps(); }
 
 // A volume made anew would be a stranger to a back-up that is there.
 Result<> LocalVolume::check_record() const {
-  const std::string store =
-      options_.store_path.empty() ? state_path_ + "/store" : options_.store_path;
+  if (is_remote_place(options_.store_place)) {
+    return {};  // the volume would be another, and so would be its back-up there
+  }
+  const std::string store = folder_of_place(options_.store_place, state_path_);
   if (exists(state_path_ + "/volume") || !exists(store + "/volume")) {
     return {};
   }
@@ -267,7 +270,11 @@ Result<> LocalVolume::open_volume() {
   const Surroundings surroundings{*image_,         *state_,        *memory_,    system_clock(),
                                   system_random(), read_boot_id(), boot_time(), is_device_};
   VolumeOptions options = options_.volume;
-  options.start.store_path = options_.store_path;
+  options.start.store_place = options_.store_place;
+  if (is_remote_place(options_.store_place)) {
+    CKPT_ASSIGN(const Address address, parse_address(options_.store_place));
+    options.start.store_place = remote_place(address, options_.tls_off);
+  }
   options.image_path = options_.image_path;
   options.io = io_text_;
   options.has_backup = options_.has_backup;
@@ -298,14 +305,40 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!options_.has_backup) {
     return static_cast<StoreLink*>(&no_store_);
   }
-  const std::string& wanted = options_.store_path;
-  if (!wanted.empty() && wanted != record.store_path) {
-    return fail(ErrorKind::kInvalid,
-                "the back-up of this volume is in " +
-                    (record.store_path.empty() ? state_path_ + "/store" : record.store_path) +
-                    ", not in " + wanted + "; move the state directory away to begin anew");
+  CKPT_ASSIGN(const std::string place, place_of_store(record));
+  return is_remote_place(place) ? open_remote(record, place)
+                                : open_folder(record, folder_of_place(place, state_path_));
+}
+
+// A remote one may have got another address: that it is the same store is seen by what it holds.
+Result<std::string> LocalVolume::place_of_store(const VolumeRecord& record) const {
+  if (!options_.is_place_said) {
+    return record.store_place;
   }
-  const std::string path = record.store_path.empty() ? state_path_ + "/store" : record.store_path;
+  const std::string& wanted = options_.store_place;
+  const bool is_remote = is_remote_place(wanted);
+  if (is_remote && is_remote_place(record.store_place)) {
+    CKPT_ASSIGN(const Address address, parse_address(wanted));
+    return remote_place(address, options_.tls_off);
+  }
+  if (is_remote || wanted != record.store_place) {
+    return fail(ErrorKind::kInvalid, "the back-up of this volume is " +
+                                         describe_place(record.store_place, state_path_) +
+                                         ", not " + describe_place(wanted, state_path_) +
+                                         "; move the state directory away to begin anew");
+  }
+  return wanted;
+}
+
+Result<StoreLink*> LocalVolume::open_remote(const VolumeRecord& record, const std::string& place) {
+  CKPT_ASSIGN(RemoteOptions options, parse_remote_place(place));
+  options.volume = record.volume;
+  options.size_bytes = record.size_bytes;
+  remote_ = std::make_unique<RemoteStore>(options, system_clock());
+  return static_cast<StoreLink*>(remote_.get());
+}
+
+Result<StoreLink*> LocalVolume::open_folder(const VolumeRecord& record, const std::string& path) {
   CKPT_TRY(OwnExport(record.size_bytes).refuse(path));
   auto directory = PosixDirectory::open(path, true, ring_);
   if (!directory) {
@@ -344,6 +377,9 @@ void LocalVolume::start_pumps() {
   start("ckpt-keep", &LocalVolume::keep);
   if (store_ != nullptr) {
     start("ckpt-apply", &LocalVolume::apply);
+  }
+  if (remote_ != nullptr) {
+    start("ckpt-link", &LocalVolume::look_after_link);
   }
 }
 
@@ -437,8 +473,17 @@ Result<bool> LocalVolume::apply_some() {
   return store_->apply_some();
 }
 
+void LocalVolume::look_after_link() {
+  while (!stopping_.load()) {
+    remote_->look_after();
+  }
+}
+
 void LocalVolume::stop_pumps() {
   stopping_.store(true);
+  if (remote_ != nullptr) {
+    remote_->stop();
+  }
   hurried_.wake();
   resumed_.wake();
   keeper_.wake();

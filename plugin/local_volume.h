@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A volume with its embedded store on this machine's files, and the threads that pump them.
+// A volume on this machine's files, its store, embedded or remote, and the threads that pump them.
 #pragma once
 
 #include <thread>
@@ -11,14 +11,17 @@
 #include "plugin/io_engine.h"
 #include "plugin/link_trace.h"
 #include "plugin/no_store.h"
+#include "plugin/remote_store.h"
 #include "plugin/volume.h"
 
 namespace ckpt {
 
 struct LocalOptions {
-  std::string image_path;  // absolute
-  std::string state_path;  // empty: IMAGE.ckpt
-  std::string store_path;  // backup=embedded:DIR; empty: store/ in the state directory
+  std::string image_path;                // absolute
+  std::string state_path;                // empty: IMAGE.ckpt
+  std::string store_place;               // backup=, as backup_place.h has it
+  bool is_place_said = false;            // else the volume knows it itself
+  bool tls_off = false;                  // tls=off: a back-up beyond this machine, without TLS
   std::optional<uint64_t> create_bytes;  // size=: makes a missing image
   bool has_backup = true;                // not with backup=none
   IoMode io = IoMode::kAuto;
@@ -62,12 +65,16 @@ class LocalVolume {
   Result<> open_volume();
   bool free_reserve();
   Result<StoreLink*> open_store(const VolumeRecord& record);
+  [[nodiscard]] Result<std::string> place_of_store(const VolumeRecord& record) const;
+  Result<StoreLink*> open_folder(const VolumeRecord& record, const std::string& path);
+  Result<StoreLink*> open_remote(const VolumeRecord& record, const std::string& place);
   void ship();
   void hurry();
   void ship_once(CrowdMeter& crowd, std::chrono::nanoseconds wait_most);
   void keep();
   void apply();
   Result<bool> apply_some();
+  void look_after_link();
   void stop_pumps();
 
   LocalOptions options_;
@@ -80,7 +87,8 @@ class LocalVolume {
   std::unique_ptr<PosixDirectory> state_;
   std::unique_ptr<TmpfsMemoryStore> memory_;
   UniqueFd store_lock_;
-  std::unique_ptr<Store> store_;  // nothing: backup=none
+  std::unique_ptr<Store> store_;         // nothing: it is none of ours,
+  std::unique_ptr<RemoteStore> remote_;  // but there; or backup=none
   NoStore no_store_;
   std::unique_ptr<LinkTrace> trace_;  // nothing: not traced
   std::unique_ptr<Volume> volume_;

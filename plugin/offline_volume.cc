@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "backupd/store/volume_file.h"
+#include "plugin/backup_place.h"
 #include "plugin/checkpoint_name.h"
 #include "plugin/config.h"
 #include "plugin/local_volume.h"
@@ -41,6 +42,10 @@ class OfflineVolume : public VolumeApi {
   Result<> restore_on_record(const Progress& progress);
   [[nodiscard]] Result<> make_image(uint64_t size_bytes) const;
   [[nodiscard]] std::string store_path() const;
+  // The store behind backupd; nothing: it is on this machine.
+  [[nodiscard]] Result<std::unique_ptr<RemoteStore>> remote_store() const;
+  void ask_store(StoreStatus& status) const;
+  [[nodiscard]] Result<StoreStatus> read_status_here() const;
   [[nodiscard]] std::string problem_of_image() const;
   Result<StoreRecord> read_store() const;
 
@@ -56,7 +61,17 @@ Result<> OfflineVolume::look() {
 }
 
 std::string OfflineVolume::store_path() const {
-  return record_.store_path.empty() ? options_.state_path + "/store" : record_.store_path;
+  return folder_of_place(record_.store_place, options_.state_path);
+}
+
+Result<std::unique_ptr<RemoteStore>> OfflineVolume::remote_store() const {
+  if (!is_remote_place(record_.store_place)) {
+    return std::unique_ptr<RemoteStore>();
+  }
+  CKPT_ASSIGN(RemoteOptions options, parse_remote_place(record_.store_place));
+  options.volume = record_.volume;
+  options.size_bytes = record_.size_bytes;
+  return std::make_unique<RemoteStore>(options, system_clock());
 }
 
 // Why it could not be served; empty: no reason seen.
@@ -77,7 +92,20 @@ std::string OfflineVolume::problem_of_image() const {
   return "";
 }
 
+// What a rebuild needs to know. Of a store behind backupd it is what a session is told: nobody else
+// has one, the caller holds the lock.
 Result<StoreRecord> OfflineVolume::read_store() const {
+  CKPT_ASSIGN(const auto remote, remote_store());
+  if (remote != nullptr) {
+    CKPT_TRY(remote->checkpoints());  // a session would make a volume that is not there
+    CKPT_ASSIGN(const StoreGreeting greeting, remote->begin_session());
+    StoreRecord record;
+    record.volume = record_.volume;
+    record.size_bytes = record_.size_bytes;
+    record.last = greeting.last;
+    record.incarnation = greeting.incarnation;
+    return record;
+  }
   CKPT_ASSIGN(auto directory, PosixDirectory::open(store_path(), false, RingUse{}));
   CKPT_ASSIGN(auto file, VolumeFile::open(*directory));
   return file->record();
@@ -95,15 +123,9 @@ VolumeStatus OfflineVolume::status() {
   status.epoch = record_.highest.next();
   status.last_checkpoint = record_.last;
   status.store = StoreStatus{};
-  status.store->address = "embedded:" + store_path();
+  status.store->address = describe_place(record_.store_place, options_.state_path);
   status.store->state = "detached";
-  if (auto store = read_store()) {
-    status.store->confirmed = store->last;
-    status.store->applied = store->applied;
-  } else {
-    status.store->state = "failed";
-    status.store->error = store.error().message();
-  }
+  ask_store(*status.store);
   status.problem = problem_of_image();
   if (status.problem.empty() && !record_.clean) {
     status.problem = "the last server did not stop cleanly; the next start finds out what changed";
@@ -111,7 +133,35 @@ VolumeStatus OfflineVolume::status() {
   return status;
 }
 
+// Nobody is connected: what the store has is all there is to say, or why it cannot be asked.
+void OfflineVolume::ask_store(StoreStatus& status) const {
+  const auto remote = remote_store();
+  const bool is_remote = remote && *remote != nullptr;
+  const auto asked = is_remote ? (*remote)->ask() : read_status_here();
+  if (asked) {
+    const std::string address = status.address;
+    status = *asked;
+    status.address = address;
+    status.state = "detached";
+  } else {
+    status.state = asked.error().kind == ErrorKind::kUnreachable ? "detached" : "failed";
+    status.error = asked.error().message();
+  }
+}
+
+Result<StoreStatus> OfflineVolume::read_status_here() const {
+  CKPT_ASSIGN(const StoreRecord store, read_store());
+  StoreStatus status;
+  status.confirmed = store.last;
+  status.applied = store.applied;
+  return status;
+}
+
 Result<std::vector<CheckpointInfo>> OfflineVolume::checkpoints() {
+  CKPT_ASSIGN(const auto remote, remote_store());
+  if (remote != nullptr) {
+    return remote->checkpoints();
+  }
   std::vector<CheckpointInfo> kept;
   CKPT_ASSIGN(const StoreRecord store, read_store());
   if (store.last) {
@@ -235,6 +285,12 @@ Result<> OfflineVolume::accept() {
 
 // The image is not looked at: it may be gone.
 Result<> OfflineVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
+  CKPT_ASSIGN(const auto remote, remote_store());
+  if (remote != nullptr) {
+    CKPT_ASSIGN(const auto kept, remote->checkpoints());
+    CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, id));
+    return remote->export_checkpoint(target.id.number, sink);
+  }
   CKPT_ASSIGN(const auto store, open_store_volume(store_path()));
   return store->export_checkpoint(id, sink);
 }
@@ -249,7 +305,8 @@ Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
   options.state_path = state_path;
   options.raw = true;
   options.volume.start.offline = true;
-  CKPT_ASSIGN(options.store_path, parse_backup(backup));
+  CKPT_ASSIGN(options.store_place, parse_backup(backup));
+  options.is_place_said = !options.store_place.empty();
   auto volume = std::make_unique<OfflineVolume>(std::move(options));
   CKPT_TRY(volume->look());
   return std::unique_ptr<VolumeApi>(std::move(volume));

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
-#include "common/aligned_buffer.h"
 #include "plugin/phase.h"
 
 namespace ckpt {
@@ -16,6 +16,46 @@ constexpr uint64_t kPartBytes = 65536;  // of one transfer; a piece has 16 in fl
 uint64_t changed_total(const Disk& disk) {
   return std::min(disk.epochs.current().written.count() * kBlockBytes, disk.geometry.size_bytes);
 }
+
+// Writes what the store hands over to the image: its data, zeroes or not, and its holes as holes.
+class ContentWriter final : public ContentSink {
+ public:
+  ContentWriter(Disk& disk, uint64_t total_bytes, const Progress& progress)
+      : disk_(disk), total_bytes_(total_bytes), progress_(progress) {}
+
+  Result<> write(uint64_t offset, ConstByteSpan data) override {
+    std::vector<Transfer> transfers;
+    for (uint64_t at = 0; at < data.size(); at += kPartBytes) {
+      const auto part = data.subspan(at, std::min<uint64_t>(kPartBytes, data.size() - at));
+      // A transfer may also read; write_many() only looks at it.
+      transfers.push_back({offset + at, {const_cast<std::byte*>(part.data()), part.size()}});
+    }
+    return count(data.size(), [&] { return disk_.image.write_many(transfers); });
+  }
+  Result<> zero(ByteRange range) override {
+    return count(range.length, [&] { return disk_.image.zero(range, true); });
+  }
+  [[nodiscard]] uint64_t done_bytes() const { return done_bytes_; }
+
+ private:
+  template <typename Act>
+  Result<> count(uint64_t bytes, const Act& act) {
+    disk_.maps.begin_write();
+    auto written = act();
+    disk_.maps.end_write(disk_.clock.wall());
+    const uint64_t before = std::exchange(done_bytes_, done_bytes_ + bytes);
+    if (before / kPieceBytes != done_bytes_ / kPieceBytes || done_bytes_ == total_bytes_) {
+      // It is on record and must be finished: nobody can stop it here.
+      progress_(done_bytes_, total_bytes_);
+    }
+    return written;
+  }
+
+  Disk& disk_;
+  const uint64_t total_bytes_;
+  const Progress& progress_;
+  uint64_t done_bytes_ = 0;
+};
 
 }  // namespace
 
@@ -49,55 +89,23 @@ Result<> Rollback::mark_changed() {
 
 Result<uint64_t> Rollback::restore_changed(const Progress& progress) {
   const ChangeMap& written = disk_.epochs.current().written;
-  const uint64_t total = changed_total(disk_);
-  uint64_t done = 0;
+  ContentWriter writer(disk_, changed_total(disk_), progress);
+  std::vector<ByteRange> ranges;
   for (auto region = written.next_region(0); region; region = written.next_region(*region + 1)) {
     BlockRange rest = disk_.geometry.region_blocks(*region);
     for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
-      run->end = std::min(run->end, run->first + kPieceBytes / kBlockBytes);
-      disk_.maps.begin_write();
-      const auto restored = restore_run(*run);
-      disk_.maps.end_write(disk_.clock.wall());
-      CKPT_ASSIGN(const uint64_t bytes, restored);
-      done += bytes;
+      ranges.push_back(bytes_of(*run, disk_.geometry.size_bytes));
       rest.first = run->end;
+      if (ranges.size() == kRangesMax) {
+        CKPT_TRY(store_.read_ranges(ranges, writer));
+        ranges.clear();
+      }
     }
-    // It is on record and must be finished: nobody can stop it here.
-    progress(done, total);
   }
-  return done;
-}
-
-// Holes of the store's image become holes again; data is written where it differs from zero or not.
-Result<uint64_t> Rollback::restore_run(BlockRange run) {
-  const ByteRange range = bytes_of(run, disk_.geometry.size_bytes);
-  uint64_t offset = range.offset;
-  while (offset < range.end()) {
-    CKPT_ASSIGN(const auto data, store_.next_confirmed_data(offset));
-    const uint64_t begin = data ? std::clamp(data->offset, offset, range.end()) : range.end();
-    if (begin > offset) {
-      CKPT_TRY(disk_.image.zero({offset, begin - offset}, true));
-    }
-    const uint64_t end = data ? std::clamp(data->end(), begin, range.end()) : begin;
-    CKPT_TRY(write_back({begin, end - begin}));
-    offset = end;
+  if (!ranges.empty()) {
+    CKPT_TRY(store_.read_ranges(ranges, writer));
   }
-  return range.length;
-}
-
-Result<> Rollback::write_back(ByteRange range) {
-  if (range.length == 0) {
-    return {};
-  }
-  const AlignedBuffer memory(range.length);
-  const ByteSpan buffer = memory.span();
-  CKPT_TRY(store_.read_confirmed(range.offset, buffer));
-  std::vector<Transfer> transfers;
-  for (uint64_t at = 0; at < range.length; at += kPartBytes) {
-    const uint64_t length = std::min(kPartBytes, range.length - at);
-    transfers.push_back({range.offset + at, buffer.subspan(at, length)});
-  }
-  return disk_.image.write_many(transfers);
+  return writer.done_bytes();
 }
 
 Result<> Rollback::finish() {

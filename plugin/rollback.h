@@ -24,8 +24,6 @@ class Rollback {
  private:
   Result<> mark_changed();
   Result<uint64_t> restore_changed(const Progress& progress);
-  Result<uint64_t> restore_run(BlockRange run);
-  Result<> write_back(ByteRange range);
   Result<> finish();
 
   Disk& disk_;

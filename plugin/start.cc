@@ -65,7 +65,7 @@ Result<> Start::create(const FileStamp& image) {
   found_.timeline = at_.random.uuid();
   found_.size_bytes = image.size_bytes;
   found_.region_bytes = geometry_.region_bytes;
-  found_.store_path = options_.store_path;
+  found_.store_place = options_.store_place;
   CKPT_ASSIGN(started_.regions,
               RegionMap::create(at_.state, found_.volume, geometry_, RegionMap::Marks::kNone));
   CKPT_ASSIGN(started_.record, VolumeRecordFile::create(at_.state, found_, at_.random));

@@ -21,7 +21,7 @@ struct Surroundings {
 
 struct StartOptions {
   uint64_t region_bytes = 0;  // of a new volume; 0: by the disk's size
-  std::string store_path;     // of a new volume
+  std::string store_place;    // of a new volume
   bool offline = false;       // nothing will be served
   PreserveLimits preserve;
 };

@@ -35,6 +35,11 @@ Result<std::unique_ptr<Volume>> Volume::open(const Surroundings& surroundings,
                                              const FreeReserve& free_reserve) {
   CKPT_ASSIGN(StartedVolume started, start_volume(surroundings, options.start));
   CKPT_ASSIGN(StoreLink* const store, open_store(started.record->get()));
+  // Taken by open_store(): from here on it is there.
+  const std::string& place = options.start.store_place;
+  if (!place.empty() && place != started.record->get().store_place) {
+    CKPT_TRY(started.record->change([&](VolumeRecord& record) { record.store_place = place; }));
+  }
   auto volume = std::unique_ptr<Volume>(
       new Volume(surroundings, options, std::move(started), *store, free_reserve));
   CKPT_TRY(volume->begin());
@@ -194,6 +199,10 @@ bool Volume::ship_step() {
   }
   if (reserve_freed_.exchange(false)) {
     session_.lose({ErrorKind::kNoSpace, 0, "the file system of the image is full"});
+    back_off();
+  }
+  if (auto linked = store_.check_link(); !linked && session_.is_open()) {
+    session_.lose(linked.error());
     back_off();
   }
   if (!session_.is_open() && !(may_try_session() && open_session())) {

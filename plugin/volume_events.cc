@@ -32,7 +32,7 @@ void Volume::checkpoints_due(uint64_t count) {
 // What the store says of itself, and what the session knows better.
 StoreStatus Volume::store_status() {
   StoreStatus status = store_.status();
-  if (!session_.is_open() && status.state != "failed") {
+  if (!session_.is_open() && status.state == "connected") {
     status.state = session_.is_diverged() ? "detached" : "failed";
   } else if (session_.is_open() && (!session_.confirmed() || narrower_.is_active())) {
     status.state = "syncing";

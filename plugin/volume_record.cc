@@ -125,7 +125,7 @@ std::vector<std::byte> encode_volume_record(const VolumeRecord& record) {
   put_stamp(encoder, record.self);
   encoder.put_string(record.boot_id);
   encoder.put_string(record.maps_name);
-  encoder.put_string(record.store_path);
+  encoder.put_string(record.store_place);
   encoder.put(static_cast<uint32_t>(record.forks.size()));
   for (const CheckpointId& fork : record.forks) {
     encode_checkpoint_id(encoder, fork);
@@ -168,7 +168,7 @@ Result<VolumeRecord> decode_volume_record(ConstByteSpan payload) {
   record.self = get_stamp(decoder);
   record.boot_id = decoder.get_string();
   record.maps_name = decoder.get_string();
-  record.store_path = decoder.get_string();
+  record.store_place = decoder.get_string();
   CKPT_TRY(get_forks(decoder, record));
   CKPT_ASSIGN(record.last, get_checkpoint(decoder, (flags & kHasLast) != 0));
   CKPT_ASSIGN(record.intent, get_checkpoint(decoder, (flags & kHasIntent) != 0));

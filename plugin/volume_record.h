@@ -41,13 +41,13 @@ struct VolumeRecord {
   bool fenced = false;       // clients are refused until accept
   bool had_clients = false;  // the last server died with clients connected
 
-  uint64_t nonce = 0;      // of this generation: written maps and the saved map name it
-  std::string boot_id;     // of the boot in which it was written
-  std::string maps_name;   // of the written maps' shared memory
-  Digest saved_map;        // of the map saved at a clean stop
-  FileStamp image;         // after a clean stop all of it counts, else only which file it is
-  FileStamp self;          // of this file
-  std::string store_path;  // where the embedded store is; empty: in the state directory
+  uint64_t nonce = 0;       // of this generation: written maps and the saved map name it
+  std::string boot_id;      // of the boot in which it was written
+  std::string maps_name;    // of the written maps' shared memory
+  Digest saved_map;         // of the map saved at a clean stop
+  FileStamp image;          // after a clean stop all of it counts, else only which file it is
+  FileStamp self;           // of this file
+  std::string store_place;  // where the store is, as backup_place.h has it
 };
 
 // Format: docs/volume-format.md

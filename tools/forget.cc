@@ -38,6 +38,10 @@ void say(Console& console, const VolumePaths& paths, const ForgetOutcome& outcom
     console.print(fmt::format("{} is no longer protected\n",
                               printable(paths.image.empty() ? paths.state : paths.image)));
   }
+  if (!outcome.remote_left.empty()) {
+    console.remark("the back-up at " + printable(outcome.remote_left) +
+                   " was left: remove its folder there");
+  }
   for (const std::string& path : outcome.left) {
     console.remark(printable(path) + " holds what is not ckpt's, and was left");
   }
@@ -60,7 +64,8 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
     return yes || console.confirm(loss + "\nForget?");
   };
   CKPT_ASSIGN(const ForgetOutcome outcome, forget_volume(paths.state, paths.image, agree));
-  console.result(Json{{"image", paths.image}, {"left", outcome.left}});
+  console.result(
+      Json{{"image", paths.image}, {"left", outcome.left}, {"backup_left", outcome.remote_left}});
   say(console, paths, outcome);
   return outcome.left.empty() ? kExitDone : kExitDegraded;
 }

@@ -151,9 +151,8 @@ class Basics(Case):
             hammer.must("check-file", server.image, "now")
 
     def test_what_is_not_there_yet_says_so(self):
-        for parameter in ("backup=localhost:7000", "tls=require"):
-            with self.assertRaisesRegex(ServerFailed, f"{parameter}: .*this version"):
-                self.serve(self.image(f"{parameter[:3]}.img"), parameter)
+        with self.assertRaisesRegex(ServerFailed, "tls=require: .*this version"):
+            self.serve(self.image("tls.img"), "tls=require")
 
     def test_dump_plugin_and_help(self):
         for option in ("--dump-plugin", "--help"):

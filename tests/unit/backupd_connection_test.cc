@@ -100,11 +100,11 @@ class Talk {
   // The next piece of an export, put where it belongs. False: that was all.
   bool hear_content(Content& copy) {
     EXPECT_TRUE(channel_->receive(heard_));
-    if (heard_.header.type == FrameType::kExportData) {
-      const auto content = decode_export_data(heard_.body);
+    if (heard_.header.type == FrameType::kContent) {
+      const auto content = decode_content(heard_.body);
       copy_bytes(content->data, ByteSpan(copy).subspan(content->offset));
-    } else if (heard_.header.type == FrameType::kExportZero) {
-      const auto range = decode_export_zero(heard_.body);
+    } else if (heard_.header.type == FrameType::kHole) {
+      const auto range = decode_hole(heard_.body);
       std::fill_n(copy.begin() + static_cast<ptrdiff_t>(range->offset), range->length,
                   std::byte{0});
     } else {
@@ -302,7 +302,7 @@ TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
   const std::vector<std::pair<FrameType, std::vector<std::byte>>> wrong{
       {FrameType::kAccept, encode_accept(0)},                                          // not valid
       {FrameType::kHello, encode_hello({.volume = test_uuid(0x11), .software = ""})},  // twice
-      {FrameType::kExportZero, encode_export_zero({0, 4096})},                         // an answer
+      {FrameType::kHole, encode_hole({0, 4096})},                         // an answer
       {FrameType::kRead, {}},                                                          // no body
   };
   for (const auto& [type, body] : wrong) {

@@ -82,16 +82,17 @@ std::vector<Sample> samples() {
       {"roll-back", FrameType::kRollBack,
        encode_roll_back({{wire_uuid(0x22), {7}}, wire_uuid(0x33)}), taken_by(decode_roll_back)},
       {"read", FrameType::kRead, encode_read({4096, 65536}), taken_by(decode_read)},
+      {"read-ranges", FrameType::kReadRanges,
+       encode_read_ranges(std::vector<ByteRange>{{0, 4096}, {8192, 16}}),
+       taken_by(decode_read_ranges)},
       {"next-data", FrameType::kNextData, encode_next_data(8192), taken_by(decode_next_data)},
       {"data-range", FrameType::kDataRange, encode_data_range(ByteRange{4096, 8192}),
        taken_by(decode_data_range)},
       {"export", FrameType::kExport, encode_export(Epoch{7}), taken_by(decode_export)},
       {"export-begins", FrameType::kExportBegins, encode_export_begins({wire_checkpoint(7), 8208}),
        taken_by(decode_export_begins)},
-      {"export-data", FrameType::kExportData, encode_export_data({4096, data}),
-       taken_by(decode_export_data)},
-      {"export-zero", FrameType::kExportZero, encode_export_zero({0, 4096}),
-       taken_by(decode_export_zero)},
+      {"content", FrameType::kContent, encode_content({4096, data}), taken_by(decode_content)},
+      {"hole", FrameType::kHole, encode_hole({0, 4096}), taken_by(decode_hole)},
       {"checkpoints", FrameType::kCheckpoints, encode_checkpoints({6}),
        taken_by(decode_checkpoints)},
       {"checkpoint-list", FrameType::kCheckpointList,
@@ -155,7 +156,7 @@ TEST(Wire, OneFlippedBitIsNoticed) {
 
 TEST(Wire, WhatIsCutShortOrTooLongIsNoticed) {
   for (const Sample& sample : samples()) {
-    if (sample.type == FrameType::kExportData) {
+    if (sample.type == FrameType::kContent) {
       continue;  // its content ends where the body does
     }
     for (size_t length = 0; length < sample.body.size(); ++length) {
@@ -204,8 +205,8 @@ TEST(Wire, FieldsOutOfTheirLimits) {
   EXPECT_FALSE(decode_read(encode_read({0, 0})));
   EXPECT_FALSE(decode_read(encode_read({0, static_cast<uint32_t>(kPieceBytes) + 1})));
   EXPECT_FALSE(decode_read(encode_read({~uint64_t{0}, 4096})));
-  EXPECT_FALSE(decode_export_zero(encode_export_zero({4096, ~uint64_t{0} - 4095})));
-  EXPECT_FALSE(decode_export_data(encode_export_data({0, {}})));
+  EXPECT_FALSE(decode_hole(encode_hole({4096, ~uint64_t{0} - 4095})));
+  EXPECT_FALSE(decode_content(encode_content({0, {}})));
   EXPECT_FALSE(decode_accept(encode_accept(0)));
   EXPECT_FALSE(decode_export(encode_export(Epoch{0})));
   EXPECT_FALSE(decode_roll_back(encode_roll_back({{wire_uuid(1), {1}}, Uuid{}})));

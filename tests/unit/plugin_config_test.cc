@@ -113,8 +113,8 @@ TEST(Config, PathsAreMadeAbsolute) {
   EXPECT_EQ(with("file", "disk.img").image_path, here + "/disk.img");
   EXPECT_EQ(with("file", "/x/../y/disk.img").image_path, "/y/disk.img");
   EXPECT_EQ(with("state", "s").state_path, here + "/s");
-  EXPECT_EQ(with("backup", "embedded").store_path, "");
-  EXPECT_EQ(with("backup", "embedded:b").store_path, here + "/b");
+  EXPECT_EQ(with("backup", "embedded").store_place, "");
+  EXPECT_EQ(with("backup", "embedded:b").store_place, here + "/b");
 }
 
 TEST(Config, BadValuesAreToldWhatWouldBeRight) {
@@ -138,7 +138,19 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
 TEST(Config, WhatIsNotThereYetSaysSo) {
   expect_refused("tls", {"require"}, "does not have it yet");
   expect_refused("name", {"x"}, "does not have it yet");
-  expect_refused("backup", {"host:10809", "unix:/run/x", "[::1]:1"}, "only backup=embedded");
+}
+
+TEST(Config, ABackUpElsewhereHasAnAddress) {
+  for (const char* address : {"unix:/run/x", "host:7000", "[::1]:7000"}) {
+    const LocalOptions options = with("backup", address);
+    EXPECT_TRUE(options.has_backup);
+    EXPECT_EQ(options.store_place, address);
+  }
+  EXPECT_EQ(with("backup", "tcp:host:7000").store_place, "host:7000");
+  expect_refused("backup", {"unix:", "unix:run/x"}, "absolute path");
+  expect_refused("backup", {"host:", "host:0", "host:70000", ":7000", "::1:7000", "[host]:7000"},
+                 "not an address");
+  EXPECT_TRUE(with("tls", "off").tls_off);
 }
 
 TEST(Config, AnUnknownParameterIsNamed) {

@@ -55,7 +55,7 @@ VolumeRecord full_record() {
   record.saved_map.bytes.fill(17);
   record.image = stamp(20);
   record.self = stamp(30);
-  record.store_path = "/backup";
+  record.store_place = "/backup";
   return record;
 }
 
@@ -105,7 +105,7 @@ TEST(VolumeRecord, AllFieldsComeBack) {
   EXPECT_EQ(found->saved_map, sent.saved_map);
   EXPECT_EQ(found->image, sent.image);
   EXPECT_EQ(found->self, sent.self);
-  EXPECT_EQ(found->store_path, "/backup");
+  EXPECT_EQ(found->store_place, "/backup");
 }
 
 TEST(VolumeRecord, EachFlagIsItsOwn) {
@@ -174,7 +174,7 @@ TEST(VolumeRecord, TheLargestRecordFitsIntoASlot) {
     (*info)->name = std::string(255, 'n');
     (*info)->message = std::string(4096, 'm');
   }
-  record.store_path = std::string(4096, 'p');
+  record.store_place = std::string(4096, 'p');
   const auto bytes = encode_volume_record(record);
   EXPECT_LE(bytes.size(), kSlotPayloadBytesMax);
   EXPECT_TRUE(decode_volume_record(bytes));

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/server.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "common/clock.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::milliseconds kLookMax{1000};
+constexpr std::chrono::seconds kDrainMax{10};
+constexpr std::chrono::milliseconds kDrainLook{10};
+constexpr std::chrono::milliseconds kNoDescriptorsRest{100};
+
+// 0 says "none".
+uint64_t connection_number() { return system_random().next() | 1U; }
+
+}  // namespace
+
+Server::~Server() {
+  for (Served& served : served_) {
+    served.stream.shut_down();
+    served.thread.join();
+  }
+}
+
+void Server::add_listeners(std::vector<UniqueFd> listeners) {
+  std::ranges::move(listeners, std::back_inserter(listeners_));
+}
+
+void Server::run(int stop_fd) {
+  std::vector<pollfd> waited{{stop_fd, POLLIN, 0}};
+  for (const UniqueFd& listener : listeners_) {
+    waited.push_back({listener.get(), POLLIN, 0});
+  }
+  // Heralds come often enough for the time that the protocol promises.
+  const auto look_every = std::min(options_.silence / 6, kLookMax);
+  while ((waited.front().revents & POLLIN) == 0) {
+    if (::poll(waited.data(), waited.size(), static_cast<int>(look_every.count())) < 0) {
+      std::ranges::for_each(waited, [](pollfd& one) { one.revents = 0; });
+    }
+    for (size_t i = 1; i < waited.size(); ++i) {
+      if (waited[i].revents != 0) {
+        accept_from(waited[i].fd);
+      }
+    }
+    look_after();
+  }
+  listeners_.clear();
+  drain();
+}
+
+void Server::accept_from(int listener) {
+  auto accepted = accept_socket(listener);
+  if (!accepted) {
+    const int number = accepted.error().number;
+    if (number != EAGAIN && number != ECONNABORTED) {
+      options_.log(accepted.error().message());
+    }
+    if (number == EMFILE || number == ENFILE || number == ENOMEM) {
+      std::this_thread::sleep_for(kNoDescriptorsRest);
+    }
+    return;
+  }
+  if (served_.size() >= options_.connections_max) {
+    options_.log(accepted->peer + ": turned away: there are too many connections");
+    return;
+  }
+  Served& served = served_.emplace_back(std::move(*accepted), shelf_,
+                                        ConnectionOptions{.number = connection_number(),
+                                                          .silence = options_.silence,
+                                                          .window_bytes = options_.window_bytes,
+                                                          .software = options_.software},
+                                        options_.silence);
+  served.thread = std::thread([this, &served] { serve(served); });
+  pthread_setname_np(served.thread.native_handle(), "backupd-serve");
+}
+
+void Server::serve(Served& served) {
+  Connection& connection = served.connection;
+  auto outcome = connection.greet();
+  const Hello& hello = connection.hello();
+  const bool is_session = outcome && hello.role == Role::kSession;
+  const std::string name =
+      served.peer + (hello.volume.is_nil() ? "" : ", volume " + hello.volume.to_string());
+  if (is_session) {
+    options_.log(name + ": connected");
+  }
+  while (outcome) {
+    outcome = connection.step();
+  }
+  // Readers come and go; only what is wrong with one is worth a line.
+  if (is_session || outcome.error().kind != ErrorKind::kUnreachable) {
+    options_.log(name + ": the connection has ended: " + outcome.error().message());
+  }
+  connection.leave();
+  served.stream.shut_down();
+  served.is_over.store(true);
+}
+
+void Server::look_after() {
+  const SteadyTime now = system_clock().steady();
+  for (auto served = served_.begin(); served != served_.end();) {
+    if (served->is_over.load()) {
+      served->thread.join();
+      served = served_.erase(served);
+    } else {
+      served->connection.herald(now);
+      ++served;
+    }
+  }
+}
+
+void Server::drain() {
+  for (Served& served : served_) {
+    served.stream.stop_reading();
+  }
+  const SteadyTime deadline = system_clock().steady() + kDrainMax;
+  while (!served_.empty() && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kDrainLook);
+    look_after();
+  }
+}
+
+}  // namespace ckpt

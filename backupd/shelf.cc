@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/shelf.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "backupd/store/volume_file.h"
+#include "common/clock.h"
+
+namespace ckpt {
+namespace {
+
+constexpr std::chrono::seconds kApplierSleep{1};
+// A sync of the image that may wait rests so many times as long as the one before took, at most so
+// long: what one checkpoint wrote, the next may write over.
+constexpr int kSyncRest = 20;
+constexpr std::chrono::seconds kSyncRestMax{30};
+
+}  // namespace
+
+Result<std::unique_ptr<Shelf>> Shelf::open(const std::string& path) {
+  std::unique_ptr<Shelf> shelf(new Shelf(path));
+  CKPT_ASSIGN(shelf->directory_, PosixDirectory::open(path, true, RingUse{}));
+  CKPT_TRY(shelf->lock());
+  const MutexLock lock(shelf->mutex_);
+  CKPT_TRY(shelf->open_all());
+  return shelf;
+}
+
+Shelf::~Shelf() { close(); }
+
+Result<> Shelf::lock() {
+  if (::flock(directory_->fd(), LOCK_EX | LOCK_NB) == 0) {
+    return {};
+  }
+  return errno == EWOULDBLOCK ? fail(ErrorKind::kBusy, path_ + " is in use by another backupd")
+                              : fail_errno(errno, "flock " + path_);
+}
+
+Result<> Shelf::open_all() {
+  CKPT_ASSIGN(const auto names, directory_->list());
+  for (const std::string& name : names) {
+    const auto volume = Uuid::parse(name);
+    if (!volume) {
+      continue;  // not ours
+    }
+    auto opened = put(*volume, std::nullopt);
+    // One without a record was not made to the end: its primary makes it anew.
+    if (!opened && opened.error().kind != ErrorKind::kNotFound) {
+      damaged_.insert_or_assign(*volume, opened.error());
+    }
+  }
+  return {};
+}
+
+// size_bytes: of one that may be made; nothing: it is there.
+Result<> Shelf::put(const Uuid& volume, std::optional<uint64_t> size_bytes) {
+  const std::string path = path_ + "/" + volume.to_string();
+  CKPT_ASSIGN(auto folder, PosixDirectory::open(path, size_bytes.has_value(), RingUse{}));
+  // A store that a tool has open, for an export.
+  if (::flock(folder->fd(), LOCK_EX | LOCK_NB) != 0) {
+    return fail(ErrorKind::kBusy, path + " is in use by another program");
+  }
+  StoreOptions options;
+  options.volume = volume;
+  options.address = path;
+  options.clock = &system_clock();
+  if (auto record = VolumeFile::open(*folder)) {
+    options.size_bytes = (*record)->record().size_bytes;
+  } else if (size_bytes && record.error().kind == ErrorKind::kNotFound) {
+    options.size_bytes = *size_bytes;
+  } else {
+    return Unexpected(record.error());
+  }
+  CKPT_ASSIGN(auto store, Store::open(std::move(folder), options));
+  CKPT_TRY(directory_->sync());
+  Place place;
+  place.waker = std::make_unique<Waker>();
+  store->set_work_listener([waker = place.waker.get()] { waker->wake(); });
+  place.volume = std::make_shared<ServedVolume>(std::move(store), options.size_bytes);
+  if (is_pumping_) {
+    start_pump(place);
+  }
+  places_.emplace(volume, std::move(place));
+  damaged_.erase(volume);
+  return {};
+}
+
+Result<std::shared_ptr<ServedVolume>> Shelf::find(const Hello& hello) {
+  const MutexLock lock(mutex_);
+  const std::string name = "volume " + hello.volume.to_string();
+  if (!places_.contains(hello.volume)) {
+    CKPT_TRY(find_missing(hello, name));
+  }
+  const auto& volume = places_.at(hello.volume).volume;
+  if (hello.size_bytes != 0 && hello.size_bytes != volume->size_bytes()) {
+    return fail(ErrorKind::kInvalid, name + " is of a disk of " +
+                                         std::to_string(volume->size_bytes()) +
+                                         " bytes here, not of " + std::to_string(hello.size_bytes));
+  }
+  return volume;
+}
+
+// One that could not be opened may have been mended meanwhile, or be free again.
+Result<> Shelf::find_missing(const Hello& hello, const std::string& name) {
+  const bool is_damaged = damaged_.contains(hello.volume);
+  if (!is_damaged && hello.role != Role::kSession) {
+    return fail(ErrorKind::kNotFound, "there is no " + name + " here");
+  }
+  auto opened = put(hello.volume, is_damaged ? std::nullopt : std::optional(hello.size_bytes));
+  return opened ? opened
+                : Result<>(within(name + " cannot be opened at the back-up", opened.error()));
+}
+
+void Shelf::start_pumps() {
+  const MutexLock lock(mutex_);
+  is_pumping_ = true;
+  for (auto& [volume, place] : places_) {
+    start_pump(place);
+  }
+}
+
+void Shelf::start_pump(Place& place) {
+  place.pump = std::thread(
+      [this, volume = place.volume, waker = place.waker.get()] { apply(volume->store(), *waker); });
+  pthread_setname_np(place.pump.native_handle(), "backupd-apply");
+}
+
+void Shelf::apply(Store& store, Waker& waker) {
+  SteadyTime sync_after{};
+  while (!stopping_.load()) {
+    const SteadyTime begin = system_clock().steady();
+    const bool rests = store.may_sync_later() && begin < sync_after;
+    if (!store.has_work() || rests) {
+      waker.wait(rests ? sync_after - begin : std::chrono::nanoseconds(kApplierSleep));
+      continue;
+    }
+    const bool is_sync = store.has_only_to_sync();
+    if (!store.apply_some()) {
+      waker.wait(kApplierSleep);  // its status says what is wrong; space may come back
+    }
+    if (is_sync) {
+      const SteadyTime end = system_clock().steady();
+      sync_after =
+          end + std::min<std::chrono::nanoseconds>((end - begin) * kSyncRest, kSyncRestMax);
+    }
+  }
+  if (store.has_only_to_sync()) {
+    (void)store.apply_some();  // else the next start applies the pass again
+  }
+}
+
+void Shelf::close() {
+  stopping_.store(true);
+  const MutexLock lock(mutex_);
+  for (auto& [volume, place] : places_) {
+    place.waker->wake();
+  }
+  for (auto& [volume, place] : places_) {
+    if (place.pump.joinable()) {
+      place.pump.join();
+    }
+  }
+  is_pumping_ = false;
+}
+
+std::vector<ShelfLine> Shelf::list() {
+  const MutexLock lock(mutex_);
+  std::vector<ShelfLine> lines;
+  for (const auto& [volume, place] : places_) {
+    lines.push_back({volume, place.volume->size_bytes(), place.volume->store().status()});
+  }
+  return lines;
+}
+
+std::map<Uuid, Error> Shelf::damaged() {
+  const MutexLock lock(mutex_);
+  return damaged_;
+}
+
+}  // namespace ckpt

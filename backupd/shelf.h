@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The volumes of a daemon: a folder each, named by its UUID, and a pump that applies what is
+// confirmed.
+#pragma once
+
+#include <map>
+#include <thread>
+
+#include "backupd/served_volume.h"
+#include "common/posix_file.h"
+#include "common/waker.h"
+
+namespace ckpt {
+
+// What people are told of a volume.
+struct ShelfLine {
+  Uuid volume;
+  uint64_t size_bytes = 0;
+  StoreStatus status;
+};
+
+// Threads:  find() and list() by any; the others by one. open() starts none; start_pumps() does,
+// and
+//           from then on a volume that is made has one too; close() joins them.
+// Lifetime: the destructor without close() abandons the stores, as a kill would.
+class Shelf final : public VolumeShelf {
+ public:
+  // Locks the folder, which is made if it is not there, and opens every store in it. One that
+  // cannot be opened keeps no other from being served: find() says why. kBusy: another daemon has
+  // the folder.
+  static Result<std::unique_ptr<Shelf>> open(const std::string& path);
+  ~Shelf() override;
+
+  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) override CKPT_EXCLUDES(mutex_);
+  void start_pumps() CKPT_EXCLUDES(mutex_);
+  // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
+  // may be left.
+  void close() CKPT_EXCLUDES(mutex_);
+  // Those that are open, and the errors of those that are not.
+  [[nodiscard]] std::vector<ShelfLine> list() CKPT_EXCLUDES(mutex_);
+  [[nodiscard]] std::map<Uuid, Error> damaged() CKPT_EXCLUDES(mutex_);
+
+ private:
+  // A volume, and its pump.
+  struct Place {
+    std::shared_ptr<ServedVolume> volume;  // connections have it too
+    std::unique_ptr<Waker> waker;
+    std::thread pump;
+  };
+
+  explicit Shelf(std::string path) : path_(std::move(path)) {}
+  Result<> lock();
+  Result<> open_all() CKPT_REQUIRES(mutex_);
+  Result<> put(const Uuid& volume, std::optional<uint64_t> size_bytes) CKPT_REQUIRES(mutex_);
+  Result<> find_missing(const Hello& hello, const std::string& name) CKPT_REQUIRES(mutex_);
+  void start_pump(Place& place);
+  void apply(Store& store, Waker& waker);
+
+  const std::string path_;
+  std::unique_ptr<PosixDirectory> directory_;
+  std::atomic<bool> stopping_{false};
+  Mutex mutex_;
+  bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
+  std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);
+  std::map<Uuid, Error> damaged_ CKPT_GUARDED_BY(mutex_);
+};
+
+}  // namespace ckpt
