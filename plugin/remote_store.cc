@@ -92,6 +92,7 @@ Result<StoreGreeting> RemoteStore::begin_session() {
     auto call = dialer_.dial(Role::kSession);
     if (call) {
       session_ = std::move(*call);
+      silence_.store((*session_)->welcome().silence);
       greeting = greet();
     } else {
       greeting = Unexpected(call.error());
@@ -319,7 +320,7 @@ void RemoteStore::look_after() {
     keep_session(true);  // the back-up may be gone
   }
   tell_status();
-  keeper_.wait(kLookEvery);
+  keeper_.wait(std::min<std::chrono::nanoseconds>(kLookEvery, silence_.load() / 4));
 }
 
 // What is under way needs no looking after.

@@ -64,6 +64,7 @@ class RemoteStore final : public StoreLink {
   Clock& clock_;
   const std::string address_;
   Waker keeper_;
+  std::atomic<std::chrono::milliseconds> silence_{std::chrono::seconds(4)};  // as was agreed on
 
   // Order of locks: one of these two, then the status's.
   Mutex session_mutex_;

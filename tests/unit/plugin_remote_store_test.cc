@@ -73,14 +73,14 @@ class Copy final : public ExportSink {
   std::vector<ByteRange> parts;
 };
 
+std::string make_folder() {
+  std::string name = "/tmp/ckpt-remote-XXXXXX";
+  return ::mkdtemp(name.data());
+}
+
 class RemoteStoreTest : public testing::Test {
  protected:
-  RemoteStoreTest() {
-    std::string name = "/tmp/ckpt-remote-XXXXXX";
-    folder_ = ::mkdtemp(name.data());
-    address_ = {folder_ + "/s", "", ""};
-    start_server();
-  }
+  RemoteStoreTest() { start_server(); }
   ~RemoteStoreTest() override {
     stop_server();
     (void)::unlink(address_.path.c_str());
@@ -143,8 +143,8 @@ class RemoteStoreTest : public testing::Test {
   }
 
   MovingShelf shelf_;
-  std::string folder_;
-  Address address_;
+  const std::string folder_ = make_folder();
+  const Address address_{folder_ + "/s", "", ""};
   UniqueFd stop_fd_;
   std::unique_ptr<Server> server_;
   std::thread thread_;
@@ -270,8 +270,9 @@ TEST_F(RemoteStoreTest, AConfirmationThatCouldNotBeSentIsVoid) {
 
 TEST_F(RemoteStoreTest, AnIdleConnectionLivesOn) {
   make_checkpoint();
-  for (int i = 0; i < 2; ++i) {
-    remote_.look_after();  // a second each: longer than the silence, but for what it says
+  const SteadyTime end = system_clock().steady() + milliseconds(1500);  // more than the silence
+  while (system_clock().steady() < end) {
+    remote_.look_after();
   }
   EXPECT_TRUE(remote_.check_link());
   ASSERT_DONE(remote_.confirm([&] {
