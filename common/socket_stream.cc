@@ -95,6 +95,11 @@ bool SocketStream::can_write() const {
   return ::poll(&asked, 1, 0) > 0 && (asked.revents & POLLOUT) != 0;
 }
 
+bool SocketStream::is_over() const {
+  pollfd asked{socket_.get(), POLLRDHUP, 0};
+  return ::poll(&asked, 1, 0) > 0;
+}
+
 void SocketStream::stop_reading() { (void)shutdown(socket_.get(), SHUT_RD); }
 
 void SocketStream::shut_down() { (void)::shutdown(socket_.get(), SHUT_RDWR); }

@@ -19,6 +19,7 @@ class SocketStream final : public Stream {
   Result<> read(ByteSpan buffer) override;
   Result<> write(ConstByteSpan head, ConstByteSpan body) override;
   [[nodiscard]] bool can_write() const override;
+  [[nodiscard]] bool is_over() const override;
   void stop_reading() override;
   void shut_down() override;
   // While nobody reads or writes.

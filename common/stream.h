@@ -18,6 +18,8 @@ class Stream {
   virtual Result<> write(ConstByteSpan head, ConstByteSpan body) = 0;
   // Whether a few bytes could be written now without waiting.
   [[nodiscard]] virtual bool can_write() const = 0;
+  // Whether the other side is known to be gone, without waiting or reading.
+  [[nodiscard]] virtual bool is_over() const = 0;
   // What has come is still read, and then the stream is over; it can be written to.
   virtual void stop_reading() = 0;
   // Ends both directions: whoever waits wakes.

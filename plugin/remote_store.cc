@@ -125,6 +125,13 @@ void RemoteStore::session_ended(const Error& error) {
 }
 
 Result<> RemoteStore::check_link() {
+  if (session_mutex_.try_lock()) {
+    if (session_ != nullptr && session_->is_over()) {
+      session_.reset();
+      session_ended({ErrorKind::kUnreachable, 0, address_ + ": it has closed the connection"});
+    }
+    session_mutex_.unlock();
+  }
   const MutexLock lock(status_mutex_);
   return session_error_ ? Result<>(Unexpected(*session_error_)) : Result<>();
 }

@@ -31,7 +31,7 @@ class RemoteStore final : public StoreLink {
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override CKPT_EXCLUDES(status_mutex_);
-  [[nodiscard]] Result<> check_link() override CKPT_EXCLUDES(status_mutex_);
+  [[nodiscard]] Result<> check_link() override CKPT_EXCLUDES(session_mutex_, status_mutex_);
 
   // What the back-up itself says of the volume, now; for who has no session.
   Result<StoreStatus> ask();

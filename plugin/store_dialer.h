@@ -34,6 +34,7 @@ class StoreDialer {
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
     Result<> greet(const Hello& hello);
+    [[nodiscard]] bool is_over() const { return stream_.is_over(); }
     StoreClient* operator->() { return &client_; }
     StoreClient& operator*() { return client_; }
 

@@ -209,6 +209,69 @@ class Server:
         shutil.rmtree(self._short, ignore_errors=True)
 
 
+class Backupd:
+    """One backupd over one folder, at a Unix socket or another address; may be started again."""
+
+    _count = 0
+
+    def __init__(self, store, *options, folder, listen=None):
+        Backupd._count += 1
+        self.store = Path(store)
+        self.options = options
+        self.log = Path(folder) / f"backupd-{Backupd._count}.log"
+        self._short = Path(tempfile.mkdtemp(prefix="ckb"))
+        self.pidfile = self._short / "pid"
+        self.address = listen or f"unix:{self._short / 'backupd.sock'}"
+        self.process = None
+
+    @property
+    def command(self):
+        return [str(build() / "backupd" / "backupd"), "-f", "-P", str(self.pidfile),
+                "--listen", self.address, "--store", str(self.store), *map(str, self.options)]
+
+    def start(self, seconds=60):
+        self.pidfile.unlink(missing_ok=True)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log)
+        eventually(lambda: self.pidfile.exists() or self.process.poll() is not None,
+                   "backupd listens", seconds)
+        if self.process.poll() is not None:
+            raise ServerFailed(self.process.returncode, self.said())
+        return self
+
+    def refusal(self):
+        """Starts one that must not come to serve; returns what it says."""
+        done = subprocess.run(self.command, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60)
+        if done.returncode not in (1, 2):
+            raise AssertionError(f"exit {done.returncode}: {done.stderr}")
+        return done.stderr
+
+    def stop(self, seconds=60):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(seconds)
+        self.process = None
+        if code != 0:
+            raise AssertionError(f"backupd ends with {code}: {self.said()}")
+
+    def kill9(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def folder_of(self, server):
+        return self.store / tool("status", server.image)["volume"]
+
+    def said(self, characters=4000):
+        return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
+
+    def cleanup(self):
+        self.kill9()
+        shutil.rmtree(self._short, ignore_errors=True)
+
+
 def words_of(arguments):
     return " ".join(str(argument) for argument in arguments)
 
@@ -314,6 +377,7 @@ class Case(unittest.TestCase):
 
     io = "auto"
     extra = ()  # parameters of every server with our plugin
+    backupd = None  # where every such server has its back-up, unless it is told otherwise
 
     def setUp(self):
         scratch = os.environ.get("CKPT_SCRATCH")
@@ -343,10 +407,19 @@ class Case(unittest.TestCase):
             parameters = (*parameters, f"io={self.io}")
         if "words" not in options:
             parameters = (*self.extra, *parameters)
+            if self.backupd and not any(str(p).startswith("backup=") for p in parameters):
+                parameters = (*parameters, f"backup={self.backupd.address}")
         server = Server(image, *parameters, folder=self.folder, **options)
         self._logged.append(server)
         self.addCleanup(server.cleanup)
         return server.start() if start else server
+
+    def keep(self, *options, store=None, start=True, **more):
+        """A backupd, over a folder of this test's."""
+        backupd = Backupd(store or self.folder / "shelf", *options, folder=self.folder, **more)
+        self._logged.append(backupd)
+        self.addCleanup(backupd.cleanup)
+        return backupd.start() if start else backupd
 
     def hammer(self, server=None, threads=4, mode="multi"):
         hammer = Hammer(self.folder)

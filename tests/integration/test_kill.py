@@ -64,16 +64,22 @@ class Checkpointer(threading.Thread):
 
 
 class Kill(Case):
+    phases = PHASES
+
     def setUp(self):
         super().setUp()
         self.kills = int(os.environ.get("CKPT_KILLS", "100"))
         self.seed = int(os.environ.get("CKPT_SEED", random.randrange(1 << 31)))
         self.random = random.Random(self.seed)
         self.page = PhasePage(self.folder / "phases")
-        self.counts = collections.Counter({phase: 0 for phase in PHASES})
+        self.counts = collections.Counter({phase: 0 for phase in self.phases})
+        self.prepare()
         self.server = self.serve(self.image(), "multi-conn=on", environment=self.page.environment)
         self.hammer_ = self.hammer(self.server, 4)
         self.last = ("first", self.hammer_.checkpoint(self.server, "first")["checkpoint"])
+
+    def prepare(self):
+        pass
 
     def load(self):
         shape = self.random.choice((["pause=300"], ["max=65536"],
@@ -85,7 +91,7 @@ class Kill(Case):
         dice = self.random.random()
         if dice < 0.25:
             return None if dice < 0.1 else AFTER_ANSWER
-        return min(PHASES, key=lambda phase: (self.counts[phase], self.random.random()))
+        return min(self.phases, key=lambda phase: (self.counts[phase], self.random.random()))
 
     def die(self):
         self.server.kill9()
@@ -128,8 +134,8 @@ class Kill(Case):
         self.page.clear()
         choices = (("batch-bytes=64K", "batch-bytes=4M"), ("compress=zstd", "compress=none"),
                    ("io=uring", "io=sync"), ("direct=on", "direct=off"))
-        state = [p for p in self.server.parameters if p.startswith("state=")]
-        self.server.parameters = ("multi-conn=on", *state, *map(self.random.choice, choices))
+        places = [p for p in self.server.parameters if p.startswith(("state=", "backup="))]
+        self.server.parameters = ("multi-conn=on", *places, *map(self.random.choice, choices))
         if self.random.random() < 0.2:
             for _ in range(self.random.randint(1, 3)):
                 self.server.start_and_kill(self.random.uniform(0, 0.1))
@@ -161,9 +167,12 @@ class Kill(Case):
             self.kill_under_load(phase, checkpointer)
         self.hammer_.must("lost")
         how = number % 3
-        if how == 0 and phase != "rolling back":
+        offline = how == 0 and phase != "rolling back"
+        self.revive_store(offline)
+        if offline:
             tool("rollback", self.server.image, "--yes")
         self.restart()
+        self.wait_for_store()
         self.hammer_.must("reconnect", self.server.uri)
         name = self.existing(checkpointer)
         if self.status(self.server)["timeline"] != timeline:
@@ -189,6 +198,12 @@ class Kill(Case):
         self.hammer_.must("adopt", "now")
         self.last = (name, made)
 
+    def revive_store(self, is_needed):
+        pass
+
+    def wait_for_store(self):
+        pass
+
     def test_random_kills(self):
         try:
             for number in range(self.kills):
@@ -200,8 +215,49 @@ class Kill(Case):
             where = f"seed {self.seed}, round {number}, {dict(self.counts)}"
             raise AssertionError(f"{where}: {problem}") from problem
         least = self.kills * LEAST_SHARE // 100
-        for phase in PHASES:
+        for phase in self.phases:
             self.assertGreaterEqual(self.counts[phase], least, f"{phase}: {self.counts}")
+
+
+class KillWithBackupd(Kill):
+    """The same with the store in another process, which dies too, now and then, a moment before
+    or after; they start again in either order."""
+
+    phases = ("shipping", "confirming", "rolling back")  # the other one is backupd's
+
+    def prepare(self):
+        self.kills = max(1, self.kills // 3)
+        self.backupd = self.keep()
+        self.starter = None
+
+    def die(self):
+        dice = self.random.random()
+        if dice < 0.2:
+            self.backupd.kill9()
+            time.sleep(self.random.choice((0, 0.001, 0.02)))
+        found = super().die()
+        if 0.2 <= dice < 0.4:
+            time.sleep(self.random.choice((0, 0.001, 0.02)))
+            self.backupd.kill9()
+        return found
+
+    def revive_store(self, is_needed):
+        """A rollback under way is gone on with at the start, and needs it too."""
+        if self.backupd.process is not None:
+            return
+        rolling = (tool("status", self.server.image)["state"] == "rolling-back")
+        if is_needed or rolling or self.random.random() < 0.5:
+            self.backupd.start()
+        else:
+            self.starter = threading.Timer(self.random.uniform(0, 1), self.backupd.start)
+            self.starter.start()
+
+    def wait_for_store(self):
+        if self.starter:
+            self.starter.join()
+            self.starter = None
+        eventually(lambda: self.status(self.server)["backup"]["state"] in ("connected", "syncing"),
+                   "the server has found its store", 60)
 
 
 if __name__ == "__main__":
