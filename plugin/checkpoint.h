@@ -45,6 +45,8 @@ class CheckpointMaker {
 
   [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
   [[nodiscard]] bool is_asked();
+  // The outcome of one that somebody waits for is unknown: only a new session says it.
+  [[nodiscard]] bool is_in_doubt() const { return stage_ == Stage::kUnknown && active_ != nullptr; }
   // How long ago the checkpoint that is being shipped was cut; 0: none is.
   [[nodiscard]] std::chrono::nanoseconds shipping_for() const;
   // Whether one was cut and neither exists nor is void yet.

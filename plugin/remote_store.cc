@@ -11,7 +11,7 @@ constexpr std::chrono::seconds kLookEvery{1};
 // A status that was heard so long ago is asked for again.
 constexpr std::chrono::milliseconds kStatusAge{500};
 constexpr std::chrono::milliseconds kStatusPatience{200};
-// Times that a read which broke off is begun again where it was, without a byte in between.
+// Times that a read which broke off is begun again without having got any further.
 constexpr int kReadTries = 2;
 
 // Passes on what a back-up says that ranges hold: all of it, in their order, and nothing else.
@@ -66,7 +66,10 @@ Result<StoreStatus> ask_status(StoreClient& client) {
 }  // namespace
 
 RemoteStore::RemoteStore(RemoteOptions options, Clock& clock)
-    : dialer_(std::move(options)), clock_(clock), address_(dialer_.options().address.to_string()) {
+    : dialer_(std::move(options)),
+      clock_(clock),
+      address_(dialer_.options().address.to_string()),
+      size_bytes_(dialer_.options().size_bytes) {
   const MutexLock lock(status_mutex_);
   status_.address = address_;
   session_error_ = Error{ErrorKind::kUnreachable, 0, address_ + ": not connected yet"};
@@ -198,6 +201,7 @@ auto RemoteStore::read_once(CallPtr& reader, const Act& act)
     -> decltype(act(std::declval<StoreClient&>())) {
   if (reader == nullptr) {
     CKPT_ASSIGN(reader, dialer_.dial(Role::kReader));
+    size_bytes_.store((*reader)->welcome().size_bytes);
   }
   auto outcome = act(**reader);
   if ((*reader)->is_broken()) {
@@ -206,13 +210,21 @@ auto RemoteStore::read_once(CallPtr& reader, const Act& act)
   return outcome ? std::move(outcome) : said(outcome.error());
 }
 
-// Once more, if the connection was an old one that was gone already.
+// Again, if the connection broke: it may have been gone before, and nobody knew. Not if none can be
+// made.
 template <typename Act>
 auto RemoteStore::reading(const Act& act) -> decltype(act(std::declval<StoreClient&>())) {
   const MutexLock lock(reader_mutex_);
-  const bool was_open = reader_ != nullptr;
-  auto outcome = read_once(reader_, act);
-  return !outcome && was_open && reader_ == nullptr ? read_once(reader_, act) : outcome;
+  for (int left = kReadTries;; --left) {
+    bool was_connected = false;
+    auto outcome = read_once(reader_, [&](StoreClient& client) {
+      was_connected = true;
+      return act(client);
+    });
+    if (outcome || !was_connected || reader_ != nullptr || left == 0) {
+      return outcome;
+    }
+  }
 }
 
 Result<> RemoteStore::read_confirmed(uint64_t offset, ByteSpan buffer) {

@@ -35,6 +35,9 @@ class RemoteStore final : public StoreLink {
 
   // What the back-up itself says of the volume, now; for who has no session.
   Result<StoreStatus> ask();
+  // Of the disk: as in the options, else as the last reader was told; 0: not known yet.
+  [[nodiscard]] uint64_t size_bytes() const { return size_bytes_.load(); }
+  [[nodiscard]] const std::string& address() const { return address_; }
   // Keeps connections that have nothing to do alive, notices that one is gone, asks for the status.
   // Returns when it is worth calling again, or somebody waits for the status.
   void look_after();
@@ -63,6 +66,7 @@ class RemoteStore final : public StoreLink {
   StoreDialer dialer_;
   Clock& clock_;
   const std::string address_;
+  std::atomic<uint64_t> size_bytes_;
   Waker keeper_;
   std::atomic<std::chrono::milliseconds> silence_{std::chrono::seconds(4)};  // as was agreed on
 

@@ -9,19 +9,16 @@
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
 #include "plugin/checkpoint_name.h"
+#include "plugin/remote_store.h"
 
 namespace ckpt {
 namespace {
 
-class StoreVolume : public VolumeApi {
+// What needs a primary is refused.
+class PrimarylessVolume : public VolumeApi {
  public:
-  explicit StoreVolume(std::string path) : path_(std::move(path)) {}
-
-  Result<> look();
-  VolumeStatus status() override;
-  Result<std::vector<CheckpointInfo>> checkpoints() override { return kept(); }
-  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
-
+  // name: what the user calls it.
+  explicit PrimarylessVolume(std::string name) : name_(std::move(name)) {}
   Result<CheckpointOutcome> checkpoint(const CheckpointRequest& /*request*/) override {
     return no_primary();
   }
@@ -32,13 +29,62 @@ class StoreVolume : public VolumeApi {
   Result<VerifyOutcome> verify(const Progress& /*progress*/) override { return no_primary(); }
   Result<> accept() override { return no_primary(); }
 
+ protected:
+  [[nodiscard]] VolumeStatus describe(const std::optional<CheckpointInfo>& last) const {
+    VolumeStatus status;
+    status.state = "stopped";
+    status.role = "backup";
+    status.io = "none (stopped)";
+    status.last_checkpoint = last;
+    if (last) {
+      status.timeline = last->id.timeline;
+      status.epoch = last->id.number.next();
+    }
+    return status;
+  }
+
+ private:
+  [[nodiscard]] Unexpected no_primary() const {
+    return fail(ErrorKind::kInvalid,
+                name_ +
+                    ": is a back-up without its primary: only status, list, show and export make "
+                    "sense; for all else give the primary image");
+  }
+
+  const std::string name_;
+};
+
+class StoreVolume final : public PrimarylessVolume {
+ public:
+  explicit StoreVolume(const std::string& path) : PrimarylessVolume(path), path_(path) {}
+
+  Result<> look();
+  VolumeStatus status() override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override { return kept(); }
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+
  private:
   [[nodiscard]] std::vector<CheckpointInfo> kept() const;
-  [[nodiscard]] Unexpected no_primary() const;
   Result<std::unique_ptr<Store>> open_store();
 
   const std::string path_;
   StoreRecord record_;
+};
+
+class AddressedVolume final : public PrimarylessVolume {
+ public:
+  explicit AddressedVolume(const RemoteOptions& options)
+      : PrimarylessVolume(options.address.to_string() + "/" + options.volume.to_string()),
+        volume_(options.volume),
+        store_(options, system_clock()) {}
+
+  VolumeStatus status() override;
+  Result<std::vector<CheckpointInfo>> checkpoints() override { return store_.checkpoints(); }
+  Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+
+ private:
+  const Uuid volume_;
+  RemoteStore store_;
 };
 
 Result<> StoreVolume::look() {
@@ -52,25 +98,10 @@ std::vector<CheckpointInfo> StoreVolume::kept() const {
   return record_.last ? std::vector{*record_.last} : std::vector<CheckpointInfo>();
 }
 
-Unexpected StoreVolume::no_primary() const {
-  return fail(ErrorKind::kInvalid,
-              path_ +
-                  ": is a back-up without its primary: only status, list, show and export make "
-                  "sense; for all else give the primary image");
-}
-
 VolumeStatus StoreVolume::status() {
-  VolumeStatus status;
-  status.state = "stopped";
-  status.role = "backup";
+  VolumeStatus status = describe(record_.last);
   status.volume = record_.volume;
   status.size_bytes = record_.size_bytes;
-  status.io = "none (stopped)";
-  status.last_checkpoint = record_.last;
-  if (record_.last) {
-    status.timeline = record_.last->id.timeline;
-    status.epoch = record_.last->id.number.next();
-  }
   status.store = StoreStatus{};
   status.store->address = "embedded:" + path_;
   status.store->state = "detached";
@@ -105,7 +136,35 @@ Result<> StoreVolume::export_checkpoint(const std::string& id, ExportSink& sink)
   return store->finish_applying();
 }
 
+VolumeStatus AddressedVolume::status() {
+  auto asked = store_.ask();
+  VolumeStatus status = describe(asked ? asked->confirmed : std::nullopt);
+  status.volume = volume_;
+  status.size_bytes = store_.size_bytes();
+  status.store = asked ? *asked : StoreStatus{};
+  status.store->address = store_.address();
+  if (asked) {
+    status.state = "running";
+    status.io = "none (of backupd)";
+  } else {
+    status.store->state = "detached";
+    status.store->error = asked.error().message();
+    status.problem = status.store->error;
+  }
+  return status;
+}
+
+Result<> AddressedVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
+  CKPT_ASSIGN(const auto kept, store_.checkpoints());
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, id));
+  return store_.export_checkpoint(target.id.number, sink);
+}
+
 }  // namespace
+
+std::unique_ptr<VolumeApi> open_remote_volume(const RemoteOptions& options) {
+  return std::make_unique<AddressedVolume>(options);
+}
 
 Result<std::unique_ptr<VolumeApi>> open_store_volume(const std::string& store_path) {
   auto volume = std::make_unique<StoreVolume>(store_path);

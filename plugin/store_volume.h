@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "plugin/store_dialer.h"
 #include "plugin/volume_api.h"
 
 namespace ckpt {
@@ -13,5 +14,8 @@ namespace ckpt {
 // Status and list change nothing; an export opens the store, which applies what is confirmed.
 // kBusy: a server has it. kNotFound, kCorrupt: as the store's `volume` is.
 Result<std::unique_ptr<VolumeApi>> open_store_volume(const std::string& store_path);
+
+// The same of one behind backupd, which is asked. status() says what it knows, or why not.
+std::unique_ptr<VolumeApi> open_remote_volume(const RemoteOptions& options);
 
 }  // namespace ckpt

@@ -13,7 +13,8 @@ constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
 constexpr std::chrono::seconds kRetryMax{30};
 constexpr std::chrono::seconds kFirstCopyRetry{10};
 constexpr std::chrono::seconds kUnmarkEvery{5};
-constexpr std::chrono::seconds kPatience{2};   // with clients that are closing
+constexpr std::chrono::seconds kPatience{2};  // with clients that are closing
+constexpr std::chrono::milliseconds kPatiencePoll{20};
 constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a writer
 // A sync of the image writes what the kernel would otherwise gather and write much later, and
 // clients feel it. So after one that took long it rests: this many times as long, at most so long,
@@ -97,8 +98,9 @@ Result<> Volume::open_session() {
   if (!opened) {
     session_.lose(opened.error());
     back_off();
-    maker_.doubt(opened.error());
+    // One that is not reached may be soon: who waits for a checkpoint says how long.
     if (opened.error().kind != ErrorKind::kUnreachable) {
+      maker_.doubt(opened.error());
       maker_.cancel("the store failed: " + opened.error().message());
     }
   }
@@ -201,10 +203,7 @@ bool Volume::ship_step() {
     session_.lose({ErrorKind::kNoSpace, 0, "the file system of the image is full"});
     back_off();
   }
-  if (auto linked = store_.check_link(); !linked && session_.is_open()) {
-    session_.lose(linked.error());
-    back_off();
-  }
+  look_at_link();
   if (!session_.is_open() && !(may_try_session() && open_session())) {
     return false;
   }
@@ -221,6 +220,14 @@ bool Volume::ship_step() {
   return busy || ship_or_narrow();
 }
 
+// The connection may be gone while nothing was sent.
+void Volume::look_at_link() {
+  if (auto linked = store_.check_link(); !linked && session_.is_open()) {
+    session_.lose(linked.error());
+    back_off();
+  }
+}
+
 // A store that fails again and again is asked less and less often; people's requests try it at
 // once.
 void Volume::back_off() {
@@ -232,7 +239,7 @@ void Volume::back_off() {
 
 bool Volume::may_try_session() {
   return !session_.is_diverged() &&
-         (surroundings_.clock.steady() >= next_try_ || maker_.is_asked());
+         (surroundings_.clock.steady() >= next_try_ || maker_.is_asked() || maker_.is_in_doubt());
 }
 
 bool Volume::ship_or_narrow() {
@@ -442,6 +449,7 @@ Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
 Result<> Volume::quiesce() {
   maker_.cancel("a rollback was asked for");
   maker_.fold();
+  look_at_link();
   if (!session_.is_open()) {
     CKPT_TRY(open_session());
   }
@@ -477,6 +485,9 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   }
   CKPT_TRY(rollback_.begin(target.id, fence));
   auto restored = rollback_.run(progress);
+  while (!restored && may_wait_for_store(restored.error())) {
+    restored = open_session() ? rollback_.run(progress) : restored;
+  }
   if (!restored) {
     return fail(ErrorKind::kHalfway,
                 "the rollback stopped half-way and goes on at the next start of the server or of "
@@ -494,6 +505,21 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   // the pump tries again.
   (void)open_session();
   return outcome;
+}
+
+// A store that was lost half-way: waits a moment, while the status says what for. In the tool it is
+// said at once.
+bool Volume::may_wait_for_store(const Error& error) {
+  if (error.kind != ErrorKind::kUnreachable || options_.start.offline) {
+    return false;
+  }
+  session_.lose(error);
+  const SteadyTime until = surroundings_.clock.steady() + kRetry;
+  Waker pause;
+  while (!stopping_.load() && surroundings_.clock.steady() < until) {
+    pause.wait(kPatiencePoll);
+  }
+  return !stopping_.load();
 }
 
 // Until it is done, what was written before the last checkpoint counts as changed.

@@ -107,6 +107,8 @@ class Volume : public VolumeApi {
   bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] bool may_try_session() CKPT_REQUIRES(work_mutex_);
   void back_off() CKPT_REQUIRES(work_mutex_);
+  void look_at_link() CKPT_REQUIRES(work_mutex_);
+  bool may_wait_for_store(const Error& error);
   bool on_primary_full();
   StoreStatus store_status();
   void note_store(SteadyTime now);

@@ -99,6 +99,9 @@ void add_common_options(CLI::App& app, Invocation& invocation) {
       ->type_name("WHERE")
       ->group(kGroup)
       ->capture_default_str();
+  app.add_flag("--tls-off", invocation.volume.tls_off,
+               "Ask a back-up beyond this machine (HOST:PORT/UUID) without TLS")
+      ->group(kGroup);
 }
 
 Arguments add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help, Act act) {

@@ -50,6 +50,24 @@ bool is_store(const std::string& path) {
   return exists(path + "/backup.img") && exists(path + "/volume");
 }
 
+// ADDRESS/UUID: a volume of a backupd.
+std::optional<RemoteOptions> store_at(const VolumeName& name) {
+  const size_t slash = name.path.rfind('/');
+  if (slash == std::string::npos || exists(name.path)) {
+    return std::nullopt;
+  }
+  const auto volume = Uuid::parse(name.path.substr(slash + 1));
+  const auto address = parse_address(name.path.substr(0, slash));
+  if (!volume || !address) {
+    return std::nullopt;
+  }
+  RemoteOptions options;
+  options.address = *address;
+  options.reach = name.tls_off ? Reach::kAnywhere : Reach::kMachine;
+  options.volume = *volume;
+  return options;
+}
+
 // A folder without the file that says of which volume it is.
 Unexpected no_record(const std::string& state) {
   const std::string store = state + "/store";
@@ -70,7 +88,7 @@ Result<VolumePaths> from_state_directory(const std::string& state) {
   if (!is_state_directory(state)) {
     return no_record(state);
   }
-  VolumePaths paths{"", state, false};
+  VolumePaths paths{"", state};
   if (state.ends_with(kStateSuffix)) {
     paths.image = state.substr(0, state.size() - kStateSuffix.size());
   }
@@ -82,7 +100,7 @@ Result<VolumePaths> from_image(const std::string& image) {
   for (const std::string& candidate : {image, resolved(image)}) {
     const std::string state = candidate + std::string(kStateSuffix);
     if (is_state_directory(state)) {
-      return VolumePaths{candidate, state, false};
+      return VolumePaths{candidate, state};
     }
   }
   if (!exists(image)) {
@@ -111,14 +129,17 @@ Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const std
 }  // namespace
 
 Result<VolumePaths> find_volume(const VolumeName& name) {
+  if (auto remote = store_at(name)) {
+    return VolumePaths{"", name.path, true, std::move(remote)};
+  }
   const std::string path = absolute(name.path);
   if (is_store(path)) {
-    return VolumePaths{"", path, true};
+    return VolumePaths{"", path, true, std::nullopt};
   }
   if (!name.state.empty()) {
     const std::string state = absolute(name.state);
     CKPT_TRY(from_state_directory(state));
-    return VolumePaths{path, state, false};
+    return VolumePaths{path, state};
   }
   return is_directory(path) ? from_state_directory(path) : from_image(path);
 }
@@ -141,6 +162,9 @@ Result<> require_primary(const VolumePaths& paths) {
 
 Result<OpenedVolume> open_volume(const VolumeName& name) {
   CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
+  if (paths.remote) {
+    return OpenedVolume{open_remote_volume(*paths.remote), false, paths};
+  }
   if (paths.is_store) {
     CKPT_ASSIGN(std::unique_ptr<VolumeApi> store, open_store_volume(paths.state));
     return OpenedVolume{std::move(store), false, paths};

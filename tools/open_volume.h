@@ -5,24 +5,28 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "plugin/store_dialer.h"
 #include "plugin/volume_api.h"
 
 namespace ckpt {
 
 // How the user named a volume.
 struct VolumeName {
-  std::string path{};               // of the primary image or of its state directory
+  std::string path{};               // of the primary image or of its state directory, or a store's
   std::string state{};              // of a state directory elsewhere; empty: IMAGE.ckpt
   std::string backup = "embedded";  // as the plugin's parameter; only while no server runs
+  bool tls_off = false;             // a back-up beyond this machine may be asked without TLS
 };
 
 // What the name stands for. Absolute paths.
 struct VolumePaths {
   std::string image;  // empty: not known from a state directory called otherwise than IMAGE.ckpt
   std::string state;
-  bool is_store = false;  // state is that of a store by itself
+  bool is_store = false;                  // state is that of a store by itself
+  std::optional<RemoteOptions> remote{};  // which is behind this backupd; state is its name
 };
 
 struct OpenedVolume {
@@ -33,7 +37,8 @@ struct OpenedVolume {
 
 using VolumeOpener = std::function<Result<OpenedVolume>(const VolumeName&)>;
 
-// Nothing is opened, only looked for. kNotFound: there is no such volume.
+// Nothing is opened, only looked for. kNotFound: there is no such volume. A path that is none and
+// reads unix:PATH/UUID or HOST:PORT/UUID is a store behind backupd.
 Result<VolumePaths> find_volume(const VolumeName& name);
 
 // The same; an image that was never served counts as well, with the state directory it would get.

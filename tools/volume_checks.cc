@@ -121,11 +121,24 @@ bool has_no_backup(const VolumeFacts& facts) {
   return facts.served && *facts.status && !(*facts.status)->store;
 }
 
+Check check_remote(const char* name, const VolumeFacts& facts) {
+  const bool says = facts.status && *facts.status && (*facts.status)->store;
+  const StoreStatus store = says ? *(*facts.status)->store : StoreStatus{};
+  if (!store.error.empty()) {
+    return failed(name, facts.remote_backup + ": " + store.error,
+                  "see that backupd runs there, can be reached, and what it says");
+  }
+  return passed(name, facts.remote_backup + (says ? ", which answers" : ""));
+}
+
 Check check_backup(const VolumeFacts& facts) {
   constexpr const char* kName = "backup";
   if (has_no_backup(facts)) {
     return noted(kName, "the server runs with backup=none: no checkpoint can be made",
                  "serve without backup=none");
+  }
+  if (!facts.remote_backup.empty()) {
+    return check_remote(kName, facts);
   }
   const auto wrong = check_place(kName, facts.backup, facts.backup_export, "backup=embedded:DIR");
   if (wrong) {
@@ -141,6 +154,9 @@ Check check_space(const VolumeFacts& facts) {
   const char* advice = "free some space there, or begin with backup=embedded:DIR on another disk";
   if (has_no_backup(facts)) {
     return passed(kName, "not needed: there is no back-up");
+  }
+  if (!facts.remote_backup.empty()) {
+    return passed(kName, "not needed here: the back-up is at " + facts.remote_backup);
   }
   const BackupRoom& room = facts.room;
   const bool is_first = room.there == 0;
@@ -242,18 +258,15 @@ Check check_server(const VolumeFacts& facts, const std::string& image) {
 }  // namespace
 
 std::vector<Check> check_volume(const VolumeFacts& facts, const Result<MapsPlace>& maps) {
-  return {
-      check_image(facts),
-      check_image_holes(facts),
-      check_direct(facts),
-      check_state(facts),
-      check_socket(facts),
-      check_backup(facts),
-      check_holes("backup-holes", facts.backup),
-      check_space(facts),
-      check_map_space(facts, maps),
-      check_server(facts, facts.paths.image),
-  };
+  std::vector<Check> checks{check_image(facts), check_image_holes(facts), check_direct(facts),
+                            check_state(facts), check_socket(facts),      check_backup(facts)};
+  if (facts.remote_backup.empty()) {
+    checks.push_back(check_holes("backup-holes", facts.backup));
+  }
+  checks.push_back(check_space(facts));
+  checks.push_back(check_map_space(facts, maps));
+  checks.push_back(check_server(facts, facts.paths.image));
+  return checks;
 }
 
 }  // namespace ckpt

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "common/direct_file.h"
+#include "plugin/backup_place.h"
 #include "plugin/config.h"
 #include "plugin/local_volume.h"
 #include "plugin/own_export.h"
@@ -153,27 +154,36 @@ void ask_volume(VolumeFacts& facts, const VolumeName& name, const VolumeOpener& 
 }
 
 // Where the back-up is, by what the volume says; of one that says nothing, where it would be.
-Result<std::string> store_path_of(const VolumeFacts& facts, const std::string& backup) {
-  if (facts.status && *facts.status && (*facts.status)->store &&
-      (*facts.status)->store->address.starts_with(kEmbedded)) {
-    return (*facts.status)->store->address.substr(kEmbedded.size());
+Result<> find_backup(VolumeFacts& facts, const std::string& wanted, std::string& folder) {
+  const bool says = facts.status && *facts.status && (*facts.status)->store;
+  const std::string address = says ? (*facts.status)->store->address : "";
+  if (address.starts_with(kEmbedded)) {
+    folder = address.substr(kEmbedded.size());
+    return {};
   }
-  CKPT_ASSIGN(const std::string path, parse_backup(backup));
-  return path.empty() ? facts.paths.state + "/store" : path;
+  CKPT_ASSIGN(const std::string place, parse_backup(wanted));
+  facts.remote_backup = says ? address : is_remote_place(place) ? place : "";
+  folder = folder_of_place(is_remote_place(place) ? "" : place, facts.paths.state);
+  return {};
 }
 
 void look_at_places(VolumeFacts& facts, const std::string& store_path) {
   facts.state = look_at_place(facts.paths.state);
+  const uint64_t size_bytes = facts.image.size_bytes;
+  const OwnExport own(size_bytes);
+  if (size_bytes > 0) {
+    facts.state_export = own.refuse(facts.paths.state);
+    facts.maps_bytes = WrittenMaps::total_bytes(Geometry::of_disk(size_bytes));
+  }
+  if (!facts.remote_backup.empty()) {
+    return;
+  }
   facts.backup = look_at_place(store_path);
   std::error_code ignored;
   facts.has_backup = fs::exists(store_path + "/volume", ignored);
-  const uint64_t size_bytes = facts.image.size_bytes;
   facts.room = room_for_backup(store_path, size_bytes, facts.backup.free_bytes);
   if (size_bytes > 0) {
-    const OwnExport own(size_bytes);
-    facts.state_export = own.refuse(facts.paths.state);
     facts.backup_export = own.refuse(store_path);
-    facts.maps_bytes = WrittenMaps::total_bytes(Geometry::of_disk(size_bytes));
   }
 }
 
@@ -211,7 +221,8 @@ Result<VolumeFacts> look_at_volume(const VolumeName& name, const VolumeOpener& o
                     facts.paths.state);
   }
   CKPT_ASSIGN(facts.image, look_at_image(facts.paths));
-  CKPT_ASSIGN(const std::string store_path, store_path_of(facts, name.backup));
+  std::string store_path;
+  CKPT_TRY(find_backup(facts, name.backup, store_path));
   look_at_places(facts, store_path);
   std::error_code ignored;
   facts.has_proc = fs::is_directory("/proc/self/fd", ignored);

@@ -41,7 +41,8 @@ struct VolumeFacts {
   bool has_state = false;  // it was served before
   Place state{};
   Place backup{};
-  bool has_backup = false;  // the folder holds one
+  bool has_backup = false;      // the folder holds one
+  std::string remote_backup{};  // it is behind the backupd at this address instead
   BackupRoom room{};
   Result<> state_export{};   // kInvalid: it is on an export of this very disk
   Result<> backup_export{};  // the same

@@ -70,7 +70,7 @@ class Units(Case):
         installed = json.loads(run("meson", "introspect", "--installed", build())).values()
         for end in ("/system/ckpt@.service", "/system/ckpt@.socket",
                     "/zsh/site-functions/_ckpt-tool", "/bash-completion/completions/ckpt-tool",
-                    "/man1/ckpt-tool.1", "/man1/nbdkit-ckpt-plugin.1", "/man5/ckpt-formats.5",
+                    "/man1/ckpt-tool.1", "/man1/nbdkit-ckpt-plugin.1", "/man5/ckpt-formats.5", "/man8/backupd.8",
                     "/man8/ckpt@.service.8", "/doc/ckpt/control-protocol.md",
                     "/doc/ckpt/events-format.md", "/doc/ckpt/grafana-dashboard.json"):
             self.assertEqual(len([path for path in installed if path.endswith(end)]), 1, end)

@@ -17,6 +17,7 @@ import test_rebuild
 import test_rollback
 from harness import (BUSY, FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, build, eventually,
                      run, tool)
+from link_proxy import CONTENT, READER, SESSION, Fault, LinkProxy
 from nbd_client import NbdClient
 
 UNREACHABLE, FENCED = 10, 11
@@ -75,7 +76,7 @@ class Remote(Case):
         hammer.must("check", "now")
         verified = tool("verify", server.image)
         self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
-        eventually(lambda: self.is_applied(server), "the store has applied it")
+        eventually(lambda: self.is_applied(server), "the store has applied it", 60)
         run("cmp", server.image, self.backupd.folder_of(server) / "backup.img")
         hammer.must("start", 99)
         time.sleep(0.3)
@@ -124,6 +125,35 @@ class Life(Remote):
         answer = tool("forget", image, "--yes")
         self.assertEqual(answer["backup_left"], self.backupd.address)
         self.assertTrue(folder.exists())
+
+    def test_the_tool_asks_backupd_itself(self):
+        server = self.serve(self.image(size=4 * MIB))
+        with NbdClient(str(server.socket)) as client:
+            client.write(0, b"x" * 4096)
+        tool("checkpoint", server.image, "--name", "one")
+        volume = self.status(server)["volume"]
+        name = f"{self.backupd.address}/{volume}"
+        status = tool("status", name)
+        self.assertEqual((status["role"], status["volume"], status["size_bytes"]),
+                         ("backup", volume, 4 * MIB))
+        self.assertEqual(tool("list", name)["checkpoints"][0]["name"], "one")
+        self.assertEqual(tool("show", name, "one")["name"], "one")
+        tool("export", name, "one", self.folder / "out.img")
+        self.assertEqual((self.folder / "out.img").read_bytes(), server.image.read_bytes())
+        for command in ("checkpoint", "verify"):
+            self.assertIn("primary", tool(command, name, expect=2).message)
+        self.assertIn("primary", tool("rollback", name, "--yes", expect=2).message)
+        other = name[:-1] + ("0" if name[-1] != "0" else "1")
+        self.assertIn("no volume", tool("list", other, expect=UNKNOWN).message)
+        self.assertEqual(tool("list", f"unix:{self.folder}/nobody/{volume}", expect=None).code,
+                         UNREACHABLE)
+        checks = {c["name"]: c for c in tool("doctor", server.image, expect=None)["checks"]}
+        self.assertIn(self.backupd.address, checks["backup"]["detail"])
+        self.assertTrue(checks["backup"]["ok"])
+        self.backupd.stop()
+        self.connected(server, ("detached",))
+        checks = {c["name"]: c for c in tool("doctor", server.image, expect=None)["checks"]}
+        self.assertFalse(checks["backup"]["ok"])
 
     def test_the_address_may_change_and_the_kind_may_not(self):
         server = self.serve(self.image(size=8 * MIB))
@@ -325,6 +355,124 @@ class StoreChanges(Remote):
         self.write_more(server)
         eventually(lambda: tool("checkpoint", server.image, expect=None).code == OK, "a checkpoint")
         self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+
+
+class Link(Remote):
+    """A proxy cuts the link, anywhere."""
+
+    def setUp(self):
+        super().setUp()
+        self.proxy = LinkProxy(self.folder, self.backupd.address)
+        self.addCleanup(self.proxy.close)
+        image = self.image(size=16 * MIB)
+        image.write_bytes(random.Random(0).randbytes(16 * MIB))  # no holes: rollbacks are content
+        self.server = self.serve(image, f"backup={self.proxy.address}", "compress=none")
+        self.write(0)
+        self.answered = tool("checkpoint", self.server.image)["checkpoint"]
+
+    def write(self, seed):
+        draw = random.Random(seed)
+        with NbdClient(str(self.server.socket)) as client:
+            for _ in range(3):
+                client.write(draw.randrange(client.size - 9000), draw.randbytes(9000))
+
+    def last_of_store(self):
+        """What backupd itself has, past the proxy."""
+        volume = self.backupd.folder_of(self.server).name
+        kept = tool("list", f"{self.backupd.address}/{volume}")["checkpoints"]
+        return kept[-1]["checkpoint"]
+
+    def checkpoint_through(self, fault):
+        """Takes one while the fault strikes; it exists if it was answered, and is void or may exist
+        if it was not."""
+        self.proxy.fault = fault
+        self.proxy.cut_all()
+        answer = tool("checkpoint", self.server.image, "--timeout", 20, expect=None)
+        last = self.last_of_store()
+        if answer.code == OK:
+            self.answered = answer["checkpoint"]
+            self.assertEqual(last, self.answered, fault)
+        else:
+            self.assertGreaterEqual(last, self.answered, f"{fault}: {answer}")
+        return answer
+
+    def expect_equal(self):
+        eventually(lambda: tool("checkpoint", self.server.image, expect=None).code == OK,
+                   "a checkpoint")
+        self.answered = self.last_of_store()
+        verified = tool("verify", self.server.image)
+        self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
+
+    def frames_of_a_checkpoint(self):
+        self.proxy.cut_all()
+        self.write(1)
+        self.expect_equal()
+        return self.proxy.frames_of(SESSION)
+
+    def test_a_cut_at_every_frame_of_a_checkpoint(self):
+        frames = self.frames_of_a_checkpoint()
+        struck = 0
+        for direction in ("up", "down"):
+            for index in range(min(frames[direction], 8)):
+                for part in ("none", "byte", "most", "all"):
+                    fault = Fault(SESSION, direction, index, part)
+                    self.write(1000 + struck)
+                    self.checkpoint_through(fault)
+                    struck += fault.happened.is_set()
+                self.expect_equal()
+        self.assertGreater(struck, 30)
+        eventually(lambda: self.is_applied(self.server), "the store has applied it", 60)
+        run("cmp", self.server.image, self.backupd.folder_of(self.server) / "backup.img")
+
+    def test_a_link_that_stalls_is_given_up(self):
+        for direction, index in (("up", 0), ("down", 0), ("up", 3), ("down", 2)):
+            with self.subTest(direction=direction, index=index):
+                self.write(index)
+                fault = Fault(SESSION, direction, index, "most", stall=True)
+                self.checkpoint_through(fault)
+                self.assertTrue(fault.happened.is_set())
+                self.expect_equal()
+
+    def test_a_rollback_goes_on_where_the_link_broke(self):
+        good = self.server.image.read_bytes()
+        for index, part, kind in ((1, "none", None), (1, "most", None), (0, "none", CONTENT),
+                                  (0, "most", CONTENT), (1, "byte", CONTENT), (1, "all", CONTENT),
+                                  (2, "most", CONTENT)):
+            with self.subTest(index=index, part=part, kind=kind):
+                self.write(500 + index)
+                self.proxy.cut_all()  # a new reader, whose frames are counted from 0
+                self.proxy.fault = fault = Fault(READER, "down", index, part, type=kind)
+                tool("rollback", self.server.image, "--yes")
+                self.assertEqual(self.server.image.read_bytes(), good)
+                self.assertTrue(fault.happened.is_set())
+
+    def test_a_rollback_waits_for_a_store_that_is_gone(self):
+        good = self.server.image.read_bytes()
+        self.write(9)
+        self.proxy.fault = Fault(READER, "down", 1, "byte", refuse=True, type=CONTENT)
+        self.proxy.cut_all()
+        rollback = threading.Thread(target=tool,
+                                    args=("rollback", self.server.image, "--yes", "--clients=fence"))
+        rollback.start()
+        waiting = eventually(self.waits, "it says what it waits for")
+        self.assertIn(self.proxy.address, waiting["problem"])
+        self.proxy.refuse = False
+        rollback.join(60)
+        self.assertEqual(self.server.image.read_bytes(), good)
+        tool("accept", self.server.image)
+        self.expect_equal()
+
+    def waits(self):
+        status = self.status(self.server)
+        return status if status["state"] == "rolling-back" and status["problem"] else None
+
+    def test_an_export_that_breaks_off_is_no_export(self):
+        self.proxy.fault = Fault(READER, "down", 3, "most")
+        self.proxy.cut_all()
+        destination = self.folder / "out.img"
+        answer = tool("export", self.server.image, "last", destination, expect=None)
+        self.assertNotEqual(answer.code, OK)
+        self.assertFalse(destination.exists())
 
 
 class Daemon(Remote):
