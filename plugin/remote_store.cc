@@ -221,7 +221,9 @@ auto RemoteStore::reading(const Act& act) -> decltype(act(std::declval<StoreClie
       was_connected = true;
       return act(client);
     });
-    if (outcome || !was_connected || reader_ != nullptr || left == 0) {
+    const bool was_lost =
+        !outcome && was_connected && outcome.error().kind == ErrorKind::kUnreachable;
+    if (!was_lost || left == 0) {
       return outcome;
     }
   }

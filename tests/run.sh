@@ -191,12 +191,12 @@ sanitized_build=(--unity=on -Dunity_size=10 -Dbuildtype=debug -Doptimization=1 -
 clang_build() {
   CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread "${sanitized_build[@]}" &&
     ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool \
-      tests/integration/race_test tests/unit/unit_store tests/unit/unit_backupd
+      tests/integration/race_test tests/unit/unit_store tests/unit/unit_backupd tests/unit/unit_link
 }
 
 # .clang-tidy says what for. A quarter of an hour on two processors.
 tidy() {
-  (cd "$top" && printf '%s\n' {common,plugin,tools,backupd/store}/*.cc |
+  (cd "$top" && printf '%s\n' {common,plugin,tools,backupd,backupd/store}/*.cc |
     xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet)
 }
 
@@ -207,9 +207,10 @@ race_tests() {
   run_counted "races in the store" "${races[@]}" "$build-clang/tests/unit/unit_store" \
     --gtest_filter='StoreThreads.*:ExportThreads.*'
   run_counted "races of connections" "${races[@]}" "$build-clang/tests/unit/unit_backupd"
+  run_counted "races of links" "${races[@]}" "$build-clang/tests/unit/unit_link"
 }
 
-sanitized_units=(unit_common unit_store unit_backupd unit_plugin unit_control)
+sanitized_units=(unit_common unit_store unit_backupd unit_link unit_plugin unit_control)
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
 sanitizer_build() {
@@ -248,7 +249,7 @@ host_tests() {
   local test long=()
   if [ "$tier" = soak ]; then long=(test_all_direct); fi
   for test in test_oracle test_basics test_completion test_doctor test_packaging test_rollback \
-    test_direct test_bad_volumes test_export test_rebuild test_verify test_faults test_kill test_interval test_metrics \
+    test_direct test_bad_volumes test_export test_rebuild test_verify test_faults test_remote test_kill test_interval test_metrics \
     test_report test_watch "${long[@]}"; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
