@@ -247,6 +247,12 @@ TEST_F(RemoteStoreTest, AConnectionThatIsGoneIsNoticedAndMadeAnew) {
   EXPECT_TRUE(remote_.check_link());
 }
 
+TEST_F(RemoteStoreTest, AConnectionThatWasClosedIsSeenWithoutAsking) {
+  make_checkpoint();
+  stop_server();
+  EXPECT_KIND(kUnreachable, remote_.check_link());
+}
+
 TEST_F(RemoteStoreTest, AConnectionThatNobodyKnewToBeGoneIsMadeAnewAtOnce) {
   make_checkpoint();
   Content now(kPeerDiskBytes);
