@@ -44,15 +44,24 @@ int SocketStream::unsent_bytes() const {
   return ::ioctl(socket_.get(), TIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 
-// Over a slow link the other side may take bytes for long before there is room for more.
+int SocketStream::unread_bytes() const {
+  int bytes = 0;
+  return ::ioctl(socket_.get(), FIONREAD, &bytes) == 0 ? bytes : 0;
+}
+
+// Who waits for room hears of the other side by what it takes, over a slow link long before there
+// is room for more, and by what it says meanwhile.
 Result<> SocketStream::wait_for(short events) const {
   int unsent = unsent_bytes();
+  int unread = unread_bytes();
   while (!is_ready(events, silence_)) {
     const int now_unsent = unsent_bytes();
-    if (events != POLLOUT || now_unsent >= unsent) {
+    const int now_unread = unread_bytes();
+    if (events != POLLOUT || (now_unsent >= unsent && now_unread <= unread)) {
       return failed("nothing was heard of it for so long that it is taken for gone", 0);
     }
     unsent = now_unsent;
+    unread = now_unread;
   }
   return {};
 }

@@ -9,7 +9,7 @@
 
 namespace ckpt {
 
-class SocketStream final : public Stream {
+class SocketStream : public Stream {
  public:
   // socket: connected; its peer is named so in errors. silence: the longest time without a byte
   // while somebody waits for one, or for room to send.
@@ -25,13 +25,18 @@ class SocketStream final : public Stream {
   // While nobody reads or writes.
   void set_silence(std::chrono::milliseconds silence) { silence_ = silence; }
 
- private:
+ protected:
   // Until the socket is ready for these poll(2) events.
   Result<> wait_for(short events) const;
+  [[nodiscard]] Unexpected failed(const char* act, int number) const;
+  [[nodiscard]] int fd() const { return socket_.get(); }
+  [[nodiscard]] std::chrono::milliseconds silence() const { return silence_; }
+
+ private:
   [[nodiscard]] bool is_ready(short events, std::chrono::milliseconds time) const;
   // Bytes on their way that the other side has not taken yet.
   [[nodiscard]] int unsent_bytes() const;
-  [[nodiscard]] Unexpected failed(const char* act, int number) const;
+  [[nodiscard]] int unread_bytes() const;
 
   const UniqueFd socket_;
   const std::string peer_;

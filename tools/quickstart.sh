@@ -25,7 +25,7 @@ export LC_ALL=C
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly packages=(
-  nbdkit nbdkit-plugin-dev libnbd-bin libnbd-dev liburing-dev libzstd-dev libxxhash-dev
+  nbdkit nbdkit-plugin-dev libnbd-bin libnbd-dev liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
   meson ninja-build g++ pkg-config fuse3 e2fsprogs)
 
