@@ -3,11 +3,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <syslog.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
@@ -18,6 +19,8 @@
 
 namespace ckpt {
 namespace {
+
+constexpr uint64_t kConnectionsMax = 4096;
 
 void say(const std::string& line) { std::fprintf(stderr, "backupd: %s\n", line.c_str()); }
 
@@ -56,22 +59,54 @@ Result<UniqueFd> block_signals() {
   return fd ? Result<UniqueFd>(std::move(fd)) : fail_errno(errno, "signalfd");
 }
 
-// Leaves the terminal. The locks stay: they belong to the open files.
-Result<> go_to_background() {
-  const pid_t child = ::fork();
-  if (child < 0) {
-    return fail_errno(errno, "fork");
+// The daemon in the background, whose parent waits until it serves, and then ends. The locks stay:
+// they belong to the open files.
+class Background {
+ public:
+  // In the child it returns; the parent ends with the status that the child's fate deserves.
+  Result<> enter() {
+    int ends[2] = {-1, -1};
+    if (::pipe2(ends, O_CLOEXEC) != 0) {
+      return fail_errno(errno, "pipe");
+    }
+    const UniqueFd waited(ends[0]);
+    serving_.reset(ends[1]);
+    const pid_t child = ::fork();
+    if (child < 0) {
+      return fail_errno(errno, "fork");
+    }
+    if (child > 0) {
+      serving_.reset();
+      char word = 0;
+      ::_exit(::read(waited.get(), &word, 1) == 1 ? 0 : 1);
+    }
+    (void)::setsid();
+    openlog("backupd", LOG_PID, LOG_DAEMON);
+    return {};
   }
-  if (child > 0) {
-    ::_exit(0);
+  // Leaves the terminal, to which errors went until here.
+  void serve() {
+    const UniqueFd nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+      (void)::dup2(nothing.get(), stream);
+    }
+    (void)::write(serving_.get(), "", 1);
+    serving_.reset();
   }
-  (void)::setsid();
-  const UniqueFd nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    (void)::dup2(nothing.get(), stream);
+
+ private:
+  UniqueFd serving_;  // the parent waits for a byte
+};
+
+// Each volume takes several descriptors, each connection one.
+uint64_t raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    return 0;
   }
-  openlog("backupd", LOG_PID, LOG_DAEMON);
-  return {};
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max;
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : before;
 }
 
 Result<> write_pid(const std::string& path) {
@@ -81,9 +116,9 @@ Result<> write_pid(const std::string& path) {
 }
 
 Result<> listen(Server& server, const DaemonOptions& options) {
-  CKPT_ASSIGN(auto inherited, inherited_listeners());
-  server.add_listeners(std::move(inherited));
   const Reach reach = options.tls_off ? Reach::kAnywhere : Reach::kMachine;
+  CKPT_ASSIGN(auto inherited, inherited_listeners(reach));
+  server.add_listeners(std::move(inherited));
   for (const Address& address : options.listen) {
     CKPT_ASSIGN(auto listeners, listen_at(address, reach));
     server.add_listeners(std::move(listeners));
@@ -97,19 +132,25 @@ Result<> listen(Server& server, const DaemonOptions& options) {
 
 Result<> run_daemon(const DaemonOptions& options) {
   CKPT_ASSIGN(const UniqueFd ending, block_signals());
+  const uint64_t descriptors = raise_descriptor_limit();
   CKPT_ASSIGN(const auto shelf, Shelf::open(options.store));
   Server server(*shelf, {.silence = options.silence,
+                         .connections_max = std::min(kConnectionsMax, descriptors / 2),
                          .software = "ckpt " CKPT_VERSION,
                          .log = options.foreground ? say : say_to_log});
   CKPT_TRY(listen(server, options));
   describe_all(*shelf);
+  Background background;
   if (!options.foreground) {
-    CKPT_TRY(go_to_background());
+    CKPT_TRY(background.enter());
   }
   if (!options.pid_file.empty()) {
     CKPT_TRY(write_pid(options.pid_file));
   }
-  shelf->start_pumps();
+  CKPT_TRY(shelf->start_pumps());
+  if (!options.foreground) {
+    background.serve();
+  }
   tell_supervisor("READY=1");
   server.run(ending.get());
   tell_supervisor("STOPPING=1");

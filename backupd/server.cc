@@ -2,11 +2,11 @@
 #include "backupd/server.h"
 
 #include <poll.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "backupd/thread.h"
 #include "common/clock.h"
 
 namespace ckpt {
@@ -77,11 +77,28 @@ void Server::accept_from(int listener) {
                                                           .window_bytes = options_.window_bytes,
                                                           .software = options_.software},
                                         options_.silence);
-  served.thread = std::thread([this, &served] { serve(served); });
-  pthread_setname_np(served.thread.native_handle(), "backupd-serve");
+  auto started = start_thread("backupd-serve", [this, &served] { serve(served); });
+  if (!started) {
+    options_.log(served.peer + ": turned away: " + started.error().message());
+    served_.pop_back();
+    return;
+  }
+  served.thread = std::move(*started);
 }
 
+// No exception is ours; one that there is no memory ends the connection, not the daemon.
 void Server::serve(Served& served) {
+  try {
+    talk(served);
+  } catch (const std::exception& exception) {
+    options_.log(served.peer + ": the connection has ended: " + exception.what());
+  }
+  served.connection.leave();
+  served.stream.shut_down();
+  served.is_over.store(true);
+}
+
+void Server::talk(Served& served) {
   Connection& connection = served.connection;
   auto outcome = connection.greet();
   const Hello& hello = connection.hello();
@@ -98,9 +115,6 @@ void Server::serve(Served& served) {
   if (is_session || outcome.error().kind != ErrorKind::kUnreachable) {
     options_.log(name + ": the connection has ended: " + outcome.error().message());
   }
-  connection.leave();
-  served.stream.shut_down();
-  served.is_over.store(true);
 }
 
 void Server::look_after() {

@@ -18,7 +18,7 @@ using LogLine = std::function<void(const std::string&)>;
 struct ServerOptions {
   std::chrono::milliseconds silence{15000};
   uint64_t window_bytes = uint64_t{16} << 20U;
-  size_t connections_max = 4096;
+  uint64_t connections_max = 1024;
   std::string software;
   LogLine log;
 };
@@ -53,6 +53,7 @@ class Server {
 
   void accept_from(int listener);
   void serve(Served& served);
+  void talk(Served& served);
   void look_after();
   void drain();
 

@@ -2,7 +2,6 @@
 #include "backupd/shelf.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -10,6 +9,7 @@
 #include <cerrno>
 
 #include "backupd/store/volume_file.h"
+#include "backupd/thread.h"
 #include "common/clock.h"
 
 namespace ckpt {
@@ -20,6 +20,8 @@ constexpr std::chrono::seconds kApplierSleep{1};
 // long: what one checkpoint wrote, the next may write over.
 constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
+// A store that could not be opened is not tried again before: recovery may take long.
+constexpr std::chrono::seconds kDamageLook{5};
 
 }  // namespace
 
@@ -49,17 +51,19 @@ Result<> Shelf::open_all() {
     if (!volume) {
       continue;  // not ours
     }
-    auto opened = put(*volume, std::nullopt);
-    // One without a record was not made to the end: its primary makes it anew.
-    if (!opened && opened.error().kind != ErrorKind::kNotFound) {
-      damaged_.insert_or_assign(*volume, opened.error());
+    auto place = open_place(*volume, std::nullopt);
+    if (place) {
+      places_.emplace(*volume, std::move(*place));
+    } else if (place.error().kind != ErrorKind::kNotFound) {
+      // One without a record was not made to the end: its primary makes it anew.
+      damaged_.insert_or_assign(*volume, Damage{place.error(), system_clock().steady()});
     }
   }
   return {};
 }
 
 // size_bytes: of one that may be made; nothing: it is there.
-Result<> Shelf::put(const Uuid& volume, std::optional<uint64_t> size_bytes) {
+Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_t> size_bytes) {
   const std::string path = path_ + "/" + volume.to_string();
   CKPT_ASSIGN(auto folder, PosixDirectory::open(path, size_bytes.has_value(), RingUse{}));
   // A store that a tool has open, for an export.
@@ -83,21 +87,15 @@ Result<> Shelf::put(const Uuid& volume, std::optional<uint64_t> size_bytes) {
   place.waker = std::make_unique<Waker>();
   store->set_work_listener([waker = place.waker.get()] { waker->wake(); });
   place.volume = std::make_shared<ServedVolume>(std::move(store), options.size_bytes);
-  if (is_pumping_) {
-    start_pump(place);
-  }
-  places_.emplace(volume, std::move(place));
-  damaged_.erase(volume);
-  return {};
+  return place;
 }
 
 Result<std::shared_ptr<ServedVolume>> Shelf::find(const Hello& hello) {
-  const MutexLock lock(mutex_);
   const std::string name = "volume " + hello.volume.to_string();
-  if (!places_.contains(hello.volume)) {
-    CKPT_TRY(find_missing(hello, name));
+  std::shared_ptr<ServedVolume> volume = find_open(hello.volume);
+  if (volume == nullptr) {
+    CKPT_ASSIGN(volume, open_missing(hello, name));
   }
-  const auto& volume = places_.at(hello.volume).volume;
   if (hello.size_bytes != 0 && hello.size_bytes != volume->size_bytes()) {
     return fail(ErrorKind::kInvalid, name + " is of a disk of " +
                                          std::to_string(volume->size_bytes()) +
@@ -106,29 +104,67 @@ Result<std::shared_ptr<ServedVolume>> Shelf::find(const Hello& hello) {
   return volume;
 }
 
-// One that could not be opened may have been mended meanwhile, or be free again.
-Result<> Shelf::find_missing(const Hello& hello, const std::string& name) {
-  const bool is_damaged = damaged_.contains(hello.volume);
+std::shared_ptr<ServedVolume> Shelf::find_open(const Uuid& volume) {
+  const MutexLock lock(mutex_);
+  const auto found = places_.find(volume);
+  return found == places_.end() ? nullptr : found->second.volume;
+}
+
+// Recovery may take long: the others are found meanwhile.
+Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello,
+                                                          const std::string& name) {
+  CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, name));
+  auto place = open_place(hello.volume, size_bytes);
+  const MutexLock lock(mutex_);
+  opening_.erase(hello.volume);
+  Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));
+  if (place && is_pumping_) {
+    opened = start_pump(*place);
+  }
+  if (!opened) {
+    const bool was_there = !size_bytes.has_value();
+    if (was_there) {
+      damaged_.insert_or_assign(hello.volume, Damage{opened.error(), system_clock().steady()});
+    }
+    return within(name + " cannot be opened at the back-up", opened.error());
+  }
+  damaged_.erase(hello.volume);
+  return places_.emplace(hello.volume, std::move(*place)).first->second.volume;
+}
+
+// The size of one that may be made, or nothing: it is there. One that could not be opened may have
+// been mended meanwhile, or be free again, and is tried now and then.
+Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, const std::string& name) {
+  const MutexLock lock(mutex_);
+  const auto damage = damaged_.find(hello.volume);
+  const bool is_damaged = damage != damaged_.end();
+  if (is_damaged && system_clock().steady() < damage->second.seen_at + kDamageLook) {
+    return within(name + " cannot be opened at the back-up", damage->second.error);
+  }
   if (!is_damaged && hello.role != Role::kSession) {
     return fail(ErrorKind::kNotFound, "there is no " + name + " here");
   }
-  auto opened = put(hello.volume, is_damaged ? std::nullopt : std::optional(hello.size_bytes));
-  return opened ? opened
-                : Result<>(within(name + " cannot be opened at the back-up", opened.error()));
+  if (!opening_.insert(hello.volume).second) {
+    return fail(ErrorKind::kBusy, name + " is just being opened at the back-up");
+  }
+  return is_damaged ? std::optional<uint64_t>() : std::optional(hello.size_bytes);
 }
 
-void Shelf::start_pumps() {
+Result<> Shelf::start_pumps() {
   const MutexLock lock(mutex_);
   is_pumping_ = true;
   for (auto& [volume, place] : places_) {
-    start_pump(place);
+    CKPT_TRY(start_pump(place));
   }
+  return {};
 }
 
-void Shelf::start_pump(Place& place) {
-  place.pump = std::thread(
-      [this, volume = place.volume, waker = place.waker.get()] { apply(volume->store(), *waker); });
-  pthread_setname_np(place.pump.native_handle(), "backupd-apply");
+Result<> Shelf::start_pump(Place& place) {
+  CKPT_ASSIGN(place.pump, start_thread("backupd-apply",
+                                       [this, volume = place.volume, waker = place.waker.get()] {
+                                         apply(volume->store(), *waker);
+                                       }));
+  return {};
 }
 
 void Shelf::apply(Store& store, Waker& waker) {
@@ -180,7 +216,11 @@ std::vector<ShelfLine> Shelf::list() {
 
 std::map<Uuid, Error> Shelf::damaged() {
   const MutexLock lock(mutex_);
-  return damaged_;
+  std::map<Uuid, Error> found;
+  for (const auto& [volume, damage] : damaged_) {
+    found.emplace(volume, damage.error);
+  }
+  return found;
 }
 
 }  // namespace ckpt

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <thread>
 
 #include "backupd/served_volume.h"
+#include "common/clock.h"
 #include "common/posix_file.h"
 #include "common/waker.h"
 
@@ -32,7 +34,8 @@ class Shelf final : public VolumeShelf {
   ~Shelf() override;
 
   Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) override CKPT_EXCLUDES(mutex_);
-  void start_pumps() CKPT_EXCLUDES(mutex_);
+  // kBusy: the system has no thread more.
+  Result<> start_pumps() CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
   // may be left.
   void close() CKPT_EXCLUDES(mutex_);
@@ -48,12 +51,22 @@ class Shelf final : public VolumeShelf {
     std::thread pump;
   };
 
+  // Why one could not be opened.
+  struct Damage {
+    Error error;
+    SteadyTime seen_at{};
+  };
+
   explicit Shelf(std::string path) : path_(std::move(path)) {}
   Result<> lock();
   Result<> open_all() CKPT_REQUIRES(mutex_);
-  Result<> put(const Uuid& volume, std::optional<uint64_t> size_bytes) CKPT_REQUIRES(mutex_);
-  Result<> find_missing(const Hello& hello, const std::string& name) CKPT_REQUIRES(mutex_);
-  void start_pump(Place& place);
+  Result<Place> open_place(const Uuid& volume, std::optional<uint64_t> size_bytes);
+  std::shared_ptr<ServedVolume> find_open(const Uuid& volume) CKPT_EXCLUDES(mutex_);
+  Result<std::shared_ptr<ServedVolume>> open_missing(const Hello& hello, const std::string& name)
+      CKPT_EXCLUDES(mutex_);
+  Result<std::optional<uint64_t>> begin_opening(const Hello& hello, const std::string& name)
+      CKPT_EXCLUDES(mutex_);
+  Result<> start_pump(Place& place);
   void apply(Store& store, Waker& waker);
 
   const std::string path_;
@@ -62,7 +75,8 @@ class Shelf final : public VolumeShelf {
   Mutex mutex_;
   bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);
-  std::map<Uuid, Error> damaged_ CKPT_GUARDED_BY(mutex_);
+  std::map<Uuid, Damage> damaged_ CKPT_GUARDED_BY(mutex_);
+  std::set<Uuid> opening_ CKPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace ckpt

@@ -64,7 +64,7 @@ void tell_supervisor(const std::string& state) {
                  static_cast<const sockaddr*>(static_cast<const void*>(&name)), length);
 }
 
-Result<std::vector<UniqueFd>> inherited_listeners() {
+Result<std::vector<UniqueFd>> inherited_listeners(Reach reach) {
   std::vector<UniqueFd> listeners;
   const auto process = number_from("LISTEN_PID");
   const auto count = number_from("LISTEN_FDS");
@@ -73,6 +73,7 @@ Result<std::vector<UniqueFd>> inherited_listeners() {
   }
   for (int i = 0; i < std::clamp(*count, 0, kInheritedMax); ++i) {
     CKPT_TRY(check_listener(kFirstInherited + i));
+    CKPT_TRY(check_bound(kFirstInherited + i, reach));
     listeners.emplace_back(kFirstInherited + i);
   }
   return listeners;

@@ -5,8 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "common/fd.h"
-#include "common/result.h"
+#include "common/socket.h"
 
 namespace ckpt {
 
@@ -14,7 +13,7 @@ namespace ckpt {
 void tell_supervisor(const std::string& state);
 
 // Listening sockets that the daemon was started with (sd_listen_fds(3)); none is usual. kInvalid:
-// one is no stream socket that listens.
-Result<std::vector<UniqueFd>> inherited_listeners();
+// one is no stream socket that listens, or is beyond that reach.
+Result<std::vector<UniqueFd>> inherited_listeners(Reach reach);
 
 }  // namespace ckpt

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/frame_channel.h"
 
+#include <algorithm>
 #include <array>
 
 namespace ckpt {
+namespace {
+
+// Memory for a body is taken as it comes, not because a header announces it.
+constexpr size_t kBodyStepBytes = size_t{1} << 20U;
+
+}  // namespace
 
 Result<> FrameChannel::send(FrameType type, uint64_t request, ConstByteSpan body) {
   const auto header = encode_frame_header(frame_of(type, request, connection_, body));
@@ -38,8 +45,13 @@ Result<> FrameChannel::receive_header(ReceivedFrame& frame) {
 }
 
 Result<> FrameChannel::receive_body(ReceivedFrame& frame) {
-  frame.body.resize(frame.header.body_bytes);
-  CKPT_TRY(stream_.read(frame.body));
+  frame.body.clear();
+  while (frame.body.size() < frame.header.body_bytes) {
+    const size_t have = frame.body.size();
+    const size_t part = std::min<size_t>(kBodyStepBytes, frame.header.body_bytes - have);
+    frame.body.resize(have + part);
+    CKPT_TRY(stream_.read(ByteSpan(frame.body).subspan(have)));
+  }
   return check_body(frame.header, frame.body);
 }
 

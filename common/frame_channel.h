@@ -30,7 +30,7 @@ class FrameChannel {
   // Blocks until a header is there. It is valid, and of this connection.
   Result<> receive_header(ReceivedFrame& frame);
   // Blocks until the body for it is there, of the right digest; what it says is not looked at. Only
-  // here memory is taken, as much as the header says; that of the frame is used again.
+  // here memory is taken, as the bytes come; that of the frame is used again.
   Result<> receive_body(ReceivedFrame& frame);
   // Both.
   Result<> receive(ReceivedFrame& frame);

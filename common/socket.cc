@@ -43,8 +43,8 @@ bool is_loopback(const sockaddr* address) {
   return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
 }
 
-Result<> check_reach(const Address& address, Reach reach, const addrinfo& found) {
-  if (reach == Reach::kAnywhere || is_loopback(found.ai_addr)) {
+Result<> check_reach(const Address& address, Reach reach, const sockaddr* found) {
+  if (reach == Reach::kAnywhere || is_loopback(found)) {
     return {};
   }
   return fail(ErrorKind::kInvalid,
@@ -136,7 +136,7 @@ Result<UniqueFd> connect_tcp(const Address& address, Reach reach,
   CKPT_ASSIGN(const AddressList list, resolve(address, AI_ADDRCONFIG));
   Error error{ErrorKind::kUnreachable, 0, "has no address"};
   for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
-    CKPT_TRY(check_reach(address, reach, *one));
+    CKPT_TRY(check_reach(address, reach, one->ai_addr));
     auto fd = connect_one(one->ai_family, one->ai_addr, one->ai_addrlen, patience);
     if (fd) {
       send_at_once(fd->get());
@@ -157,7 +157,8 @@ Result<> remove_stale(const Address& address) {
     return fail(ErrorKind::kBusy, address.path + " is there, and is not a socket");
   }
   const sockaddr_un name = unix_name(address.path);
-  if (connect_one(AF_UNIX, generic(name), sizeof(name), std::chrono::seconds(1))) {
+  const auto tried = connect_one(AF_UNIX, generic(name), sizeof(name), std::chrono::seconds(1));
+  if (tried || tried.error().number != ECONNREFUSED) {
     return fail(ErrorKind::kBusy, address.to_string() + ": another server listens there");
   }
   return ::unlink(address.path.c_str()) == 0 ? Result<>()
@@ -208,11 +209,16 @@ Result<std::vector<UniqueFd>> listen_tcp(const Address& address, Reach reach) {
   CKPT_ASSIGN(const AddressList list, resolve(address, AI_PASSIVE));
   std::vector<UniqueFd> listeners;
   for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
-    CKPT_TRY(check_reach(address, reach, *one));
-    CKPT_ASSIGN(UniqueFd fd, listen_one(address, one->ai_family, one->ai_addr, one->ai_addrlen));
-    listeners.push_back(std::move(fd));
+    CKPT_TRY(check_reach(address, reach, one->ai_addr));
+    auto fd = listen_one(address, one->ai_family, one->ai_addr, one->ai_addrlen);
+    if (fd) {
+      listeners.push_back(std::move(*fd));
+    } else if (fd.error().number != EADDRNOTAVAIL && fd.error().number != EAFNOSUPPORT) {
+      return Unexpected(fd.error());
+    }
   }
-  return listeners;
+  return listeners.empty() ? no_listener(address, "bind", EADDRNOTAVAIL)
+                           : Result<std::vector<UniqueFd>>(std::move(listeners));
 }
 
 std::string describe_host(const sockaddr* from, socklen_t length) {
@@ -243,6 +249,20 @@ Result<UniqueFd> connect_socket(const Address& address, Reach reach,
 
 Result<std::vector<UniqueFd>> listen_at(const Address& address, Reach reach) {
   return address.is_unix() ? listen_unix(address) : listen_tcp(address, reach);
+}
+
+Result<> check_bound(int listener, Reach reach) {
+  sockaddr_storage at{};
+  socklen_t length = sizeof(at);
+  auto* const name = static_cast<sockaddr*>(static_cast<void*>(&at));
+  if (::getsockname(listener, name, &length) != 0) {
+    return fail_errno(errno, "getsockname");
+  }
+  if (at.ss_family == AF_UNIX) {
+    return {};
+  }
+  CKPT_ASSIGN(const Address address, parse_address(describe_host(name, length)));
+  return check_reach(address, reach, name);
 }
 
 Result<AcceptedSocket> accept_socket(int listener) {

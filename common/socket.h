@@ -16,7 +16,8 @@ enum class Reach {
   kAnywhere,
 };
 
-// Connects, and waits at most so long for it (name resolution not counted, see getaddrinfo(3)).
+// Connects, and waits at most so long for it at each address that the host has (name resolution not
+// counted, see getaddrinfo(3)).
 // kUnreachable: nobody answers; kInvalid: beyond what the reach allows, or a Unix socket that
 // belongs to another user, who is not root.
 Result<UniqueFd> connect_socket(const Address& address, Reach reach,
@@ -25,6 +26,9 @@ Result<UniqueFd> connect_socket(const Address& address, Reach reach,
 // Listens at every address that a host has. A Unix socket that nobody listens at any more is
 // replaced; a new one is for its user alone (mode 0600). kBusy: somebody else listens there.
 Result<std::vector<UniqueFd>> listen_at(const Address& address, Reach reach);
+
+// Whether a listening socket that somebody else has made is within that reach; kInvalid: it is not.
+Result<> check_bound(int listener, Reach reach);
 
 // Takes the next connection of a listening socket, whom it is from, for people. kFenced: its user
 // is neither ours nor root. kIo with EAGAIN: there is none now.

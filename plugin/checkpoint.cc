@@ -21,21 +21,23 @@ Error voided(uint64_t number, const Error& reason) {
 
 }  // namespace
 
-CheckpointMaker::TicketPtr CheckpointMaker::enqueue(const CheckpointRequest& request) {
+CheckpointMaker::TicketPtr CheckpointMaker::enqueue(const CheckpointRequest& request,
+                                                    bool has_waiter) {
   auto ticket = std::make_shared<Ticket>();
   ticket->request = request;
+  ticket->has_waiter = has_waiter;
   const MutexLock lock(mutex_);
   queue_.push_back(ticket);
   return ticket;
 }
 
 void CheckpointMaker::ask(const CheckpointRequest& request) {
-  enqueue(request);
+  enqueue(request, false);
   disk_.shipper.wake();
 }
 
 Result<CheckpointOutcome> CheckpointMaker::take(const CheckpointRequest& request) {
-  const TicketPtr ticket = enqueue(request);
+  const TicketPtr ticket = enqueue(request, true);
   disk_.shipper.wake();
   const SteadyTime deadline = disk_.clock.steady() + request.timeout;
   const MutexLock lock(mutex_);
@@ -53,6 +55,7 @@ Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket) {
   const std::string time = stopping_
                                ? "the server stops"
                                : std::to_string(ticket.request.timeout.count()) + " ms are over";
+  ticket.has_waiter = false;
   if (ticket.is_sent) {
     return fail(ErrorKind::kTimeout, time +
                                          ": the checkpoint was sent and not yet answered; it may "
@@ -94,6 +97,13 @@ CheckpointMaker::TicketPtr CheckpointMaker::next_ticket() {
 bool CheckpointMaker::is_asked() {
   const MutexLock lock(mutex_);
   return !queue_.empty();
+}
+
+bool CheckpointMaker::is_waited_for() {
+  const MutexLock lock(mutex_);
+  const auto has_waiter = [](const TicketPtr& ticket) { return ticket->has_waiter; };
+  return std::ranges::any_of(queue_, has_waiter) ||
+         (stage_ == Stage::kUnknown && active_ != nullptr && active_->has_waiter);
 }
 
 std::chrono::nanoseconds CheckpointMaker::shipping_for() const {
@@ -356,10 +366,15 @@ void CheckpointMaker::fold() {
 }
 
 void CheckpointMaker::settle(HandshakeRow row) {
-  if (stage_ == Stage::kUnknown && row == HandshakeRow::kAdopt) {
-    exists();
-  } else if (stage_ == Stage::kUnknown) {
-    void_closed(failure_);
+  if (stage_ == Stage::kUnknown) {
+    // By what the store has, not by the row: a session that was lost while it opened may have put
+    // the checkpoint on record already.
+    const auto confirmed = session_.confirmed();
+    if (confirmed && confirmed->id == making_.id && confirmed->digest == making_.digest) {
+      exists();
+    } else {
+      void_closed(failure_);
+    }
   } else if (row == HandshakeRow::kAdopt) {
     // Made by a server that did not live to see it, or could not record it.
     note_existence({*record_.get().last, {}, {}});

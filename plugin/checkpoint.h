@@ -45,8 +45,8 @@ class CheckpointMaker {
 
   [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
   [[nodiscard]] bool is_asked();
-  // The outcome of one that somebody waits for is unknown: only a new session says it.
-  [[nodiscard]] bool is_in_doubt() const { return stage_ == Stage::kUnknown && active_ != nullptr; }
+  // Somebody waits for one that only a new session can begin, or say the outcome of.
+  [[nodiscard]] bool is_waited_for();
   // How long ago the checkpoint that is being shipped was cut; 0: none is.
   [[nodiscard]] std::chrono::nanoseconds shipping_for() const;
   // Whether one was cut and neither exists nor is void yet.
@@ -73,13 +73,14 @@ class CheckpointMaker {
   struct Ticket {
     CheckpointRequest request;
     std::optional<Result<CheckpointOutcome>> result;
+    bool has_waiter = false;  // who has not given up
     bool is_cut = false;
     bool is_sent = false;  // CONFIRM
     bool is_abandoned = false;
   };
   using TicketPtr = std::shared_ptr<Ticket>;  // owned by the waiting caller and the queue
 
-  TicketPtr enqueue(const CheckpointRequest& request);
+  TicketPtr enqueue(const CheckpointRequest& request, bool has_waiter);
   Result<CheckpointOutcome> give_up(Ticket& ticket) CKPT_REQUIRES(mutex_);
   void answer(const TicketPtr& ticket, Result<CheckpointOutcome> result);
   TicketPtr next_ticket();

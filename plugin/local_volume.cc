@@ -289,7 +289,7 @@ Result<> LocalVolume::open_volume() {
   };
   CKPT_ASSIGN(volume_,
               Volume::open(surroundings, options, open_store, [this] { return free_reserve(); }));
-  return {};
+  return options_.has_backup ? volume_->record_place(place_) : Result<>();
 }
 
 // Only on the image's own file system does the reserve help a write that found no space.
@@ -305,21 +305,20 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!options_.has_backup) {
     return static_cast<StoreLink*>(&no_store_);
   }
-  CKPT_ASSIGN(const std::string place, place_of_store(record));
-  return is_remote_place(place) ? open_remote(record, place)
-                                : open_folder(record, folder_of_place(place, state_path_));
+  CKPT_ASSIGN(place_, place_of_store(record));
+  return is_remote_place(place_) ? open_remote(record, place_)
+                                 : open_folder(record, folder_of_place(place_, state_path_));
 }
 
 // A remote one may have got another address: that it is the same store is seen by what it holds.
 Result<std::string> LocalVolume::place_of_store(const VolumeRecord& record) const {
-  if (!options_.is_place_said) {
-    return record.store_place;
-  }
-  const std::string& wanted = options_.store_place;
+  const std::string& wanted = options_.is_place_said ? options_.store_place : record.store_place;
   const bool is_remote = is_remote_place(wanted);
   if (is_remote && is_remote_place(record.store_place)) {
-    CKPT_ASSIGN(const Address address, parse_address(wanted));
-    return remote_place(address, options_.tls_off);
+    CKPT_ASSIGN(const RemoteOptions recorded, parse_remote_place(record.store_place));
+    CKPT_ASSIGN(const RemoteOptions asked, parse_remote_place(wanted));
+    const bool was_off = recorded.address == asked.address && recorded.reach == Reach::kAnywhere;
+    return remote_place(asked.address, options_.tls_off || was_off);
   }
   if (is_remote || wanted != record.store_place) {
     return fail(ErrorKind::kInvalid, "the back-up of this volume is " +
@@ -479,9 +478,17 @@ void LocalVolume::look_after_link() {
   }
 }
 
+void LocalVolume::stop_waiting() {
+  volume_->stop_waiting();
+  if (remote_ != nullptr) {
+    remote_->stop();
+  }
+}
+
 void LocalVolume::stop_pumps() {
   stopping_.store(true);
-  if (remote_ != nullptr) {
+  // Without pumps this is the process that nbdkit leaves behind: the connection is another's.
+  if (remote_ != nullptr && !pumps_.empty()) {
     remote_->stop();
   }
   hurried_.wake();

@@ -45,6 +45,8 @@ class LocalVolume {
 
   // After the fork: rings and threads belong to the process that uses them.
   void start_pumps();
+  // The server stops: whoever waits for a checkpoint, or for the store, returns soon.
+  void stop_waiting();
   // Ends the pumps and stops the volume cleanly.
   Result<> close();
   Volume& volume() { return *volume_; }
@@ -79,6 +81,7 @@ class LocalVolume {
 
   LocalOptions options_;
   std::string state_path_;
+  std::string place_;  // of the store
   std::string io_text_;
   RingUse ring_;
   bool is_device_ = false;  // the image is a block device

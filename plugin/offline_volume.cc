@@ -68,7 +68,11 @@ Result<std::unique_ptr<RemoteStore>> OfflineVolume::remote_store() const {
   if (!is_remote_place(record_.store_place)) {
     return std::unique_ptr<RemoteStore>();
   }
-  CKPT_ASSIGN(RemoteOptions options, parse_remote_place(record_.store_place));
+  // It may have moved.
+  const bool has_moved = is_remote_place(options_.store_place);
+  CKPT_ASSIGN(RemoteOptions options,
+              parse_remote_place(has_moved ? options_.store_place : record_.store_place));
+  options.reach = options_.tls_off ? Reach::kAnywhere : options.reach;
   options.volume = record_.volume;
   options.size_bytes = record_.size_bytes;
   return std::make_unique<RemoteStore>(options, system_clock());
@@ -299,7 +303,7 @@ Result<> OfflineVolume::export_checkpoint(const std::string& id, ExportSink& sin
 
 Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
                                                 const std::string& state_path,
-                                                const std::string& backup) {
+                                                const std::string& backup, bool tls_off) {
   LocalOptions options;
   options.image_path = image_path;
   options.state_path = state_path;
@@ -307,6 +311,7 @@ Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
   options.volume.start.offline = true;
   CKPT_ASSIGN(options.store_place, parse_backup(backup));
   options.is_place_said = !options.store_place.empty();
+  options.tls_off = tls_off;
   auto volume = std::make_unique<OfflineVolume>(std::move(options));
   CKPT_TRY(volume->look());
   return std::unique_ptr<VolumeApi>(std::move(volume));

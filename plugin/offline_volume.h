@@ -10,10 +10,10 @@
 namespace ckpt {
 
 // Reading (status, checkpoints) changes nothing. What changes, or compares, opens the volume as a
-// server would, for as long as it takes, and stops it cleanly. backup: as the plugin's parameter.
-// kBusy: another server or tool has the image.
+// server would, for as long as it takes, and stops it cleanly. backup, tls_off: as the plugin's
+// parameters. kBusy: another server or tool has the image.
 Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
                                                 const std::string& state_path,
-                                                const std::string& backup);
+                                                const std::string& backup, bool tls_off);
 
 }  // namespace ckpt

@@ -116,7 +116,7 @@ int after_fork() noexcept {
 void cleanup() noexcept {
   (void)report([]() -> Result<> {
     if (server().local) {
-      volume().stop_waiting();
+      server().local->stop_waiting();
     }
     server().control.reset();
     Result<> outcome = server().local ? server().local->close() : Result<>();

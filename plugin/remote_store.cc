@@ -213,11 +213,11 @@ auto RemoteStore::read_once(CallPtr& reader, const Act& act)
 // Again, if the connection broke: it may have been gone before, and nobody knew. Not if none can be
 // made.
 template <typename Act>
-auto RemoteStore::reading(const Act& act) -> decltype(act(std::declval<StoreClient&>())) {
-  const MutexLock lock(reader_mutex_);
+auto RemoteStore::read_over(CallPtr& reader, const Act& act)
+    -> decltype(act(std::declval<StoreClient&>())) {
   for (int left = kReadTries;; --left) {
     bool was_connected = false;
-    auto outcome = read_once(reader_, [&](StoreClient& client) {
+    auto outcome = read_once(reader, [&](StoreClient& client) {
       was_connected = true;
       return act(client);
     });
@@ -227,6 +227,12 @@ auto RemoteStore::reading(const Act& act) -> decltype(act(std::declval<StoreClie
       return outcome;
     }
   }
+}
+
+template <typename Act>
+auto RemoteStore::reading(const Act& act) -> decltype(act(std::declval<StoreClient&>())) {
+  const MutexLock lock(reader_mutex_);
+  return read_over(reader_, act);
 }
 
 Result<> RemoteStore::read_confirmed(uint64_t offset, ByteSpan buffer) {
@@ -261,9 +267,10 @@ Result<std::optional<ByteRange>> RemoteStore::next_confirmed_data(uint64_t offse
 
 Result<> RemoteStore::read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) {
   RangeCheck check(ranges, sink);
+  CallPtr own;  // it may take long, and others have short questions
   int tries = 0;
   for (auto left = check.left(); !left.empty();) {
-    const auto done = reading([&](StoreClient& client) -> Result<> {
+    const auto done = read_over(own, [&](StoreClient& client) -> Result<> {
       const auto asked = check.left();
       return asked.empty()
                  ? Result<>()

@@ -8,8 +8,8 @@
 
 namespace ckpt {
 
-// One connection has the session, another reads; each is made when it is needed, and an export has
-// one of its own.
+// One connection has the session, another reads; each is made when it is needed. Exports and
+// read_ranges() have their own.
 //
 // Threads:  as StoreLink says; look_after() by a pump. status() and check_link() wait for
 //           nothing that the back-up does but a moment, kStatusPatience.
@@ -51,6 +51,8 @@ class RemoteStore final : public StoreLink {
   auto in_session(const Act& act) -> decltype(act(std::declval<StoreClient&>()));
   template <typename Act>
   auto reading(const Act& act) -> decltype(act(std::declval<StoreClient&>()));
+  template <typename Act>
+  auto read_over(CallPtr& reader, const Act& act) -> decltype(act(std::declval<StoreClient&>()));
   // Its connection: made if there is none, given up if it breaks.
   template <typename Act>
   auto read_once(CallPtr& reader, const Act& act) -> decltype(act(std::declval<StoreClient&>()));

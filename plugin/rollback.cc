@@ -72,9 +72,20 @@ Result<uint64_t> Rollback::run(const Progress& progress) {
   CKPT_TRY(mark_changed());
   CKPT_TRY(store_.roll_back(target.checkpoint, target.to));  // step 2
   CKPT_ASSIGN(const uint64_t restored_bytes, restore_changed(progress));
+  CKPT_TRY(check_store());
   CKPT_TRY(disk_.image.sync());  // step 4
   CKPT_TRY(finish());
   return restored_bytes;
+}
+
+// Behind a link another store may have answered from some instant on: an older copy that was put in
+// its place.
+Result<> Rollback::check_store() {
+  CKPT_ASSIGN(const StoreGreeting greeting, store_.begin_session());
+  return decide_handshake(record_.get(), greeting) == HandshakeRow::kRollBack
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kFenced,
+                             "the store is no longer the one that the rollback began with"));
 }
 
 // A first copy or a resync sets written bits without marks; what is written back needs them.

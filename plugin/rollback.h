@@ -23,6 +23,7 @@ class Rollback {
 
  private:
   Result<> mark_changed();
+  Result<> check_store();
   Result<uint64_t> restore_changed(const Progress& progress);
   Result<> finish();
 

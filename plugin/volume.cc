@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
 constexpr std::chrono::seconds kRetryMax{30};
+constexpr std::chrono::milliseconds kRetryWhenWaited{200};  // while somebody waits for a checkpoint
 constexpr std::chrono::seconds kFirstCopyRetry{10};
 constexpr std::chrono::seconds kUnmarkEvery{5};
 constexpr std::chrono::seconds kPatience{2};  // with clients that are closing
@@ -36,11 +37,6 @@ Result<std::unique_ptr<Volume>> Volume::open(const Surroundings& surroundings,
                                              const FreeReserve& free_reserve) {
   CKPT_ASSIGN(StartedVolume started, start_volume(surroundings, options.start));
   CKPT_ASSIGN(StoreLink* const store, open_store(started.record->get()));
-  // Taken by open_store(): from here on it is there.
-  const std::string& place = options.start.store_place;
-  if (!place.empty() && place != started.record->get().store_place) {
-    CKPT_TRY(started.record->change([&](VolumeRecord& record) { record.store_place = place; }));
-  }
   auto volume = std::unique_ptr<Volume>(
       new Volume(surroundings, options, std::move(started), *store, free_reserve));
   CKPT_TRY(volume->begin());
@@ -88,13 +84,23 @@ Result<> Volume::begin() {
     if (record.rollback->fence) {
       gate_.open(true);
     }
-    return open_session();
+    // The disk is rolled back whether this succeeds or not, and the pump tries again.
+    auto opened = open_session();
+    return !opened && opened.error().kind == ErrorKind::kFenced ? opened : Result<>();
   }
   return {};
 }
 
+Result<> Volume::record_place(const std::string& place) {
+  if (place == started_.record->get().store_place) {
+    return {};
+  }
+  return started_.record->change([&](VolumeRecord& record) { record.store_place = place; });
+}
+
 Result<> Volume::open_session() {
   auto opened = connect_store();
+  last_try_ = surroundings_.clock.steady();
   if (!opened) {
     session_.lose(opened.error());
     back_off();
@@ -238,8 +244,9 @@ void Volume::back_off() {
 }
 
 bool Volume::may_try_session() {
+  const SteadyTime now = surroundings_.clock.steady();
   return !session_.is_diverged() &&
-         (surroundings_.clock.steady() >= next_try_ || maker_.is_asked() || maker_.is_in_doubt());
+         (now >= next_try_ || (maker_.is_waited_for() && now >= last_try_ + kRetryWhenWaited));
 }
 
 bool Volume::ship_or_narrow() {
@@ -270,7 +277,8 @@ bool Volume::ship_or_narrow() {
 
 void Volume::wait_for_work(std::chrono::nanoseconds most) {
   std::chrono::nanoseconds time = options_.ship.batch_delay;
-  if (disk().epochs.closed() != nullptr && (!maker_.waits_for_sync() || maker_.is_asked())) {
+  if (session_.is_open() && disk().epochs.closed() != nullptr &&
+      (!maker_.waits_for_sync() || maker_.is_asked())) {
     time = kPoll;
   } else if (const auto rest = shipper_.rest(); rest.count() > 0) {
     time = rest;
@@ -420,6 +428,9 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
+  if (rolling_back_.load()) {
+    return fail(ErrorKind::kBusy, "a rollback is under way");
+  }
   CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(request.checkpoint));
   if (request.dry_run) {
     return preview(target);
@@ -486,7 +497,8 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   CKPT_TRY(rollback_.begin(target.id, fence));
   auto restored = rollback_.run(progress);
   while (!restored && may_wait_for_store(restored.error())) {
-    restored = open_session() ? rollback_.run(progress) : restored;
+    auto opened = open_session();
+    restored = opened ? rollback_.run(progress) : Unexpected(opened.error());
   }
   if (!restored) {
     return fail(ErrorKind::kHalfway,

@@ -52,6 +52,9 @@ class Volume : public VolumeApi {
   // No request, step or command may be under way or come later.
   Result<> close();
 
+  // Where the store is, from here on (backup_place.h).
+  Result<> record_place(const std::string& place);
+
   // Requests, of a client that the gate knows.
   ClientGate& gate() { return gate_; }
   Result<> read(Client& client, uint64_t offset, ByteSpan buffer);
@@ -146,6 +149,7 @@ class Volume : public VolumeApi {
   Mutex work_mutex_;
   std::atomic<uint32_t> work_wanted_{0};  // who wait for it: ship_step() lets them in first
   SteadyTime next_try_ CKPT_GUARDED_BY(work_mutex_){};
+  SteadyTime last_try_ CKPT_GUARDED_BY(work_mutex_){};
   SteadyTime next_first_copy_ CKPT_GUARDED_BY(work_mutex_){};
   SteadyTime session_since_ CKPT_GUARDED_BY(work_mutex_){};
   std::chrono::nanoseconds retry_ CKPT_GUARDED_BY(work_mutex_){std::chrono::seconds(1)};

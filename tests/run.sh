@@ -18,7 +18,7 @@ logs=$(mktemp -d "${TMPDIR:-/tmp}/ckpt-tests.XXXXXX")
 packages=(
   g++ clang clang-tidy libclang-rt-dev meson ninja-build pkg-config binutils
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
-  liburing-dev libzstd-dev libxxhash-dev libcli11-dev libfmt-dev nlohmann-json3-dev
+  liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
   kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
   man-db chromium fonts-dejavu-core

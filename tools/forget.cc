@@ -56,8 +56,10 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
                 "ask on: give --yes");
   }
   const auto agree = [&] {
-    const std::string loss = "the back-up in " + printable(paths.state) +
-                             " and its checkpoint are removed for good; the image stays as it is";
+    const std::string loss =
+        "the back-up in " + printable(paths.state) +
+        " and its checkpoint are removed for good (one behind backupd is left); the image stays "
+        "as it is";
     if (yes) {
       console.remark(loss);
     }

@@ -116,14 +116,14 @@ Result<VolumePaths> from_image(const std::string& image) {
                   image + "), or say where its state is (--state DIR)");
 }
 
-Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const std::string& backup) {
+Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const VolumeName& name) {
   if (paths.image.empty()) {
     return fail(ErrorKind::kInvalid, paths.state +
                                          ": no server runs, and this does not say where the image "
                                          "is: give the image, and --state " +
                                          paths.state);
   }
-  return open_offline(paths.image, paths.state, backup);
+  return open_offline(paths.image, paths.state, name.backup, name.tls_off);
 }
 
 }  // namespace
@@ -176,7 +176,7 @@ Result<OpenedVolume> open_volume(const VolumeName& name) {
   if (connection.error().kind != ErrorKind::kNotFound) {
     return Unexpected(connection.error());
   }
-  CKPT_ASSIGN(std::unique_ptr<VolumeApi> volume, open_here(paths, name.backup));
+  CKPT_ASSIGN(std::unique_ptr<VolumeApi> volume, open_here(paths, name));
   return OpenedVolume{std::move(volume), false, paths};
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backupd/store/store.h"
 
+#include <cerrno>
+
 #include "common/checkpoint_codec.h"
 
 namespace ckpt {
@@ -9,9 +11,11 @@ namespace {
 // How long a checkpoint or rollback waits for an export's destination before the export is ended.
 constexpr std::chrono::seconds kExportPatience{2};
 
-// An error that says that the peer is wrong, not that the store is broken.
-bool is_refusal(ErrorKind kind) {
-  return kind == ErrorKind::kInvalid || kind == ErrorKind::kCorrupt;
+// An error that says that the peer is wrong, or that no file could be opened just now; not that the
+// store is broken.
+bool is_refusal(const Error& error) {
+  return error.kind == ErrorKind::kInvalid || error.kind == ErrorKind::kCorrupt ||
+         error.number == EMFILE || error.number == ENFILE;
 }
 
 std::vector<CoveredEpoch> epochs_of(const std::vector<CoveredSegment>& segments) {
@@ -97,7 +101,7 @@ Unexpected Store::end_session(const Error& error) {
     }
     return Unexpected(error);
   }
-  return is_refusal(error.kind) ? Unexpected(error) : latch_.set(error);
+  return is_refusal(error) ? Unexpected(error) : latch_.set(error);
 }
 
 // Pending and all that was only reserved: the next session may find enough, the more so as a pass

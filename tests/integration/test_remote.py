@@ -13,14 +13,13 @@ import threading
 import time
 import unittest
 
-import test_rebuild
 import test_rollback
-from harness import (BUSY, FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, build, eventually,
-                     run, tool)
+from harness import (FAILED, MIB, OK, UNKNOWN, Case, Tmpfs, build, eventually,
+                     plugin_environment, run, tool)
 from link_proxy import CONTENT, READER, SESSION, Fault, LinkProxy
 from nbd_client import NbdClient
 
-UNREACHABLE, FENCED = 10, 11
+UNREACHABLE = 10
 
 
 def free_port():
@@ -173,6 +172,33 @@ class Life(Remote):
         self.connected(server)
         server.stop()
         self.assertEqual(tool("status", server.image)["backup"]["address"], self.backupd.address)
+
+    def test_a_server_in_the_background_keeps_its_link(self):
+        """nbdkit forks, and what it leaves behind must not close what the server needs."""
+        server = self.serve(self.image(size=4 * MIB), start=False)
+        command = [word for word in server.command if word != "-f"]
+        run(*command, env={**os.environ, **server.environment, **plugin_environment()})
+        pid = int(eventually((server._short / "pid").read_text, "the pid file"))
+        self.addCleanup(lambda: os.path.exists(f"/proc/{pid}") and os.kill(pid, signal.SIGKILL))
+        tool("checkpoint", server.image)
+        self.assertNotIn("has ended", self.backupd.said())
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "it has ended")
+
+    def test_a_store_that_moved_is_given_to_the_tool(self):
+        image = self.image(size=4 * MIB)
+        server = self.serve(image)
+        tool("checkpoint", image)
+        good = image.read_bytes()
+        server.stop()
+        self.backupd.stop()
+        moved = self.keep(store=self.backupd.store)
+        self.assertEqual(tool("list", image, expect=None).code, UNREACHABLE)
+        self.assertEqual(len(tool("list", image, "--backup", moved.address)["checkpoints"]), 1)
+        image.unlink()
+        tool("rollback", image, "--rebuild", "--yes", "--backup", moved.address)
+        self.assertEqual(image.read_bytes(), good)
+        self.assertEqual(tool("status", image)["backup"]["address"], moved.address)
 
     def test_many_volumes(self):
         servers = [self.serve(self.image(f"{i}.img", size=4 * MIB)) for i in range(8)]
@@ -514,6 +540,24 @@ class Daemon(Remote):
         tool("checkpoint", server.image)
         os.kill(pid, signal.SIGTERM)
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "it has ended")
+
+    def test_in_the_background_it_says_when_it_cannot_serve(self):
+        sock = self.backupd.address[len("unix:"):] + "3"
+        done = subprocess.run([str(build() / "backupd" / "backupd"), "--listen", f"unix:{sock}",
+                               "--store", self.folder / "x", "-P", "/nowhere/pid"],
+                              capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/nowhere/pid", done.stderr)
+
+    def test_a_socket_from_outside_is_judged_like_its_own(self):
+        listener = socket.create_server(("0.0.0.0", 0))
+        program = build() / "backupd" / "backupd"
+        words = f"LISTEN_PID=$$ exec {program} -f --store {self.folder}/y 3<&{listener.fileno()}"
+        done = subprocess.run(["bash", "-c", words], pass_fds=[listener.fileno()], timeout=30,
+                              env={**os.environ, "LISTEN_FDS": "1"}, capture_output=True, text=True)
+        listener.close()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("tls=off", done.stderr)
 
     def test_started_with_a_socket(self):
         """As systemd does it: the socket is there before, and READY comes after."""
