@@ -43,6 +43,26 @@ TEST_F(CheckpointCallersTest, AnUnknownOutcomeIsAdoptedWhenTheStoreHasIt) {
   expect_store_has(primary_.image_content());
 }
 
+// The session that would have said so put it on record, and was lost before it was open.
+TEST_F(CheckpointCallersTest, OneThatALostSessionAdoptedIsNotVoid) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write(1, 5));
+  primary_.store.lose_answer = kLinkBroke;
+  Caller caller(primary_);
+  primary_.run();
+  primary_.store.lose_answer.reset();
+  primary_.store.fail_accept = kLinkBroke;
+  EXPECT_FALSE(primary_.open_session());
+  EXPECT_FALSE(caller.is_answered());
+  primary_.store.fail_accept.reset();
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kGoOn);
+  const auto outcome = caller.outcome();
+  ASSERT_DONE(outcome);
+  EXPECT_EQ(primary_.record->get().last->id, outcome->checkpoint.id);
+}
+
 TEST_F(CheckpointCallersTest, OneThatTheNextSessionFindsIsOnRecordOnce) {
   ASSERT_DONE(primary_.start());
   primary_.store.lose_answer = kLinkBroke;

@@ -85,6 +85,9 @@ Result<StoreGreeting> FakeStore::begin_session() {
 }
 
 Result<> FakeStore::accept(uint64_t incarnation) {
+  if (fail_accept) {
+    return Unexpected(*fail_accept);
+  }
   greeting.incarnation = incarnation;
   return {};
 }

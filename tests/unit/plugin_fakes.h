@@ -146,6 +146,7 @@ class FakeStore : public StoreLink {
 
   // What it does instead of succeeding, while set.
   std::optional<Error> fail_begin;
+  std::optional<Error> fail_accept;
   std::optional<Error> fail_receive;
   std::optional<Error> fail_confirm;  // before it counts
   std::optional<Error> lose_answer;   // of confirm: after it counted

@@ -94,6 +94,20 @@ TEST_F(RollbackTest, WhatWasChangedStaysChangedUntilItIsRestoredAndGoesOnAfterAF
   EXPECT_FALSE(primary_.record->get().rollback);
 }
 
+// Behind the address another store answers from then on.
+TEST_F(RollbackTest, AStoreThatWasReplacedMeanwhileIsNoRollback) {
+  ASSERT_DONE(primary_.write({2, 9}, 50));
+  primary_.store.on_read = [this] { primary_.store.greeting.last->id.number = Epoch{9}; };
+  const Epoch number = checkpoint_.number;
+  EXPECT_KIND(kFenced, roll_back());
+  EXPECT_TRUE(primary_.record->get().rollback);
+  EXPECT_GT(primary_.disk->changed_blocks(), 0U);
+  primary_.store.on_read = nullptr;
+  primary_.store.greeting.last->id.number = number;
+  ASSERT_DONE(go_on_with_it());
+  expect_restored();
+}
+
 TEST_F(RollbackTest, NothingIsRestoredBeforeTheStoreHasTheFork) {
   ASSERT_DONE(primary_.write({2, 9}, 50));
   const Content changed = primary_.image_content();
