@@ -86,13 +86,10 @@ void Server::accept_from(int listener) {
   served.thread = std::move(*started);
 }
 
-// No exception is ours; one that there is no memory ends the connection, not the daemon.
+// An exception that nobody catches ends the daemon: what a store was in the middle of is settled by
+// its recovery, and by nothing less.
 void Server::serve(Served& served) {
-  try {
-    talk(served);
-  } catch (const std::exception& exception) {
-    options_.log(served.peer + ": the connection has ended: " + exception.what());
-  }
+  talk(served);
   served.connection.leave();
   served.stream.shut_down();
   served.is_over.store(true);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <new>
 
 namespace ckpt {
 namespace {
@@ -49,7 +51,11 @@ Result<> FrameChannel::receive_body(ReceivedFrame& frame) {
   while (frame.body.size() < frame.header.body_bytes) {
     const size_t have = frame.body.size();
     const size_t part = std::min<size_t>(kBodyStepBytes, frame.header.body_bytes - have);
-    frame.body.resize(have + part);
+    try {
+      frame.body.resize(have + part);
+    } catch (const std::bad_alloc&) {
+      return fail(ErrorKind::kBusy, "no memory for what comes", ENOMEM);
+    }
     CKPT_TRY(stream_.read(ByteSpan(frame.body).subspan(have)));
   }
   return check_body(frame.header, frame.body);
