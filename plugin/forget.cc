@@ -52,7 +52,7 @@ class Forget {
  public:
   Forget(std::string state_path, std::string image_path)
       : state_path_(std::move(state_path)), image_path_(std::move(image_path)) {}
-  Result<ForgetOutcome> run(const std::function<bool()>& agree);
+  Result<ForgetOutcome> run(const ForgetQuestion& agree);
 
  private:
   Result<> open_state();
@@ -75,11 +75,11 @@ class Forget {
   ForgetOutcome outcome_;
 };
 
-Result<ForgetOutcome> Forget::run(const std::function<bool()>& agree) {
+Result<ForgetOutcome> Forget::run(const ForgetQuestion& agree) {
   CKPT_TRY(open_state());
   CKPT_TRY(look());
   CKPT_TRY(open_store());
-  if (!agree()) {
+  if (!agree(outcome_.remote_left)) {
     return fail(ErrorKind::kVoid, "not forgotten: nothing changed");
   }
   if (store_ != nullptr) {
@@ -184,7 +184,7 @@ void Forget::remove_folder(const std::string& path) {
 }  // namespace
 
 Result<ForgetOutcome> forget_volume(const std::string& state_path, const std::string& image_path,
-                                    const std::function<bool()>& agree) {
+                                    const ForgetQuestion& agree) {
   return Forget(state_path, image_path).run(agree);
 }
 

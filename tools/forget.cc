@@ -55,11 +55,13 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
                 "the back-up and its checkpoint are removed for good, and there is no terminal to "
                 "ask on: give --yes");
   }
-  const auto agree = [&] {
+  const auto agree = [&](const std::string& remote) {
     const std::string loss =
-        "the back-up in " + printable(paths.state) +
-        " and its checkpoint are removed for good (one behind backupd is left); the image stays "
-        "as it is";
+        (remote.empty() ? "the back-up in " + printable(paths.state) +
+                              " and its checkpoint are removed for good"
+                        : printable(paths.state) + " is removed for good, the back-up at " +
+                              printable(remote) + " is left") +
+        "; the image stays as it is";
     if (yes) {
       console.remark(loss);
     }

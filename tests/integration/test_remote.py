@@ -122,6 +122,7 @@ class Life(Remote):
         self.assertEqual(image.read_bytes(), good)
         folder = self.backupd.folder_of(server)
         answer = tool("forget", image, "--yes")
+        self.assertRegex(answer.stderr, f"back-up at {self.backupd.address} is left")
         self.assertEqual(answer["backup_left"], self.backupd.address)
         self.assertTrue(folder.exists())
 
