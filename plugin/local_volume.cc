@@ -271,10 +271,6 @@ Result<> LocalVolume::open_volume() {
                                   system_random(), read_boot_id(), boot_time(), is_device_};
   VolumeOptions options = options_.volume;
   options.start.store_place = options_.store_place;
-  if (is_remote_place(options_.store_place)) {
-    CKPT_ASSIGN(const Address address, parse_address(options_.store_place));
-    options.start.store_place = remote_place(address, options_.tls_off);
-  }
   options.image_path = options_.image_path;
   options.io = io_text_;
   options.has_backup = options_.has_backup;

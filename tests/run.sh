@@ -249,7 +249,7 @@ host_tests() {
   local test long=()
   if [ "$tier" = soak ]; then long=(test_all_direct); fi
   for test in test_oracle test_basics test_completion test_doctor test_packaging test_rollback \
-    test_direct test_bad_volumes test_export test_rebuild test_verify test_faults test_remote test_kill test_interval test_metrics \
+    test_direct test_bad_volumes test_export test_rebuild test_verify test_faults test_remote test_link test_kill test_interval test_metrics \
     test_report test_watch "${long[@]}"; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"

@@ -8,7 +8,7 @@
 #include "backupd/connection.h"
 #include "common/clock.h"
 #include "common/socket_stream.h"
-#include "tests/unit/store_peer.h"
+#include "tests/unit/first_checkpoint.h"
 
 namespace ckpt::test {
 namespace {
@@ -138,22 +138,8 @@ class Talk {
   Result<> ended_;
 };
 
-class ConnectionTest : public testing::Test {
+class ConnectionTest : public testing::Test, protected FirstCheckpoint {
  protected:
-  EncodedBatch batch(uint64_t epoch, const std::vector<Extent>& extents) {
-    EncodedBatch made = peer_.batch(peer_.next_sequence++, epoch, extents);
-    chains_[epoch] = chain(chains_[epoch], made.header);
-    return made;
-  }
-  // Of the first checkpoint.
-  Confirmation confirmation(uint64_t number) {
-    Confirmation made = peer_.confirmation(number);
-    for (const auto& [epoch, links] : chains_) {
-      made.covered.push_back({{epoch}, links});
-    }
-    made.checkpoint.digest = checkpoint_digest(Digest{}, peer_.timeline, {number}, made.covered);
-    return made;
-  }
   // What a batch of these extents has, and that it is on its way.
   void ship(Talk& talk, uint64_t epoch, const std::vector<Extent>& extents) {
     const EncodedBatch shipped = batch(epoch, extents);
@@ -182,9 +168,6 @@ class ConnectionTest : public testing::Test {
   }
 
   OneVolume shelf_;
-  MemoryDisk unused_;
-  StorePeer peer_{unused_};  // makes batches; its own store is not opened
-  std::map<uint64_t, Digest> chains_;
   Content truth_ = Content(kPeerDiskBytes);
 };
 
@@ -302,7 +285,7 @@ TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
   const std::vector<std::pair<FrameType, std::vector<std::byte>>> wrong{
       {FrameType::kAccept, encode_accept(0)},                                          // not valid
       {FrameType::kHello, encode_hello({.volume = test_uuid(0x11), .software = ""})},  // twice
-      {FrameType::kHole, encode_hole({0, 4096})},                         // an answer
+      {FrameType::kHole, encode_hole({0, 4096})},                                      // an answer
       {FrameType::kRead, {}},                                                          // no body
   };
   for (const auto& [type, body] : wrong) {

@@ -8,7 +8,7 @@
 #include "backupd/server.h"
 #include "common/clock.h"
 #include "plugin/remote_store.h"
-#include "tests/unit/store_peer.h"
+#include "tests/unit/first_checkpoint.h"
 
 namespace ckpt::test {
 namespace {
@@ -78,7 +78,7 @@ std::string make_folder() {
   return ::mkdtemp(name.data());
 }
 
-class RemoteStoreTest : public testing::Test {
+class RemoteStoreTest : public testing::Test, protected FirstCheckpoint {
  protected:
   RemoteStoreTest() { start_server(); }
   ~RemoteStoreTest() override {
@@ -116,19 +116,6 @@ class RemoteStoreTest : public testing::Test {
     CKPT_TRY(remote_.begin_session());
     return remote_.accept(peer_.incarnation);
   }
-  EncodedBatch batch(uint64_t epoch, const std::vector<Extent>& extents) {
-    EncodedBatch made = peer_.batch(peer_.next_sequence++, epoch, extents);
-    chains_[epoch] = chain(chains_[epoch], made.header);
-    return made;
-  }
-  Confirmation confirmation(uint64_t number) {
-    Confirmation made = peer_.confirmation(number);
-    for (const auto& [epoch, links] : chains_) {
-      made.covered.push_back({{epoch}, links});
-    }
-    made.checkpoint.digest = checkpoint_digest(Digest{}, peer_.timeline, {number}, made.covered);
-    return made;
-  }
   void make_checkpoint() {
     ASSERT_DONE(begin());
     for (uint64_t i = 0; i < 5; ++i) {
@@ -148,9 +135,6 @@ class RemoteStoreTest : public testing::Test {
   UniqueFd stop_fd_;
   std::unique_ptr<Server> server_;
   std::thread thread_;
-  MemoryDisk unused_;
-  StorePeer peer_{unused_};  // makes batches; its own store is not opened
-  std::map<uint64_t, Digest> chains_;
   RemoteStore remote_{options(), system_clock()};
 };
 

@@ -1,0 +1,135 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The link between a server and its backupd breaks, anywhere: no confirmed checkpoint is lost, and
+nothing is applied twice."""
+
+import random
+import threading
+import unittest
+
+from harness import MIB, OK, eventually, run, tool
+from link_proxy import CONTENT, READER, SESSION, Fault, LinkProxy
+from nbd_client import NbdClient
+from test_remote import Remote
+
+
+class Link(Remote):
+    """A proxy cuts the link, anywhere."""
+
+    def setUp(self):
+        super().setUp()
+        self.proxy = LinkProxy(self.folder, self.backupd.address)
+        self.addCleanup(self.proxy.close)
+        image = self.image(size=16 * MIB)
+        image.write_bytes(random.Random(0).randbytes(16 * MIB))  # no holes: rollbacks are content
+        self.server = self.serve(image, f"backup={self.proxy.address}", "compress=none")
+        self.write(0)
+        self.answered = tool("checkpoint", self.server.image)["checkpoint"]
+
+    def write(self, seed):
+        draw = random.Random(seed)
+        with NbdClient(str(self.server.socket)) as client:
+            for _ in range(3):
+                client.write(draw.randrange(client.size - 9000), draw.randbytes(9000))
+
+    def last_of_store(self):
+        """What backupd itself has, past the proxy."""
+        volume = self.backupd.folder_of(self.server).name
+        kept = tool("list", f"{self.backupd.address}/{volume}")["checkpoints"]
+        return kept[-1]["checkpoint"]
+
+    def checkpoint_through(self, fault):
+        """Takes one while the fault strikes; it exists if it was answered, and is void or may exist
+        if it was not."""
+        self.proxy.fault = fault
+        self.proxy.cut_all()
+        answer = tool("checkpoint", self.server.image, "--timeout", 20, expect=None)
+        last = self.last_of_store()
+        if answer.code == OK:
+            self.answered = answer["checkpoint"]
+            self.assertEqual(last, self.answered, fault)
+        else:
+            self.assertGreaterEqual(last, self.answered, f"{fault}: {answer}")
+        return answer
+
+    def expect_equal(self):
+        eventually(lambda: tool("checkpoint", self.server.image, expect=None).code == OK,
+                   "a checkpoint")
+        self.answered = self.last_of_store()
+        verified = tool("verify", self.server.image)
+        self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
+
+    def frames_of_a_checkpoint(self):
+        self.proxy.cut_all()
+        self.write(1)
+        self.expect_equal()
+        return self.proxy.frames_of(SESSION)
+
+    def test_a_cut_at_every_frame_of_a_checkpoint(self):
+        frames = self.frames_of_a_checkpoint()
+        struck = 0
+        for direction in ("up", "down"):
+            for index in range(min(frames[direction], 8)):
+                for part in ("none", "byte", "most", "all"):
+                    fault = Fault(SESSION, direction, index, part)
+                    self.write(1000 + struck)
+                    self.checkpoint_through(fault)
+                    struck += fault.happened.is_set()
+                self.expect_equal()
+        self.assertGreater(struck, 30)
+        eventually(lambda: self.is_applied(self.server), "the store has applied it", 60)
+        run("cmp", self.server.image, self.backupd.folder_of(self.server) / "backup.img")
+
+    def test_a_link_that_stalls_is_given_up(self):
+        for direction, index in (("up", 0), ("down", 0), ("up", 3), ("down", 2)):
+            with self.subTest(direction=direction, index=index):
+                self.write(index)
+                fault = Fault(SESSION, direction, index, "most", stall=True)
+                self.checkpoint_through(fault)
+                self.assertTrue(fault.happened.is_set())
+                self.expect_equal()
+
+    def test_a_rollback_goes_on_where_the_link_broke(self):
+        good = self.server.image.read_bytes()
+        for index, part, kind in ((1, "none", None), (1, "most", None), (0, "none", CONTENT),
+                                  (0, "most", CONTENT), (1, "byte", CONTENT), (1, "all", CONTENT),
+                                  (2, "most", CONTENT)):
+            with self.subTest(index=index, part=part, kind=kind):
+                self.write(500 + index)
+                self.proxy.cut_all()  # a new reader, whose frames are counted from 0
+                self.proxy.fault = fault = Fault(READER, "down", index, part, type=kind)
+                tool("rollback", self.server.image, "--yes")
+                self.assertEqual(self.server.image.read_bytes(), good)
+                self.assertTrue(fault.happened.is_set())
+
+    def test_a_rollback_waits_for_a_store_that_is_gone(self):
+        good = self.server.image.read_bytes()
+        self.write(9)
+        self.proxy.fault = Fault(READER, "down", 1, "byte", refuse=True, type=CONTENT)
+        self.proxy.cut_all()
+        rollback = threading.Thread(target=tool,
+                                    args=("rollback", self.server.image, "--yes", "--clients=fence"))
+        rollback.start()
+        waiting = eventually(self.waits, "it says what it waits for")
+        self.assertIn(self.proxy.address, waiting["problem"])
+        self.proxy.refuse = False
+        rollback.join(60)
+        self.assertEqual(self.server.image.read_bytes(), good)
+        tool("accept", self.server.image)
+        self.expect_equal()
+
+    def waits(self):
+        status = self.status(self.server)
+        return status if status["state"] == "rolling-back" and status["problem"] else None
+
+    def test_an_export_that_breaks_off_is_no_export(self):
+        self.proxy.fault = Fault(READER, "down", 3, "most")
+        self.proxy.cut_all()
+        destination = self.folder / "out.img"
+        answer = tool("export", self.server.image, "last", destination, expect=None)
+        self.assertNotEqual(answer.code, OK)
+        self.assertFalse(destination.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
