@@ -3,11 +3,13 @@
 
 #include <algorithm>
 
+#include "common/text.h"
+
 namespace ckpt {
 namespace {
 
 // Passes content on, frame by frame.
-class WireSink final : public ExportSink {
+class WireSink final : public ExportSink, public PieceSink {
  public:
   WireSink(FrameChannel& channel, uint64_t request) : channel_(channel), request_(request) {}
 
@@ -18,11 +20,14 @@ class WireSink final : public ExportSink {
     return send(FrameType::kContent, encode_content({offset, data}));
   }
   Result<> zero(ByteRange range) override { return send(FrameType::kHole, encode_hole(range)); }
+  Result<> take(const PieceHeader& /*header*/, ConstByteSpan piece) override {
+    return send(FrameType::kPiece, piece);
+  }
   // The client takes nothing any more.
   [[nodiscard]] bool is_broken() const { return is_broken_; }
 
  private:
-  Result<> send(FrameType type, const std::vector<std::byte>& body) {
+  Result<> send(FrameType type, ConstByteSpan body) {
     auto sent = channel_.send(type, request_, body);
     is_broken_ = is_broken_ || !sent;
     return sent;
@@ -33,9 +38,7 @@ class WireSink final : public ExportSink {
   bool is_broken_ = false;
 };
 
-bool is_of_session(FrameType type) {
-  return type >= FrameType::kBeginSession && type <= FrameType::kRollBack;
-}
+bool is_of_session(FrameType type) { return operation_of(type) == Operation::kWrite; }
 
 }  // namespace
 
@@ -121,7 +124,8 @@ Result<> Connection::greet() {
 
 Result<> Connection::welcome() {
   CKPT_ASSIGN(hello_, body_as(decode_hello));
-  CKPT_ASSIGN(volume_, shelf_.find(hello_));
+  CKPT_TRY(check_role());
+  CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
   Welcome welcome;
   welcome.silence = options_.silence;
   welcome.connection = options_.number;
@@ -134,10 +138,34 @@ Result<> Connection::welcome() {
   return {};
 }
 
+bool Connection::may(Operation operation) const {
+  return options_.access == nullptr || options_.access->allows(identity_, hello_.volume, operation);
+}
+
+Result<> Connection::check_right(Operation operation) const {
+  return may(operation) ? Result<>()
+                        : fail(ErrorKind::kDenied, "the back-up's access list does not allow " +
+                                                       (identity_.empty() ? "an unnamed client"
+                                                                          : printable(identity_)) +
+                                                       " the operation \"" + word_of(operation) +
+                                                       "\" on volume " + hello_.volume.to_string());
+}
+
+// Whoever may do nothing is not told whether the volume is there.
+Result<> Connection::check_role() const {
+  if (hello_.role == Role::kSession) {
+    return check_right(Operation::kWrite);
+  }
+  return may(Operation::kRead) ? Result<>() : check_right(Operation::kStatus);
+}
+
 Result<> Connection::step() {
   CKPT_TRY(receive());
   auto answer = handle();
   if (!answer) {
+    if (is_deaf_) {
+      return Unexpected(answer.error());
+    }
     auto said = fail_request(answer.error());
     return is_broken_ ? Result<>(Unexpected(answer.error())) : said;
   }
@@ -146,17 +174,31 @@ Result<> Connection::step() {
 }
 
 Result<Connection::Answer> Connection::handle() {
+  if (const auto operation = operation_of(request_.header.type)) {
+    if (auto right = check_right(*operation); !right) {
+      denial_ = right.error();
+      return Unexpected(right.error());
+    }
+  }
   switch (request_.header.type) {
     case FrameType::kExport: return hand_over();
     case FrameType::kCheckpoints: return list();
     case FrameType::kStatus:
       return Answer{FrameType::kStoreStatus, encode_store_status(volume_->store().status())};
-    case FrameType::kPing: return Answer{};
+    case FrameType::kPing: return rest();
     case FrameType::kRead:
     case FrameType::kNextData: return handle_read();
     case FrameType::kReadRanges: return read_ranges();
+    case FrameType::kDigests: return digest_blocks();
+    case FrameType::kReadAttachment: return read_attachment();
     default: return handle_session();
   }
+}
+
+// A client that pings has nothing to ask for; what its largest request took is for others.
+Connection::Answer Connection::rest() {
+  request_.body = {};
+  return {};
 }
 
 Result<Connection::Answer> Connection::handle_session() {
@@ -176,6 +218,12 @@ Result<Connection::Answer> Connection::handle_session() {
     case FrameType::kBatch: {
       CKPT_ASSIGN(const EncodedBatch batch, body_as(decode_batch_body));
       return in_session([&](Store& store) { return store.receive(batch); });
+    }
+    case FrameType::kAttach: {
+      CKPT_ASSIGN(const AttachRequest attached, body_as(decode_attach));
+      return in_session([&](Store& store) {
+        return store.attach(attached.epoch, attached.index, attached.piece);
+      });
     }
     case FrameType::kConfirm: {
       CKPT_ASSIGN(const Confirmation confirmation, body_as(decode_confirmation));
@@ -209,6 +257,22 @@ Result<Connection::Answer> Connection::read_ranges() {
   return pass_on([&](ExportSink& sink) { return volume_->store().read_ranges(ranges, sink); });
 }
 
+Result<Connection::Answer> Connection::digest_blocks() {
+  CKPT_ASSIGN(DigestQuery query, body_as(decode_digests));
+  query.size_bytes = volume_->size_bytes();
+  CKPT_TRY(check_range({query.blocks.first * kBlockBytes, 1}));
+  CKPT_TRY(check_range({(query.blocks.end - 1) * kBlockBytes, 1}));
+  CKPT_ASSIGN(const auto digests, volume_->store().digests(query));
+  return Answer{FrameType::kDigestList, encode_digest_list(digests)};
+}
+
+Result<Connection::Answer> Connection::read_attachment() {
+  CKPT_ASSIGN(const AttachmentRequest asked, body_as(decode_read_attachment));
+  return pass_on([&](PieceSink& sink) {
+    return volume_->store().read_attachment(asked.number, asked.name, sink);
+  });
+}
+
 Result<> Connection::check_range(const ByteRange& range) const {
   const uint64_t size_bytes = volume_->size_bytes();
   return range.offset < size_bytes && range.length <= size_bytes - range.offset
@@ -236,7 +300,7 @@ template <typename Act>
 Result<Connection::Answer> Connection::pass_on(const Act& act) {
   WireSink sink(channel_, last_request_);
   const auto done = act(sink);
-  is_broken_ = is_broken_ || sink.is_broken();
+  is_deaf_ = is_deaf_ || sink.is_broken();
   return done ? Result<Answer>(Answer{}) : Unexpected(done.error());
 }
 

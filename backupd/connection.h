@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "backupd/access_list.h"
 #include "backupd/served_volume.h"
 #include "common/clock.h"
 #include "common/frame_channel.h"
@@ -19,6 +20,7 @@ struct ConnectionOptions {
   std::chrono::milliseconds silence{};  // told to the client
   uint64_t window_bytes = 0;            // told to the client
   std::string software;
+  std::shared_ptr<const AccessList> access;  // nothing: whoever connects may do all
 };
 
 // Threads:  one that calls greet() and then step(); it waits there for the client, and for disks.
@@ -33,10 +35,15 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
+  // Whom the client has proved to be, for the access list; before greet().
+  void set_identity(std::string identity) { identity_ = std::move(identity); }
+  [[nodiscard]] const std::string& identity() const { return identity_; }
   // Takes hello, and says welcome. An error was said to the client, if it could be.
   Result<> greet();
   // Takes the next request, and answers it.
   Result<> step();
+  // The error of the last step, if that was a request that the access list does not allow: once.
+  std::optional<Error> take_denial() { return std::exchange(denial_, std::nullopt); }
   // Says `working` if a request has been in hand for a third of the silence. Called more often than
   // that; waits for nothing.
   void herald(SteadyTime now) CKPT_EXCLUDES(hand_mutex_);
@@ -58,10 +65,17 @@ class Connection {
   void take_in_hand(uint64_t request) CKPT_EXCLUDES(hand_mutex_);
   [[nodiscard]] Result<> check_place(const FrameHeader& header) const;
   Result<> welcome();
+  [[nodiscard]] bool may(Operation operation) const;
+  // kDenied names who may not do what.
+  [[nodiscard]] Result<> check_right(Operation operation) const;
+  [[nodiscard]] Result<> check_role() const;
   Result<Answer> handle();
+  Answer rest();
   Result<Answer> handle_session();
   Result<Answer> handle_read();
   Result<Answer> read_ranges();
+  Result<Answer> digest_blocks();
+  Result<Answer> read_attachment();
   Result<Answer> list();
   Result<Answer> hand_over();
   // The act's content, frame by frame, and how it ends.
@@ -76,6 +90,8 @@ class Connection {
   FrameChannel channel_;
   VolumeShelf& shelf_;
   const ConnectionOptions options_;
+  std::string identity_;
+  std::optional<Error> denial_;
   Hello hello_;
   std::shared_ptr<ServedVolume> volume_;  // the shelf has it too
   ReceivedFrame request_;
@@ -84,7 +100,8 @@ class Connection {
   uint64_t in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;       // a request; 0: none
   uint64_t seen_in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;  // by herald(), since:
   SteadyTime seen_at_ CKPT_GUARDED_BY(hand_mutex_){};
-  bool is_broken_ = false;  // the client does not keep to the protocol, or is gone
+  bool is_broken_ = false;  // the client does not keep to the protocol
+  bool is_deaf_ = false;    // it takes nothing any more
 };
 
 }  // namespace ckpt

@@ -2,6 +2,7 @@
 #include "backupd/daemon.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -46,17 +47,46 @@ void describe_all(Shelf& shelf) {
   }
 }
 
-// The signals that end it, as a descriptor: blocked in every thread, which inherit that.
-Result<UniqueFd> block_signals() {
-  sigset_t ending;
-  sigemptyset(&ending);
-  sigaddset(&ending, SIGTERM);
-  sigaddset(&ending, SIGINT);
-  if (sigprocmask(SIG_BLOCK, &ending, nullptr) != 0) {
+// Signals as a descriptor: blocked in every thread, which inherit that.
+Result<UniqueFd> block_signals(std::initializer_list<int> signals) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  for (const int signal : signals) {
+    sigaddset(&blocked, signal);
+  }
+  if (sigprocmask(SIG_BLOCK, &blocked, nullptr) != 0) {
     return fail_errno(errno, "sigprocmask");
   }
-  UniqueFd fd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+  UniqueFd fd(signalfd(-1, &blocked, SFD_CLOEXEC | SFD_NONBLOCK));
   return fd ? Result<UniqueFd>(std::move(fd)) : fail_errno(errno, "signalfd");
+}
+
+Result<Guard> load_guard(const DaemonOptions& options) {
+  Guard guard{nullptr, options.access};
+  if (options.tls.is_used()) {
+    CKPT_ASSIGN(guard.tls, TlsCredentials::load(options.tls, TlsSide::kServer));
+  }
+  return guard;
+}
+
+// What is wrong with the new options leaves the old ones in force.
+void reload(int signals, Server& server, const Reparse& reparse, const LogLine& log) {
+  signalfd_siginfo taken{};
+  while (::read(signals, &taken, sizeof(taken)) > 0) {
+  }
+  const auto options = reparse();
+  auto guard = options ? load_guard(*options) : Result<Guard>(Unexpected(options.error()));
+  // Without TLS the addresses that are listened at may be too far.
+  if (auto within_reach = guard ? server.check_reach(options->tls.reach()) : Result<>();
+      !within_reach) {
+    guard = Unexpected(within_reach.error());
+  }
+  if (!guard) {
+    log("not reloaded, and goes on as before: " + guard.error().message());
+    return;
+  }
+  server.set_guard(std::move(*guard));
+  log("reloaded: TLS and the access list hold for connections from here on");
 }
 
 // The daemon in the background, whose parent waits until it serves, and then ends. The locks stay:
@@ -109,6 +139,11 @@ uint64_t raise_descriptor_limit() {
   return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : before;
 }
 
+// As sd_notify(3) wants it with RELOADING=1.
+int64_t monotonic_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(system_clock().steady()).count();
+}
+
 Result<> write_pid(const std::string& path) {
   std::ofstream file(path);
   file << ::getpid() << "\n" << std::flush;
@@ -116,7 +151,7 @@ Result<> write_pid(const std::string& path) {
 }
 
 Result<> listen(Server& server, const DaemonOptions& options) {
-  const Reach reach = options.tls_off ? Reach::kAnywhere : Reach::kMachine;
+  const Reach reach = options.tls.reach();
   CKPT_ASSIGN(auto inherited, inherited_listeners(reach));
   server.add_listeners(std::move(inherited));
   for (const Address& address : options.listen) {
@@ -128,16 +163,29 @@ Result<> listen(Server& server, const DaemonOptions& options) {
              : Result<>(fail(ErrorKind::kInvalid, "listen where? --listen unix:PATH|HOST:PORT"));
 }
 
+// Buffers of frames go back to the system when they are freed, instead of staying with the thread
+// that had them (mallopt(3)): there may be hundreds of idle connections.
+void give_memory_back() { (void)mallopt(M_MMAP_THRESHOLD, 128 * 1024); }
+
 }  // namespace
 
-Result<> run_daemon(const DaemonOptions& options) {
-  CKPT_ASSIGN(const UniqueFd ending, block_signals());
+Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
+  CKPT_ASSIGN(Guard guard, load_guard(options));
+  if (options.check_only) {
+    std::puts("backupd: the configuration is right");
+    return {};
+  }
+  give_memory_back();
+  CKPT_ASSIGN(const UniqueFd ending, block_signals({SIGTERM, SIGINT}));
+  CKPT_ASSIGN(const UniqueFd reloading, block_signals({SIGHUP}));
   const uint64_t descriptors = raise_descriptor_limit();
   CKPT_ASSIGN(const auto shelf, Shelf::open(options.store));
+  const LogLine log = options.foreground ? say : say_to_log;
   Server server(*shelf, {.silence = options.silence,
                          .connections_max = std::min(kConnectionsMax, descriptors / 2),
                          .software = "ckpt " CKPT_VERSION,
-                         .log = options.foreground ? say : say_to_log});
+                         .log = log});
+  server.set_guard(std::move(guard));
   CKPT_TRY(listen(server, options));
   describe_all(*shelf);
   Background background;
@@ -152,7 +200,11 @@ Result<> run_daemon(const DaemonOptions& options) {
     background.serve();
   }
   tell_supervisor("READY=1");
-  server.run(ending.get());
+  server.run(ending.get(), reloading.get(), [&] {
+    tell_supervisor("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(monotonic_us()));
+    reload(reloading.get(), server, reparse, log);
+    tell_supervisor("READY=1");
+  });
   tell_supervisor("STOPPING=1");
   return {};
 }

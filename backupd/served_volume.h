@@ -54,9 +54,9 @@ class ServedVolume {
 class VolumeShelf {
  public:
   virtual ~VolumeShelf() = default;
-  // The volume that hello asks for; a session's is made if it is not there. kNotFound, kInvalid: of
-  // another size.
-  virtual Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) = 0;
+  // The volume that hello asks for; a session's is made if it is not there. kNotFound; kInvalid: of
+  // another size; kDenied: it would have to be made, and may not.
+  virtual Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) = 0;
 };
 
 }  // namespace ckpt

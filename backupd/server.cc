@@ -8,6 +8,7 @@
 
 #include "backupd/thread.h"
 #include "common/clock.h"
+#include "common/text.h"
 
 namespace ckpt {
 namespace {
@@ -24,7 +25,7 @@ uint64_t connection_number() { return system_random().next() | 1U; }
 
 Server::~Server() {
   for (Served& served : served_) {
-    served.stream.shut_down();
+    served.stream->shut_down();
     served.thread.join();
   }
 }
@@ -33,8 +34,15 @@ void Server::add_listeners(std::vector<UniqueFd> listeners) {
   std::ranges::move(listeners, std::back_inserter(listeners_));
 }
 
-void Server::run(int stop_fd) {
-  std::vector<pollfd> waited{{stop_fd, POLLIN, 0}};
+Result<> Server::check_reach(Reach reach) const {
+  for (const UniqueFd& listener : listeners_) {
+    CKPT_TRY(check_bound(listener.get(), reach));
+  }
+  return {};
+}
+
+void Server::run(int stop_fd, int reload_fd, const std::function<void()>& reload) {
+  std::vector<pollfd> waited{{stop_fd, POLLIN, 0}, {reload_fd, POLLIN, 0}};
   for (const UniqueFd& listener : listeners_) {
     waited.push_back({listener.get(), POLLIN, 0});
   }
@@ -44,7 +52,10 @@ void Server::run(int stop_fd) {
     if (::poll(waited.data(), waited.size(), static_cast<int>(look_every.count())) < 0) {
       std::ranges::for_each(waited, [](pollfd& one) { one.revents = 0; });
     }
-    for (size_t i = 1; i < waited.size(); ++i) {
+    if ((waited[1].revents & POLLIN) != 0) {
+      reload();
+    }
+    for (size_t i = 2; i < waited.size(); ++i) {
       if (waited[i].revents != 0) {
         accept_from(waited[i].fd);
       }
@@ -71,12 +82,7 @@ void Server::accept_from(int listener) {
     options_.log(accepted->peer + ": turned away: there are too many connections");
     return;
   }
-  Served& served = served_.emplace_back(std::move(*accepted), shelf_,
-                                        ConnectionOptions{.number = connection_number(),
-                                                          .silence = options_.silence,
-                                                          .window_bytes = options_.window_bytes,
-                                                          .software = options_.software},
-                                        options_.silence);
+  Served& served = add(std::move(*accepted));
   auto started = start_thread("backupd-serve", [this, &served] { serve(served); });
   if (!started) {
     options_.log(served.peer + ": turned away: " + started.error().message());
@@ -86,27 +92,54 @@ void Server::accept_from(int listener) {
   served.thread = std::move(*started);
 }
 
+Server::Served& Server::add(AcceptedSocket accepted) {
+  const bool is_guarded = !accepted.is_local;
+  ConnectionOptions options{.number = connection_number(),
+                            .silence = options_.silence,
+                            .window_bytes = options_.window_bytes,
+                            .software = options_.software,
+                            .access = is_guarded ? guard_.access : nullptr};
+  std::unique_ptr<SocketStream> stream =
+      is_guarded && guard_.tls != nullptr
+          ? std::make_unique<TlsStream>(std::move(accepted.socket), accepted.peer, options_.silence,
+                                        guard_.tls)
+          : std::make_unique<SocketStream>(std::move(accepted.socket), accepted.peer,
+                                           options_.silence);
+  return served_.emplace_back(accepted.peer, std::move(stream), shelf_, std::move(options));
+}
+
 // An exception that nobody catches ends the daemon: what a store was in the middle of is settled by
 // its recovery, and by nothing less.
 void Server::serve(Served& served) {
   talk(served);
   served.connection.leave();
-  served.stream.shut_down();
+  served.stream->shut_down();
   served.is_over.store(true);
+}
+
+Result<> Server::greet(Served& served) {
+  CKPT_TRY(served.stream->shake_hands(""));
+  served.connection.set_identity(served.stream->identity());
+  return served.connection.greet();
 }
 
 void Server::talk(Served& served) {
   Connection& connection = served.connection;
-  auto outcome = connection.greet();
+  auto outcome = greet(served);
   const Hello& hello = connection.hello();
   const bool is_session = outcome && hello.role == Role::kSession;
-  const std::string name =
-      served.peer + (hello.volume.is_nil() ? "" : ", volume " + hello.volume.to_string());
+  const std::string& identity = connection.identity();
+  const std::string name = served.peer +
+                           (identity.empty() ? "" : " (" + printable(identity) + ")") +
+                           (hello.volume.is_nil() ? "" : ", volume " + hello.volume.to_string());
   if (is_session) {
     options_.log(name + ": connected");
   }
   while (outcome) {
     outcome = connection.step();
+    if (const auto denial = connection.take_denial()) {
+      options_.log(name + ": " + denial->message());
+    }
   }
   // Readers come and go; only what is wrong with one is worth a line.
   if (is_session || outcome.error().kind != ErrorKind::kUnreachable) {
@@ -129,7 +162,7 @@ void Server::look_after() {
 
 void Server::drain() {
   for (Served& served : served_) {
-    served.stream.stop_reading();
+    served.stream->stop_reading();
   }
   const SteadyTime deadline = system_clock().steady() + kDrainMax;
   while (!served_.empty() && system_clock().steady() < deadline) {

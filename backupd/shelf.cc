@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 #include "backupd/store/volume_file.h"
 #include "backupd/thread.h"
@@ -22,6 +23,8 @@ constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
 // A store that could not be opened is not tried again before: recovery may take long.
 constexpr std::chrono::seconds kDamageLook{5};
+
+std::string name_of(const Uuid& volume) { return "volume " + volume.to_string(); }
 
 }  // namespace
 
@@ -90,14 +93,13 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   return place;
 }
 
-Result<std::shared_ptr<ServedVolume>> Shelf::find(const Hello& hello) {
-  const std::string name = "volume " + hello.volume.to_string();
+Result<std::shared_ptr<ServedVolume>> Shelf::find(const Hello& hello, bool may_make) {
   std::shared_ptr<ServedVolume> volume = find_open(hello.volume);
   if (volume == nullptr) {
-    CKPT_ASSIGN(volume, open_missing(hello, name));
+    CKPT_ASSIGN(volume, open_missing(hello, may_make));
   }
   if (hello.size_bytes != 0 && hello.size_bytes != volume->size_bytes()) {
-    return fail(ErrorKind::kInvalid, name + " is of a disk of " +
+    return fail(ErrorKind::kInvalid, name_of(hello.volume) + " is of a disk of " +
                                          std::to_string(volume->size_bytes()) +
                                          " bytes here, not of " + std::to_string(hello.size_bytes));
   }
@@ -111,9 +113,8 @@ std::shared_ptr<ServedVolume> Shelf::find_open(const Uuid& volume) {
 }
 
 // Recovery may take long: the others are found meanwhile.
-Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello,
-                                                          const std::string& name) {
-  CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, name));
+Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bool may_make) {
+  CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, may_make));
   auto place = open_place(hello.volume, size_bytes);
   const MutexLock lock(mutex_);
   opening_.erase(hello.volume);
@@ -126,7 +127,7 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello,
     if (was_there) {
       damaged_.insert_or_assign(hello.volume, Damage{opened.error(), system_clock().steady()});
     }
-    return within(name + " cannot be opened at the back-up", opened.error());
+    return within(name_of(hello.volume) + " cannot be opened at the back-up", opened.error());
   }
   damaged_.erase(hello.volume);
   return places_.emplace(hello.volume, std::move(*place)).first->second.volume;
@@ -134,7 +135,8 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello,
 
 // The size of one that may be made, or nothing: it is there. One that could not be opened may have
 // been mended meanwhile, or be free again, and is tried now and then.
-Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, const std::string& name) {
+Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, bool may_make) {
+  const std::string name = name_of(hello.volume);
   const MutexLock lock(mutex_);
   const auto damage = damaged_.find(hello.volume);
   const bool is_damaged = damage != damaged_.end();
@@ -144,10 +146,20 @@ Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, const s
   if (!is_damaged && hello.role != Role::kSession) {
     return fail(ErrorKind::kNotFound, "there is no " + name + " here");
   }
+  if (!is_damaged && !may_make && !is_there(hello.volume)) {
+    return fail(ErrorKind::kDenied, "there is no " + name +
+                                        " here, and the access list does not allow this client to "
+                                        "have it made (operation \"create\")");
+  }
   if (!opening_.insert(hello.volume).second) {
     return fail(ErrorKind::kBusy, name + " is just being opened at the back-up");
   }
   return is_damaged ? std::optional<uint64_t>() : std::optional(hello.size_bytes);
+}
+
+bool Shelf::is_there(const Uuid& volume) const {
+  std::error_code ignored;  // what cannot be looked at is not made either
+  return std::filesystem::exists(path_ + "/" + volume.to_string() + "/volume", ignored);
 }
 
 Result<> Shelf::start_pumps() {

@@ -33,7 +33,8 @@ class Shelf final : public VolumeShelf {
   static Result<std::unique_ptr<Shelf>> open(const std::string& path);
   ~Shelf() override;
 
-  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) override CKPT_EXCLUDES(mutex_);
+  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) override
+      CKPT_EXCLUDES(mutex_);
   // kBusy: the system has no thread more.
   Result<> start_pumps() CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
@@ -62,10 +63,11 @@ class Shelf final : public VolumeShelf {
   Result<> open_all() CKPT_REQUIRES(mutex_);
   Result<Place> open_place(const Uuid& volume, std::optional<uint64_t> size_bytes);
   std::shared_ptr<ServedVolume> find_open(const Uuid& volume) CKPT_EXCLUDES(mutex_);
-  Result<std::shared_ptr<ServedVolume>> open_missing(const Hello& hello, const std::string& name)
+  Result<std::shared_ptr<ServedVolume>> open_missing(const Hello& hello, bool may_make)
       CKPT_EXCLUDES(mutex_);
-  Result<std::optional<uint64_t>> begin_opening(const Hello& hello, const std::string& name)
+  Result<std::optional<uint64_t>> begin_opening(const Hello& hello, bool may_make)
       CKPT_EXCLUDES(mutex_);
+  [[nodiscard]] bool is_there(const Uuid& volume) const;
   Result<> start_pump(Place& place);
   void apply(Store& store, Waker& waker);
 

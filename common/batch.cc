@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/batch.h"
 
-#include <zstd.h>
-
-#include <memory>
-#include <optional>
-
 #include "common/checksum.h"
+#include "common/codec.h"
 
 namespace ckpt {
 namespace {
@@ -15,67 +11,6 @@ constexpr uint32_t kBatchMagic = 0x42504b43;  // "CKPB" in the order of the byte
 constexpr uint16_t kBatchVersion = 1;
 constexpr size_t kExtentBytes = 24;
 constexpr size_t kBatchReservedBytes = 20;
-constexpr size_t kSampleBytes = 16384;
-constexpr size_t kSampleCount = 4;
-
-struct FreeCompressor {
-  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
-};
-struct FreeDecompressor {
-  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
-};
-
-// Contexts are large and costly to make: one a thread.
-ZSTD_CCtx* compressor() {
-  thread_local const std::unique_ptr<ZSTD_CCtx, FreeCompressor> context(ZSTD_createCCtx());
-  return context.get();
-}
-
-ZSTD_DCtx* decompressor() {
-  thread_local const std::unique_ptr<ZSTD_DCtx, FreeDecompressor> context(ZSTD_createDCtx());
-  return context.get();
-}
-
-// Memory to compress into, kept by its thread and never cleared: it is as large as a batch.
-ByteSpan scratch(size_t bytes) {
-  struct Memory {
-    std::unique_ptr<std::byte[]> memory;
-    size_t bytes = 0;
-  };
-  thread_local Memory kept;
-  if (kept.bytes < bytes) {
-    kept.memory.reset(new std::byte[bytes]);
-    kept.bytes = bytes;
-  }
-  return {kept.memory.get(), bytes};
-}
-
-// Nothing if that did not save anything. Valid until the thread compresses again.
-std::optional<ConstByteSpan> compress(ConstByteSpan data, int level) {
-  const ByteSpan out = scratch(ZSTD_compressBound(data.size()));
-  const size_t written =
-      ZSTD_compressCCtx(compressor(), out.data(), out.size(), data.data(), data.size(), level);
-  const bool smaller = ZSTD_isError(written) == 0 && written < data.size();
-  return smaller ? std::optional(ConstByteSpan(out.first(written))) : std::nullopt;
-}
-
-// At least an eighth less.
-bool is_worth(size_t packed_bytes, size_t bytes) { return packed_bytes < bytes / 8 * 7; }
-
-// Whether compressing pays, judged by a few samples: incompressible data would cost a core for
-// nothing.
-bool shrinks(ConstByteSpan data, int level) {
-  if (data.size() <= kSampleBytes * kSampleCount) {
-    return true;
-  }
-  size_t sampled = 0;
-  for (size_t i = 0; i < kSampleCount; ++i) {
-    const size_t at = (data.size() - kSampleBytes) / (kSampleCount - 1) * i;
-    const auto packed = compress(data.subspan(at, kSampleBytes), level);
-    sampled += packed ? packed->size() : kSampleBytes;
-  }
-  return is_worth(sampled, kSampleBytes * kSampleCount);
-}
 
 // The samples cost a tenth of it: none as long as the data keeps shrinking.
 bool shrank(const BatchHeader& last) {
@@ -135,22 +70,8 @@ uint64_t data_bytes_of(const std::vector<Extent>& extents) {
   return total;
 }
 
-// The frame must say that it holds just the declared bytes, and be the only one.
-Result<> check_frame(ConstByteSpan frame, uint64_t data_bytes) {
-  const bool one_frame = ZSTD_findFrameCompressedSize(frame.data(), frame.size()) == frame.size();
-  if (!one_frame || ZSTD_getFrameContentSize(frame.data(), frame.size()) != data_bytes) {
-    return fail(ErrorKind::kCorrupt, "batch: not one zstd frame of the declared size");
-  }
-  return {};
-}
-
-Result<> decompress(ConstByteSpan frame, std::vector<std::byte>& data) {
-  const size_t got =
-      ZSTD_decompressDCtx(decompressor(), data.data(), data.size(), frame.data(), frame.size());
-  if (got != data.size()) {
-    return fail(ErrorKind::kCorrupt, "batch: the zstd frame is damaged");
-  }
-  return {};
+Result<> in_batch(Result<> outcome) {
+  return outcome ? outcome : Result<>(within("batch", outcome.error()));
 }
 
 // Everything after the extent table.
@@ -210,7 +131,7 @@ Result<std::vector<Extent>> decode_extents(const BatchHeader& header, ConstByteS
   }
   const ConstByteSpan stored = stored_data(header, payload);
   if (header.codec == Codec::kZstd) {
-    CKPT_TRY(check_frame(stored, header.data_bytes));
+    CKPT_TRY(in_batch(check_frame(stored, header.data_bytes)));
   } else if (stored.size() != header.data_bytes) {
     return fail(ErrorKind::kCorrupt, "batch: the data is not of the declared size");
   }
@@ -230,7 +151,7 @@ Result<> decode_batch_into(Batch& batch, const BatchHeader& header, ConstByteSpa
   const ConstByteSpan stored = stored_data(header, payload);
   if (header.codec == Codec::kZstd) {
     batch.data.resize(header.data_bytes);
-    return decompress(stored, batch.data);
+    return in_batch(decompress(stored, batch.data));
   }
   batch.data.assign(stored.begin(), stored.end());
   return {};

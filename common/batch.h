@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/block.h"
-#include "common/bytes.h"
+#include "common/codec.h"
 #include "common/result.h"
 
 namespace ckpt {
@@ -21,13 +21,6 @@ struct Extent {
   uint64_t length = 0;
   ExtentKind kind = ExtentKind::kData;
   auto operator<=>(const Extent&) const = default;
-};
-
-enum class Codec : uint8_t { kNone = 0, kZstd = 1 };
-
-struct Compression {
-  Codec codec = Codec::kZstd;
-  int level = 1;
 };
 
 // Limits of one batch, checked before anything is allocated.

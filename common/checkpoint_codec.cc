@@ -4,14 +4,26 @@
 namespace ckpt {
 namespace {
 
-constexpr size_t kCheckpointReservedBytes = 24;
+constexpr size_t kCheckpointReservedBytes = 20;
+
+std::vector<AttachmentInfo> decode_attachments(Decoder& decoder, uint32_t count) {
+  std::vector<AttachmentInfo> attachments(count <= kAttachmentsMax ? count : 0);
+  for (AttachmentInfo& attachment : attachments) {
+    attachment.name = decoder.get_string();
+    attachment.size_bytes = decoder.get<uint64_t>();
+    attachment.stored_bytes = decoder.get<uint64_t>();
+    attachment.digest.bytes = decoder.get_array<16>();
+  }
+  return attachments;
+}
 
 }  // namespace
 
 bool valid_checkpoint(const CheckpointInfo& checkpoint) {
   return checkpoint.id.number.value > 0 && checkpoint.parent.number < checkpoint.id.number &&
          !checkpoint.id.timeline.is_nil() && checkpoint.name.size() <= kCheckpointNameBytesMax &&
-         checkpoint.message.size() <= kCheckpointMessageBytesMax;
+         checkpoint.message.size() <= kCheckpointMessageBytesMax &&
+         valid_attachments(checkpoint.attachments);
 }
 
 void encode_checkpoint_id(Encoder& encoder, const CheckpointId& id) {
@@ -33,9 +45,16 @@ void encode_checkpoint(Encoder& encoder, const CheckpointInfo& checkpoint) {
   encoder.put(static_cast<uint64_t>(checkpoint.time.count()));
   encoder.put(checkpoint.changed_bytes);
   encoder.put(checkpoint.shipped_bytes);
+  encoder.put(static_cast<uint32_t>(checkpoint.attachments.size()));
   encoder.put_zeroes(kCheckpointReservedBytes);
   encoder.put_string(checkpoint.name);
   encoder.put_string(checkpoint.message);
+  for (const AttachmentInfo& attachment : checkpoint.attachments) {
+    encoder.put_string(attachment.name);
+    encoder.put(attachment.size_bytes);
+    encoder.put(attachment.stored_bytes);
+    encoder.put_array(attachment.digest.bytes);
+  }
 }
 
 Result<CheckpointInfo> decode_checkpoint(Decoder& decoder) {
@@ -46,10 +65,12 @@ Result<CheckpointInfo> decode_checkpoint(Decoder& decoder) {
   checkpoint.time = WallTime(static_cast<int64_t>(decoder.get<uint64_t>()));
   checkpoint.changed_bytes = decoder.get<uint64_t>();
   checkpoint.shipped_bytes = decoder.get<uint64_t>();
+  const auto attachments = decoder.get<uint32_t>();
   decoder.get_zeroes(kCheckpointReservedBytes);
   checkpoint.name = decoder.get_string();
   checkpoint.message = decoder.get_string();
-  if (!decoder.ok() || !valid_checkpoint(checkpoint)) {
+  checkpoint.attachments = decode_attachments(decoder, attachments);
+  if (!decoder.ok() || attachments > kAttachmentsMax || !valid_checkpoint(checkpoint)) {
     return fail(ErrorKind::kCorrupt, "checkpoint: a field is not valid");
   }
   return checkpoint;

@@ -11,6 +11,10 @@ namespace ckpt {
 
 inline constexpr size_t kCheckpointNameBytesMax = 255;
 inline constexpr size_t kCheckpointMessageBytesMax = 4096;
+// Of one with the longest texts, and all attachments with the longest names.
+inline constexpr size_t kCheckpointBytesMax = 116 + 2 + kCheckpointNameBytesMax + 2 +
+                                              kCheckpointMessageBytesMax +
+                                              kAttachmentsMax * (2 + kAttachmentNameBytesMax + 32);
 
 // Whether its fields are within the limits: number from 1, the parent's smaller, short name and
 // message.

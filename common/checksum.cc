@@ -34,8 +34,10 @@ uint32_t crc32c(ConstByteSpan bytes) {
   return ~crc;
 }
 
-Digest digest_of(ConstByteSpan bytes) {
-  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+Digest digest_of(ConstByteSpan bytes) { return digest_of(bytes, 0); }
+
+Digest digest_of(ConstByteSpan bytes, uint64_t seed) {
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(bytes.data(), bytes.size(), seed);
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, hash);
   Digest digest;

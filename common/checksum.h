@@ -12,6 +12,9 @@ uint32_t crc32c(ConstByteSpan bytes);
 
 // XXH3-128 with seed 0, in canonical (big-endian) form.
 Digest digest_of(ConstByteSpan bytes);
+// With a seed: whoever chose the bytes, and does not know it, cannot have chosen others with the
+// same digest.
+Digest digest_of(ConstByteSpan bytes, uint64_t seed);
 
 // Whether every byte is zero. Stops at the first that is not.
 bool is_zero(ConstByteSpan bytes);

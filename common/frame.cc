@@ -22,7 +22,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 25> kTypes{{
+constexpr std::array<KnownType, 30> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 0},
     {FrameType::kAccept, "accept", 8},
@@ -36,6 +36,9 @@ constexpr std::array<KnownType, 25> kTypes{{
     {FrameType::kStatus, "status", 0},
     {FrameType::kPing, "ping", 0},
     {FrameType::kReadRanges, "read ranges", 8 + 16 * kRangesMax},
+    {FrameType::kDigests, "digests", 24},
+    {FrameType::kAttach, "attach", 16 + kPieceHeaderBytes + kPieceBytes},
+    {FrameType::kReadAttachment, "read attachment", 10 + kAttachmentNameBytesMax},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},
@@ -46,8 +49,10 @@ constexpr std::array<KnownType, 25> kTypes{{
     {FrameType::kExportBegins, "export begins", kTextBytesMax},
     {FrameType::kContent, "content", 8 + kPieceBytes},
     {FrameType::kHole, "hole", 16},
-    {FrameType::kCheckpointList, "checkpoint list", kCheckpointsPerAnswer* uint64_t{8192}},
+    {FrameType::kCheckpointList, "checkpoint list", kCheckpointsPerAnswer* uint64_t{16384}},
     {FrameType::kStoreStatus, "store status", kTextBytesMax},
+    {FrameType::kDigestList, "digest list", 8 + 16 * kDigestsMax},
+    {FrameType::kPiece, "piece", kPieceHeaderBytes + kPieceBytes},
 }};
 
 const KnownType* find_type(FrameType type) {

@@ -24,6 +24,9 @@ enum class FrameType : uint16_t {
   kStatus = 11,
   kPing = 12,
   kReadRanges = 13,
+  kDigests = 14,
+  kAttach = 15,
+  kReadAttachment = 16,
 
   kDone = 128,
   kFailed = 129,
@@ -37,6 +40,8 @@ enum class FrameType : uint16_t {
   kHole = 137,
   kCheckpointList = 138,
   kStoreStatus = 139,
+  kDigestList = 140,
+  kPiece = 141,
 };
 
 constexpr bool is_request(FrameType type) { return static_cast<uint16_t>(type) < 128; }
@@ -50,7 +55,7 @@ struct FrameHeader {
 };
 
 // A list of checkpoints that is longer comes in parts.
-inline constexpr uint64_t kCheckpointsPerAnswer = 1000;
+inline constexpr uint64_t kCheckpointsPerAnswer = 500;
 
 inline constexpr size_t kFrameHeaderBytes = 64;
 std::vector<std::byte> encode_frame_header(const FrameHeader& header);

@@ -79,11 +79,11 @@ Result<uint64_t> decode_number(FrameType type, ConstByteSpan body) {
 }
 
 // Kinds as they are on the wire: the place in this list, from 1.
-constexpr std::array<ErrorKind, 13> kKinds{
+constexpr std::array<ErrorKind, 14> kKinds{
     ErrorKind::kIo,          ErrorKind::kNoSpace, ErrorKind::kInvalid,  ErrorKind::kNotFound,
     ErrorKind::kBusy,        ErrorKind::kTimeout, ErrorKind::kMismatch, ErrorKind::kHalfway,
     ErrorKind::kUnreachable, ErrorKind::kFenced,  ErrorKind::kCorrupt,  ErrorKind::kUnreadable,
-    ErrorKind::kVoid};
+    ErrorKind::kVoid,        ErrorKind::kDenied};
 
 }  // namespace
 
@@ -281,6 +281,81 @@ Result<std::vector<ByteRange>> decode_read_ranges(ConstByteSpan body) {
     valid = ranges.back().length > 0 && is_on_disk(ranges.back());
   }
   return whole(decoder, valid, FrameType::kReadRanges, ranges);
+}
+
+std::vector<std::byte> encode_digests(const DigestQuery& query) {
+  Encoder encoder;
+  encoder.put(query.blocks.first);
+  encoder.put(query.blocks.count());
+  encoder.put(query.seed);
+  return encoder.take();
+}
+
+Result<DigestQuery> decode_digests(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto first = decoder.get<uint64_t>();
+  const auto count = decoder.get<uint64_t>();
+  const auto seed = decoder.get<uint64_t>();
+  const bool valid = count > 0 && count <= kDigestsMax && first <= kDiskBytesMax / kBlockBytes;
+  return whole(decoder, valid, FrameType::kDigests, DigestQuery{{first, first + count}, 0, seed});
+}
+
+std::vector<std::byte> encode_digest_list(std::span<const Digest> digests) {
+  Encoder encoder;
+  encoder.put(static_cast<uint32_t>(digests.size()));
+  encoder.put_zeroes(4);
+  for (const Digest& digest : digests) {
+    encoder.put_array(digest.bytes);
+  }
+  return encoder.take();
+}
+
+Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto count = decoder.get<uint32_t>();
+  decoder.get_zeroes(4);
+  const bool valid = decoder.remaining() == count * sizeof(Digest::bytes);
+  std::vector<Digest> digests(valid ? count : 0);
+  for (Digest& digest : digests) {
+    digest.bytes = decoder.get_array<16>();
+  }
+  return whole(decoder, valid, FrameType::kDigestList, digests);
+}
+
+std::vector<std::byte> encode_attach(const AttachRequest& request) {
+  Encoder encoder;
+  encoder.put(request.epoch.value);
+  encoder.put(request.index);
+  encoder.put_zeroes(4);
+  encoder.put_bytes(request.piece);
+  return encoder.take();
+}
+
+Result<AttachRequest> decode_attach(ConstByteSpan body) {
+  constexpr size_t kHeadBytes = 16;
+  Decoder decoder(body.first(std::min(body.size(), kHeadBytes)));
+  AttachRequest request;
+  request.epoch.value = decoder.get<uint64_t>();
+  request.index = decoder.get<uint32_t>();
+  decoder.get_zeroes(4);
+  request.piece = body.subspan(std::min(body.size(), kHeadBytes));
+  return whole(decoder, request.epoch.value > 0 && request.index < kAttachmentsMax,
+               FrameType::kAttach, request);
+}
+
+std::vector<std::byte> encode_read_attachment(const AttachmentRequest& request) {
+  Encoder encoder;
+  encoder.put(request.number.value);
+  encoder.put_string(request.name);
+  return encoder.take();
+}
+
+Result<AttachmentRequest> decode_read_attachment(ConstByteSpan body) {
+  Decoder decoder(body);
+  AttachmentRequest request;
+  request.number.value = decoder.get<uint64_t>();
+  request.name = decoder.get_string();
+  return whole(decoder, valid_attachment_name(request.name), FrameType::kReadAttachment, request);
 }
 
 std::vector<std::byte> encode_next_data(uint64_t offset) { return encode_number(offset); }

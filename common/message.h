@@ -60,6 +60,18 @@ struct ContentData {
   ConstByteSpan data;
 };
 
+// piece lies in the body that it was decoded from; check_piece() says whether it is one.
+struct AttachRequest {
+  Epoch epoch;
+  uint32_t index = 0;
+  ConstByteSpan piece;
+};
+
+struct AttachmentRequest {
+  Epoch number;
+  std::string name;
+};
+
 struct CheckpointList {
   std::vector<CheckpointInfo> checkpoints;  // oldest first
   bool more = false;                        // after the last of these
@@ -87,6 +99,16 @@ Result<ReadRequest> decode_read(ConstByteSpan body);
 // At most kRangesMax, none of them empty.
 std::vector<std::byte> encode_read_ranges(std::span<const ByteRange> ranges);
 Result<std::vector<ByteRange>> decode_read_ranges(ConstByteSpan body);
+// At most kDigestsMax blocks, not none.
+std::vector<std::byte> encode_digests(const DigestQuery& query);
+// The size of the disk is the receiver's to fill in.
+Result<DigestQuery> decode_digests(ConstByteSpan body);
+std::vector<std::byte> encode_digest_list(std::span<const Digest> digests);
+Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body);
+std::vector<std::byte> encode_attach(const AttachRequest& request);
+Result<AttachRequest> decode_attach(ConstByteSpan body);
+std::vector<std::byte> encode_read_attachment(const AttachmentRequest& request);
+Result<AttachmentRequest> decode_read_attachment(ConstByteSpan body);
 std::vector<std::byte> encode_next_data(uint64_t offset);
 Result<uint64_t> decode_next_data(ConstByteSpan body);
 std::vector<std::byte> encode_data_range(const std::optional<ByteRange>& range);

@@ -32,6 +32,7 @@ int Error::to_errno() const {
     case ErrorKind::kBusy: return EBUSY;
     case ErrorKind::kTimeout: return ETIMEDOUT;
     case ErrorKind::kFenced: return ESHUTDOWN;
+    case ErrorKind::kDenied: return EACCES;
     default: return EIO;
   }
 }

@@ -24,6 +24,7 @@ enum class ErrorKind {
   kCorrupt,      // what was read back is not what was written
   kUnreadable,   // the primary image could not be read
   kVoid,         // a checkpoint that does not come to exist; nothing changed
+  kDenied,       // TLS or authentication: one side does not believe the other, or it may not
 };
 
 // An operating error: what kind, which errno (0: none), and in which act on which object.

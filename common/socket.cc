@@ -50,8 +50,8 @@ Result<> check_reach(const Address& address, Reach reach, const sockaddr* found)
   return fail(ErrorKind::kInvalid,
               address.to_string() +
                   " is beyond this machine, and the connection would be neither encrypted nor "
-                  "authenticated: say tls=off if everybody on that network may read and change "
-                  "the disk");
+                  "authenticated: give tls-certificates or tls-psk, or say tls=off if everybody on "
+                  "that network may read and change the disk");
 }
 
 sockaddr_un unix_name(const std::string& path) {
@@ -241,6 +241,17 @@ Result<std::string> describe_user(int fd) {
 
 }  // namespace
 
+Result<> check_address(const Address& address, Reach reach) {
+  if (address.is_unix()) {
+    return {};
+  }
+  const auto list = resolve(address, AI_ADDRCONFIG);
+  for (const addrinfo* one = list ? list->get() : nullptr; one != nullptr; one = one->ai_next) {
+    CKPT_TRY(check_reach(address, reach, one->ai_addr));
+  }
+  return {};
+}
+
 Result<UniqueFd> connect_socket(const Address& address, Reach reach,
                                 std::chrono::milliseconds patience) {
   return address.is_unix() ? connect_unix(address, patience)
@@ -276,6 +287,7 @@ Result<AcceptedSocket> accept_socket(int listener) {
   }
   if (from.ss_family == AF_UNIX) {
     CKPT_ASSIGN(accepted.peer, describe_user(accepted.socket.get()));
+    accepted.is_local = true;
     return accepted;
   }
   send_at_once(accepted.socket.get());

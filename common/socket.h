@@ -16,6 +16,10 @@ enum class Reach {
   kAnywhere,
 };
 
+// Whether this address is within that reach, as far as that can be told now: a host that has no
+// address yet is. kInvalid: it is not.
+Result<> check_address(const Address& address, Reach reach);
+
 // Connects, and waits at most so long for it at each address that the host has (name resolution not
 // counted, see getaddrinfo(3)).
 // kUnreachable: nobody answers; kInvalid: beyond what the reach allows, or a Unix socket that
@@ -35,6 +39,7 @@ Result<> check_bound(int listener, Reach reach);
 struct AcceptedSocket {
   UniqueFd socket;
   std::string peer;
+  bool is_local = false;  // root or this server's own user, at a Unix socket
 };
 Result<AcceptedSocket> accept_socket(int listener);
 

@@ -26,7 +26,9 @@ void advance(ConstByteSpan& head, ConstByteSpan& body, size_t sent) {
 
 }  // namespace
 
-Unexpected SocketStream::failed(const char* act, int number) const {
+Result<> SocketStream::shake_hands(const std::string&) { return {}; }
+
+Unexpected SocketStream::failed(const std::string& act, int number) const {
   return fail(ErrorKind::kUnreachable, peer_ + ": " + act, number);
 }
 

@@ -16,6 +16,12 @@ class SocketStream : public Stream {
   SocketStream(UniqueFd socket, std::string peer, std::chrono::milliseconds silence)
       : socket_(std::move(socket)), peer_(std::move(peer)), silence_(silence) {}
 
+  // Agrees with the other side on what protects the stream: before anything else. host: whom a
+  // client has connected to; a server says nothing. Plain sockets have nothing to agree on.
+  virtual Result<> shake_hands(const std::string& host);
+  // Whom the other side has proved to be, at a server. Empty: nobody in particular.
+  [[nodiscard]] virtual std::string identity() const { return ""; }
+
   Result<> read(ByteSpan buffer) override;
   Result<> write(ConstByteSpan head, ConstByteSpan body) override;
   [[nodiscard]] bool can_write() const override;
@@ -28,7 +34,7 @@ class SocketStream : public Stream {
  protected:
   // Until the socket is ready for these poll(2) events.
   Result<> wait_for(short events) const;
-  [[nodiscard]] Unexpected failed(const char* act, int number) const;
+  [[nodiscard]] Unexpected failed(const std::string& act, int number) const;
   [[nodiscard]] int fd() const { return socket_.get(); }
   [[nodiscard]] std::chrono::milliseconds silence() const { return silence_; }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/attachment.h"
 #include "common/batch.h"
 #include "common/clock.h"
 #include "common/result.h"
@@ -32,6 +33,7 @@ struct CheckpointInfo {
   std::string message;         // at most 4096 bytes; may be empty
   uint64_t changed_bytes = 0;  // since the parent, as the primary counts
   uint64_t shipped_bytes = 0;  // payload bytes as stored
+  std::vector<AttachmentInfo> attachments{};
 };
 
 // What a store says at the start of a session. By then it has fenced and drained the session before
@@ -79,15 +81,30 @@ class ExportSink : public ContentSink {
   virtual Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) = 0;
 };
 
+// Where the pieces of an attachment go, in their order. Each was checked.
+class PieceSink {
+ public:
+  virtual ~PieceSink() = default;
+  virtual Result<> take(const PieceHeader& header, ConstByteSpan piece) = 0;
+};
+
 // Of one call of read_ranges().
 inline constexpr size_t kRangesMax = 65536;
+// Of one call of digests().
+inline constexpr uint64_t kDigestsMax = 16384;
 
-// Threads:    receive, confirm, begin_session, accept and roll_back from one thread at a time;
-//             all else from any, meanwhile.
+// Whose digests are asked for.
+struct DigestQuery {
+  BlockRange blocks;
+  uint64_t size_bytes = 0;  // of the disk
+  uint64_t seed = 0;
+};
+
+// Threads:    receive, attach, confirm, begin_session, accept and roll_back from one thread at a
+//             time; all else from any, meanwhile.
 // Failure:    kNoSpace is recoverable: what is pending is dropped, and a new session ships it
-// again.
-//             Any other error of receive or confirm ends the session; begin_session starts a new
-//             one.
+//             again. Any other error of receive, attach or confirm ends the session; begin_session
+//             starts a new one.
 class StoreLink {
  public:
   virtual ~StoreLink() = default;
@@ -97,6 +114,9 @@ class StoreLink {
   virtual Result<> accept(uint64_t incarnation) = 0;
   // Takes a batch as pending. Its space in the image is reserved. Not durable when it returns.
   virtual Result<> receive(const EncodedBatch& batch) = 0;
+  // Takes the next piece of attachment number `index` of the checkpoint that this epoch will be, as
+  // pending: it is part of that checkpoint, and gone if that is void.
+  virtual Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) = 0;
   // Durable when it returns: the checkpoint exists. Covers all pending batches of epochs up to its
   // number, and none of later ones. kVoid: the store was not asked, and never will be; after any
   // other error it may exist.
@@ -110,10 +130,17 @@ class StoreLink {
   // The same for many ranges, at most kRangesMax, of any length: hands over what they hold, in
   // their order.
   virtual Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink);
+  // The digest, with that seed, of each of these blocks, at most kDigestsMax: what it holds at the
+  // last confirmed checkpoint (the last block of the disk may be short). Many are compared by
+  // little.
+  virtual Result<std::vector<Digest>> digests(const DigestQuery& query);
   // Hands over the disk at a checkpoint; nothing: the last. Later ones come to exist, and are
   // applied, meanwhile. kNotFound: it is not kept (any more); kBusy: another export is under way,
   // or the sink was so slow that a checkpoint had to wait for it.
   virtual Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) = 0;
+  // Hands over an attachment of a checkpoint. kNotFound: there is none, or it is not kept (any
+  // more); kCorrupt: it is damaged.
+  virtual Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) = 0;
   // Checkpoints that are kept, oldest first.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual StoreStatus status() = 0;

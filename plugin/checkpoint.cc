@@ -9,6 +9,8 @@ namespace ckpt {
 namespace {
 
 constexpr std::chrono::milliseconds kFrozenWait{20};
+// Pieces of attachments that are sent before the next look at everything else.
+constexpr int kPiecesAtOnce = 8;
 
 Error voided(uint64_t number, const Error& reason) {
   Error error = reason;
@@ -39,27 +41,53 @@ void CheckpointMaker::ask(const CheckpointRequest& request) {
 Result<CheckpointOutcome> CheckpointMaker::take(const CheckpointRequest& request) {
   const TicketPtr ticket = enqueue(request, true);
   disk_.shipper.wake();
-  const SteadyTime deadline = disk_.clock.steady() + request.timeout;
+  if (auto result = wait_answered(*ticket, disk_.clock.steady() + request.timeout)) {
+    return *result;
+  }
+  const std::string store = store_.status().address;  // may take a moment
   const MutexLock lock(mutex_);
-  while (!ticket->result) {
+  return ticket->result ? *ticket->result : give_up(*ticket, store);
+}
+
+Epoch CheckpointMaker::wait_cut(const Ticket& ticket, SteadyTime deadline) {
+  const MutexLock lock(mutex_);
+  while (ticket.cut_epoch.value == 0 && !ticket.result && !stopping_) {
     const SteadyTime now = disk_.clock.steady();
-    if (now >= deadline || stopping_) {
-      return give_up(*ticket);
+    if (now >= deadline) {
+      break;
     }
     answered_.wait_for(mutex_, deadline - now);
   }
-  return *ticket->result;
+  return ticket.cut_epoch;
 }
 
-Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket) {
+std::optional<Result<CheckpointOutcome>> CheckpointMaker::wait_answered(const Ticket& ticket,
+                                                                        SteadyTime deadline) {
+  if (ticket.request.on_cut) {
+    if (const Epoch cut = wait_cut(ticket, deadline); cut.value != 0) {
+      ticket.request.on_cut(cut);
+    }
+  }
+  const MutexLock lock(mutex_);
+  while (!ticket.result) {
+    const SteadyTime now = disk_.clock.steady();
+    if (now >= deadline || stopping_) {
+      return std::nullopt;
+    }
+    answered_.wait_for(mutex_, deadline - now);
+  }
+  return ticket.result;
+}
+
+Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket, const std::string& store) {
   const std::string time = stopping_
                                ? "the server stops"
                                : std::to_string(ticket.request.timeout.count()) + " ms are over";
   ticket.has_waiter = false;
   if (ticket.is_sent) {
-    return fail(ErrorKind::kTimeout, time +
-                                         ": the checkpoint was sent and not yet answered; it may "
-                                         "exist: see `ckpt-tool list`");
+    return fail(ErrorKind::kTimeout, time + ": the checkpoint was sent to " + store +
+                                         " and not yet answered; it may exist: see `ckpt-tool "
+                                         "list`");
   }
   // CONFIRM is not sent for an abandoned one: it never will exist.
   ticket.is_abandoned = true;
@@ -94,16 +122,17 @@ CheckpointMaker::TicketPtr CheckpointMaker::next_ticket() {
   return nullptr;
 }
 
-bool CheckpointMaker::is_asked() {
+size_t CheckpointMaker::asked() {
   const MutexLock lock(mutex_);
-  return !queue_.empty();
+  return queue_.size();
 }
 
 bool CheckpointMaker::is_waited_for() {
   const MutexLock lock(mutex_);
   const auto has_waiter = [](const TicketPtr& ticket) { return ticket->has_waiter; };
   return std::ranges::any_of(queue_, has_waiter) ||
-         (stage_ == Stage::kUnknown && active_ != nullptr && active_->has_waiter);
+         ((stage_ == Stage::kUnknown || stage_ == Stage::kShipping) && active_ != nullptr &&
+          active_->has_waiter);
 }
 
 std::chrono::nanoseconds CheckpointMaker::shipping_for() const {
@@ -150,6 +179,9 @@ void CheckpointMaker::cut(TicketPtr ticket) {
   cut_steady_ = disk_.clock.steady();
   disk_.epochs.cut();
   stage_ = Stage::kShipping;
+  const MutexLock lock(mutex_);
+  active_->cut_epoch = Epoch{disk_.epochs.closed()->number.load()};
+  answered_.notify_all();
 }
 
 bool CheckpointMaker::ship() {
@@ -171,11 +203,37 @@ bool CheckpointMaker::ship() {
   if (!*shipped && !frozen) {
     disk_.epochs.wait_frozen(kFrozenWait);
   } else if (!*shipped && shipper_.all_sent(closed)) {
-    complete();
+    ship_rest(closed);
   } else if (!*shipped) {
     disk_.epochs.wait_preserved(kFrozenWait);
   }
   return true;
+}
+
+void CheckpointMaker::ship_rest(EpochObject& closed) {
+  const auto more = ship_attachments(closed);
+  if (!more) {
+    fail_to_ship(more.error());
+  } else if (!*more) {
+    complete();
+  }
+}
+
+Result<bool> CheckpointMaker::ship_attachments(EpochObject& closed) {
+  AttachmentFeed* const feed = active_->request.attachments.get();
+  if (feed == nullptr) {
+    return false;
+  }
+  std::chrono::nanoseconds patience = kFrozenWait;
+  for (int i = 0; i < kPiecesAtOnce; ++i) {
+    const auto piece = feed->take(patience);
+    if (!piece) {
+      break;
+    }
+    CKPT_TRY(store_.attach(Epoch{closed.number.load()}, piece->index, piece->bytes));
+    patience = std::chrono::nanoseconds(0);
+  }
+  return !feed->is_complete();
 }
 
 Result<bool> CheckpointMaker::ship_closed(EpochObject& closed) {
@@ -199,6 +257,11 @@ std::optional<Error> CheckpointMaker::reason_to_void() {
     return Error{ErrorKind::kVoid, 0,
                  "the blocks overwritten since the cut did not fit into memory and spill file "
                  "(preserve limit), or could not be read"};
+  }
+  if (const auto& feed = active_->request.attachments) {
+    if (auto problem = feed->problem()) {
+      return problem;
+    }
   }
   const MutexLock lock(mutex_);
   if (active_->is_abandoned) {
@@ -293,6 +356,9 @@ CheckpointInfo CheckpointMaker::describe() {
   const uint64_t blocks = std::min(closed.written.count(), shipped.blocks);
   info.changed_bytes = std::min(blocks * kBlockBytes, disk_.geometry.size_bytes);
   info.shipped_bytes = shipped.bytes;
+  if (const auto& feed = active_->request.attachments) {
+    info.attachments = feed->infos();
+  }
   return info;
 }
 
@@ -419,8 +485,8 @@ Epoch CheckpointMaker::wants_sync() const {
 
 void CheckpointMaker::synced(Epoch n) { sync_done_.store(n.value); }
 
-void CheckpointMaker::cancel(const std::string& reason) {
-  const Error error{ErrorKind::kVoid, 0, reason};
+void CheckpointMaker::cancel(const std::string& reason, ErrorKind kind) {
+  const Error error{kind, 0, reason};
   if (stage_ == Stage::kShipping) {
     void_closed(error);
   }

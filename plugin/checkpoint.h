@@ -32,7 +32,7 @@ class CheckpointMaker {
   void settle(HandshakeRow row);
   // Voids what is in progress or in the queue; the reason is what callers are told. Not while the
   // outcome is unknown. The closed epoch's writers must leave soon.
-  void cancel(const std::string& reason);
+  void cancel(const std::string& reason, ErrorKind kind = ErrorKind::kVoid);
   // The session was lost while it was being shipped: what the store had of it is gone.
   void void_lost(const Error& reason);
   // Whatever the closed epoch waits for, but a sync that was made: its blocks stay changed. The
@@ -44,8 +44,10 @@ class CheckpointMaker {
   void fold();
 
   [[nodiscard]] bool is_idle() const { return stage_ == Stage::kIdle; }
-  [[nodiscard]] bool is_asked();
-  // Somebody waits for one that only a new session can begin, or say the outcome of.
+  [[nodiscard]] bool is_asked() { return asked() != 0; }
+  // How many are in the queue, those whose callers have given up included.
+  [[nodiscard]] size_t asked();
+  // Somebody waits for one that, without a session, only a new one can begin or say the outcome of.
   [[nodiscard]] bool is_waited_for();
   // How long ago the checkpoint that is being shipped was cut; 0: none is.
   [[nodiscard]] std::chrono::nanoseconds shipping_for() const;
@@ -75,19 +77,28 @@ class CheckpointMaker {
     std::optional<Result<CheckpointOutcome>> result;
     bool has_waiter = false;  // who has not given up
     bool is_cut = false;
+    Epoch cut_epoch{};     // 0: not yet
     bool is_sent = false;  // CONFIRM
     bool is_abandoned = false;
   };
   using TicketPtr = std::shared_ptr<Ticket>;  // owned by the waiting caller and the queue
 
   TicketPtr enqueue(const CheckpointRequest& request, bool has_waiter);
-  Result<CheckpointOutcome> give_up(Ticket& ticket) CKPT_REQUIRES(mutex_);
+  // Nothing: the time is over, or the server stops. Tells of the cut meanwhile.
+  std::optional<Result<CheckpointOutcome>> wait_answered(const Ticket& ticket, SteadyTime deadline);
+  // Until it is cut, answered, or neither in time; its epoch if it is cut.
+  Epoch wait_cut(const Ticket& ticket, SteadyTime deadline);
+  Result<CheckpointOutcome> give_up(Ticket& ticket, const std::string& store) CKPT_REQUIRES(mutex_);
   void answer(const TicketPtr& ticket, Result<CheckpointOutcome> result);
   TicketPtr next_ticket();
   [[nodiscard]] Result<> check_free(const std::string& name) const;
   void cut(TicketPtr ticket);
   bool ship();
   Result<bool> ship_closed(EpochObject& closed);
+  // All blocks are sent: attachments, then CONFIRM.
+  void ship_rest(EpochObject& closed);
+  // Sends what has come of the attachments. True: some of them is still to come.
+  Result<bool> ship_attachments(EpochObject& closed);
   void fail_to_ship(const Error& error);
   [[nodiscard]] std::optional<Error> reason_to_void();
   void void_closed(const Error& error);

@@ -12,7 +12,6 @@ namespace ckpt {
 inline constexpr size_t kNameBytesMax = 255;
 inline constexpr size_t kMessageBytesMax = 4096;
 
-bool is_utf8(std::string_view text);
 // Whether a checkpoint may be called so: UTF-8, at most kNameBytesMax bytes, no control characters,
 // not like a number, not "last". Empty is no name, and valid. kInvalid says why not.
 Result<> check_name(std::string_view name);

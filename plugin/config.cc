@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <functional>
 
+#include "plugin/backup_place.h"
+
 namespace ckpt {
 namespace {
 
@@ -133,8 +135,23 @@ Result<> set_backup(LocalOptions& options, const std::string& value) {
 }
 
 Result<> set_tls(LocalOptions& options, const std::string& value) {
-  options.tls_off = value == "off";
-  return options.tls_off ? Result<>() : not_yet(options, value);
+  CKPT_ASSIGN(options.tls.use, parse_tls_use(value));
+  return {};
+}
+
+Result<> set_certificates(LocalOptions& options, const std::string& value) {
+  options.tls.certificates = absolute(value);
+  return {};
+}
+
+Result<> set_psk(LocalOptions& options, const std::string& value) {
+  options.tls.psk = absolute(value);
+  return {};
+}
+
+Result<> set_verify_peer(LocalOptions& options, const std::string& value) {
+  CKPT_ASSIGN(options.tls.verify_peer, parse_switch(value));
+  return {};
 }
 
 constexpr std::array<Parameter, 19> kParameters{{
@@ -176,9 +193,9 @@ constexpr std::array<Parameter, 19> kParameters{{
     {"direct", set_direct},
     {"tls", set_tls},
     {"name", not_yet},
-    {"tls-certificates", not_yet},
-    {"tls-psk", not_yet},
-    {"tls-verify-peer", not_yet},
+    {"tls-certificates", set_certificates},
+    {"tls-psk", set_psk},
+    {"tls-verify-peer", set_verify_peer},
 }};
 
 }  // namespace
@@ -191,6 +208,14 @@ Result<> set_parameter(LocalOptions& options, const std::string& key, const std:
     }
   }
   return invalid("unknown parameter " + key + "; nbdkit ckpt --help lists them");
+}
+
+Result<> check_parameters(const LocalOptions& options) {
+  CKPT_TRY(check_said_tls(options.tls));
+  const bool is_elsewhere = !options.is_place_said || is_remote_place(options.store_place);
+  return options.tls.is_used() && !(options.has_backup && is_elsewhere)
+             ? invalid("tls-certificates and tls-psk are for a back-up at backup=HOST:PORT")
+             : Result<>();
 }
 
 Result<std::string> parse_backup(const std::string& value) {

@@ -10,6 +10,9 @@ namespace ckpt {
 // Paths are made absolute by the caller's working directory: nbdkit changes it later.
 Result<> set_parameter(LocalOptions& options, const std::string& key, const std::string& value);
 
+// What only all of them together tell: kInvalid says which do not fit.
+Result<> check_parameters(const LocalOptions& options);
+
 // "embedded" gives nothing, "embedded:DIR" the absolute path of DIR, anything else the address of a
 // backupd.
 Result<std::string> parse_backup(const std::string& value);

@@ -39,8 +39,12 @@ struct AcceptRequest {};
 struct ExportRequest {
   std::string checkpoint = "last";  // a number, a name or "last"
 };
+struct AttachmentQuery {
+  std::string checkpoint = "last";
+  std::string name;
+};
 using ControlRequest = std::variant<StatusRequest, ListRequest, CheckpointRequest, RollbackRequest,
-                                    VerifyRequest, AcceptRequest, ExportRequest>;
+                                    VerifyRequest, AcceptRequest, ExportRequest, AttachmentQuery>;
 
 // The last or an intermediate line of an answer.
 struct ProgressAnswer {
@@ -57,7 +61,16 @@ struct ExtentAnswer {
   ByteRange range;
   bool is_hole = false;
 };
-using ControlAnswer = std::variant<ProgressAnswer, ExportAnswer, ExtentAnswer, Error, ParsedJson>;
+// A piece of an attachment, whose bytes follow the line: in an answer, or after a request.
+struct CutAnswer {
+  Epoch checkpoint;
+};
+struct PieceAnswer {
+  uint32_t index = 0;  // of the attachment, among those of the request
+  uint64_t length = 0;
+};
+using ControlAnswer = std::variant<ProgressAnswer, CutAnswer, ExportAnswer, ExtentAnswer,
+                                   PieceAnswer, Error, ParsedJson>;
 
 // Exit codes of ckpt-tool (design: "The contract outside") that do not come from an ErrorKind only.
 inline constexpr int kExitDone = 0;
@@ -78,8 +91,13 @@ std::string encode_request(const ControlRequest& request);
 Result<ControlRequest> decode_request(std::string_view line);
 
 std::string encode_progress(const ProgressAnswer& progress);
+std::string encode_cut(const CutAnswer& answer);
 std::string encode_export(const ExportAnswer& answer);
 std::string encode_extent(const ExtentAnswer& extent);
+std::string encode_piece_line(const PieceAnswer& piece);
+// After the last piece of a request. decode_piece_line() takes both, and gives nothing for it.
+std::string encode_pieces_end();
+Result<std::optional<PieceAnswer>> decode_piece_line(std::string_view line);
 std::string encode_error(const Error& error);
 // {"schema":1,"type":"result"} and these fields.
 std::string encode_result(const Json& fields);
@@ -88,6 +106,7 @@ Result<ControlAnswer> decode_answer(std::string_view line);
 // An object as one line. Bytes that are no UTF-8 are replaced.
 std::string to_line(const Json& object);
 
+Json to_json(const AttachmentInfo& attachment);
 Json to_json(const CheckpointInfo& checkpoint);
 Json to_json(const std::vector<CheckpointInfo>& checkpoints);
 Json to_json(const CheckpointOutcome& outcome);

@@ -10,6 +10,27 @@ namespace {
 
 Fields answer_fields(const ParsedJson& object) { return {object, ErrorKind::kCorrupt}; }
 
+std::vector<AttachmentInfo> take_attachments(Fields& fields) {
+  std::vector<AttachmentInfo> attachments;
+  if (fields.optional("attachments") == nullptr) {
+    return attachments;  // of a server that knows none
+  }
+  for (const ParsedJson& object : fields.array("attachments")) {
+    Fields one = answer_fields(object);
+    AttachmentInfo info;
+    info.name = one.text("name");
+    info.size_bytes = one.number("size_bytes");
+    info.stored_bytes = one.number("stored_bytes");
+    info.digest = one.digest("digest");
+    auto taken = one.finish(std::move(info));
+    fields.take(taken ? Result<>() : Result<>(Unexpected(taken.error())));
+    if (taken) {
+      attachments.push_back(std::move(*taken));
+    }
+  }
+  return attachments;
+}
+
 CheckpointInfo take_checkpoint(Fields& fields) {
   CheckpointInfo checkpoint;
   checkpoint.id = {fields.uuid("timeline"), Epoch{fields.number("checkpoint")}};
@@ -20,6 +41,7 @@ CheckpointInfo take_checkpoint(Fields& fields) {
   checkpoint.message = fields.text("message");
   checkpoint.changed_bytes = fields.number("changed_bytes");
   checkpoint.shipped_bytes = fields.number("shipped_bytes");
+  checkpoint.attachments = take_attachments(fields);
   return checkpoint;
 }
 
@@ -45,6 +67,22 @@ Result<StoreStatus> decode_store(const ParsedJson& object) {
   return fields.finish(std::move(store));
 }
 
+std::vector<std::string> take_uris(Fields& fields) {
+  std::vector<std::string> uris;
+  if (fields.optional("uris") == nullptr) {
+    return uris;  // of a server that does not tell
+  }
+  for (const ParsedJson& uri : fields.array("uris")) {
+    const auto* const text = uri.get_ptr<const std::string*>();
+    if (text == nullptr) {
+      fields.refuse("uris", "has an element that is no text");
+    } else {
+      uris.push_back(*text);
+    }
+  }
+  return uris;
+}
+
 EventCounts take_counts(Fields& fields) {
   EventCounts counts;
   counts.checkpoints = fields.number("made_checkpoints");
@@ -56,8 +94,20 @@ EventCounts take_counts(Fields& fields) {
   return counts;
 }
 
+std::shared_ptr<AttachmentFeed> take_feed(Fields& fields) {
+  std::vector<std::string> names;
+  for (const ParsedJson& name : fields.array("attachments")) {
+    names.push_back(name.is_string() ? *name.get_ptr<const std::string*>() : std::string());
+  }
+  auto feed = AttachmentFeed::make(std::move(names));
+  if (!feed) {
+    fields.refuse("attachments", feed.error().message());
+  }
+  return feed ? *feed : nullptr;
+}
+
 Result<ControlRequest> decode_checkpoint_request(Fields& fields) {
-  fields.only({"schema", "command", "name", "message", "timeout_ms"});
+  fields.only({"schema", "command", "name", "message", "timeout_ms", "attachments", "tell_cut"});
   CheckpointRequest request;
   request.name = fields.optional("name") != nullptr ? fields.text("name") : "";
   request.message = fields.optional("message") != nullptr ? fields.text("message") : "";
@@ -65,6 +115,12 @@ Result<ControlRequest> decode_checkpoint_request(Fields& fields) {
     const uint64_t most = static_cast<uint64_t>(kTimeoutMax.count());
     request.timeout =
         std::chrono::milliseconds(static_cast<int64_t>(fields.number("timeout_ms", most)));
+  }
+  if (fields.optional("attachments") != nullptr) {
+    request.attachments = take_feed(fields);
+  }
+  if (fields.optional("tell_cut") != nullptr && fields.flag("tell_cut")) {
+    request.on_cut = [](Epoch) {};  // for whoever has the connection to fill in
   }
   fields.take(check_name(request.name));
   fields.take(check_message(request.message));
@@ -105,6 +161,17 @@ Result<ControlRequest> decode_export_request(Fields& fields) {
   return fields.finish<ControlRequest>(std::move(request));
 }
 
+Result<ControlRequest> decode_attachment_query(Fields& fields) {
+  fields.only({"schema", "command", "checkpoint", "name"});
+  AttachmentQuery query;
+  if (fields.optional("checkpoint") != nullptr) {
+    query.checkpoint = fields.text("checkpoint");
+  }
+  query.name = fields.text("name");
+  check_id(fields, query.checkpoint);
+  return fields.finish<ControlRequest>(std::move(query));
+}
+
 Result<ControlRequest> decode_plain_request(Fields& fields, ControlRequest request) {
   fields.only({"schema", "command"});
   return fields.finish(std::move(request));
@@ -124,6 +191,12 @@ Result<ControlAnswer> decode_progress_answer(const ParsedJson& object) {
   return fields.finish<ControlAnswer>(progress);
 }
 
+Result<ControlAnswer> decode_cut_answer(const ParsedJson& object) {
+  Fields fields = answer_fields(object);
+  const CutAnswer answer{Epoch{fields.number("checkpoint")}};
+  return fields.finish<ControlAnswer>(answer);
+}
+
 Result<ControlAnswer> decode_export_answer(const ParsedJson& object) {
   Fields fields = answer_fields(object);
   ExportAnswer answer;
@@ -139,7 +212,27 @@ Result<ControlAnswer> decode_extent_answer(const ParsedJson& object, bool is_hol
   return fields.finish<ControlAnswer>(ExtentAnswer{range, is_hole});
 }
 
+Result<PieceAnswer> decode_piece(Fields& fields) {
+  const auto index = static_cast<uint32_t>(fields.number("index", kAttachmentsMax - 1));
+  return fields.finish(
+      PieceAnswer{index, fields.number("length", kPieceHeaderBytes + kPieceBytes)});
+}
+
 }  // namespace
+
+Result<std::optional<PieceAnswer>> decode_piece_line(std::string_view line) {
+  CKPT_ASSIGN(const ParsedJson object, parse_object(line, kRequestBytesMax, ErrorKind::kInvalid));
+  Fields fields(object, ErrorKind::kInvalid);
+  const std::string type = fields.text("type");
+  if (type == "end") {
+    return fields.finish(std::optional<PieceAnswer>());
+  }
+  if (type != "piece") {
+    fields.refuse("type", "is not piece or end");
+  }
+  CKPT_ASSIGN(const PieceAnswer piece, decode_piece(fields));
+  return std::optional(piece);
+}
 
 Result<ControlRequest> decode_request(std::string_view line) {
   CKPT_ASSIGN(const ParsedJson object, parse_object(line, kRequestBytesMax, ErrorKind::kInvalid));
@@ -166,7 +259,11 @@ Result<ControlRequest> decode_request(std::string_view line) {
   if (command == "export") {
     return decode_export_request(fields);
   }
-  fields.refuse("command", "is not status, list, verify, accept, checkpoint, rollback or export");
+  if (command == "attachment") {
+    return decode_attachment_query(fields);
+  }
+  fields.refuse("command",
+                "is not status, list, verify, accept, checkpoint, rollback, export or attachment");
   return fields.finish<ControlRequest>(StatusRequest{});
 }
 
@@ -180,14 +277,21 @@ Result<ControlAnswer> decode_answer(std::string_view line) {
   if (type == "error") {
     return decode_error_answer(object);
   }
+  if (type == "cut") {
+    return decode_cut_answer(object);
+  }
   if (type == "export") {
     return decode_export_answer(object);
   }
   if (type == "data" || type == "hole") {
     return decode_extent_answer(object, type == "hole");
   }
+  if (type == "piece") {
+    CKPT_ASSIGN(const PieceAnswer piece, decode_piece(fields));
+    return ControlAnswer(piece);
+  }
   if (type != "result") {
-    fields.refuse("type", "is not progress, export, data, hole, result or error");
+    fields.refuse("type", "is not progress, cut, export, data, hole, piece, result or error");
   }
   return fields.finish<ControlAnswer>(std::move(object));
 }
@@ -243,6 +347,7 @@ Result<VolumeStatus> decode_volume_status(const ParsedJson& object) {
   status.state = fields.text("state");
   status.role = fields.text("role");
   status.image = fields.text("image");
+  status.uris = take_uris(fields);
   status.volume = fields.uuid("volume");
   status.timeline = fields.uuid("timeline");
   status.size_bytes = fields.number("size_bytes");

@@ -23,6 +23,19 @@ Json request_of(const CheckpointRequest& checkpoint) {
   object["name"] = checkpoint.name;
   object["message"] = checkpoint.message;
   object["timeout_ms"] = count_of<std::chrono::milliseconds>(checkpoint.timeout);
+  if (checkpoint.attachments != nullptr) {
+    object["attachments"] = checkpoint.attachments->names();
+  }
+  if (checkpoint.on_cut) {
+    object["tell_cut"] = true;
+  }
+  return object;
+}
+
+Json request_of(const AttachmentQuery& query) {
+  Json object = request("attachment");
+  object["checkpoint"] = query.checkpoint;
+  object["name"] = query.name;
   return object;
 }
 
@@ -69,6 +82,11 @@ std::string encode_progress(const ProgressAnswer& progress) {
                       {"total_bytes", progress.total_bytes}});
 }
 
+std::string encode_cut(const CutAnswer& answer) {
+  return to_line(
+      Json{{"schema", kControlSchema}, {"type", "cut"}, {"checkpoint", answer.checkpoint.value}});
+}
+
 std::string encode_export(const ExportAnswer& answer) {
   Json object{{"schema", kControlSchema}, {"type", "export"}};
   object.update(to_json(answer.checkpoint));
@@ -81,6 +99,17 @@ std::string encode_extent(const ExtentAnswer& extent) {
                       {"type", extent.is_hole ? "hole" : "data"},
                       {"offset", extent.range.offset},
                       {"length", extent.range.length}});
+}
+
+std::string encode_piece_line(const PieceAnswer& piece) {
+  return to_line(Json{{"schema", kControlSchema},
+                      {"type", "piece"},
+                      {"index", piece.index},
+                      {"length", piece.length}});
+}
+
+std::string encode_pieces_end() {
+  return to_line(Json{{"schema", kControlSchema}, {"type", "end"}});
 }
 
 std::string encode_error(const Error& error) {
@@ -97,7 +126,18 @@ std::string encode_result(const Json& fields) {
   return to_line(object);
 }
 
+Json to_json(const AttachmentInfo& attachment) {
+  return Json{{"name", attachment.name},
+              {"size_bytes", attachment.size_bytes},
+              {"stored_bytes", attachment.stored_bytes},
+              {"digest", attachment.digest.to_string()}};
+}
+
 Json to_json(const CheckpointInfo& checkpoint) {
+  Json attachments = Json::array();
+  for (const AttachmentInfo& attachment : checkpoint.attachments) {
+    attachments.push_back(to_json(attachment));
+  }
   return Json{{"checkpoint", checkpoint.id.number.value},
               {"name", checkpoint.name},
               {"time", format_time(checkpoint.time)},
@@ -107,7 +147,8 @@ Json to_json(const CheckpointInfo& checkpoint) {
               {"message", checkpoint.message},
               {"digest", checkpoint.digest.to_string()},
               {"timeline", checkpoint.id.timeline.to_string()},
-              {"parent_timeline", checkpoint.parent.timeline.to_string()}};
+              {"parent_timeline", checkpoint.parent.timeline.to_string()},
+              {"attachments", std::move(attachments)}};
 }
 
 Json to_json(const std::vector<CheckpointInfo>& checkpoints) {
@@ -153,6 +194,7 @@ Json to_json(const VolumeStatus& status) {
   return Json{{"state", status.state},
               {"role", status.role},
               {"image", status.image},
+              {"uris", status.uris},
               {"volume", status.volume.to_string()},
               {"timeline", status.timeline.to_string()},
               {"size_bytes", status.size_bytes},

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <system_error>
 
+#include "plugin/control_attachments.h"
 #include "plugin/control_export.h"
 #include "plugin/control_http.h"
 #include "plugin/metrics.h"
@@ -63,6 +64,47 @@ void refuse(ControlConnection& connection, const Error& error) {
   // If even that cannot be said, the closed connection says it.
   (void)connection.send_line(encode_error(error), kRefusalTimeout);
 }
+
+// Reads what a client brings for a checkpoint, on a thread of its own, until this object's end. If
+// not all of it was read by then, nothing more is read of the connection: it would be taken for
+// requests.
+class AttachmentReader {
+ public:
+  AttachmentReader(ControlConnection& connection, AttachmentFeed& feed, milliseconds timeout)
+      : connection_(connection), feed_(feed), timeout_(timeout) {}
+  ~AttachmentReader() {
+    feed_.stop();
+    if (!has_all_) {
+      connection_.stop_reading();
+    }
+    if (thread_.joinable()) {
+      thread_.join();
+    }
+  }
+  AttachmentReader(const AttachmentReader&) = delete;
+  AttachmentReader& operator=(const AttachmentReader&) = delete;
+
+  Result<> start() {
+    CKPT_ASSIGN(thread_, start_thread("ckpt-attach", [this] { read(); }));
+    return {};
+  }
+
+ private:
+  void read() noexcept {
+    try {
+      has_all_ = receive_attachments(connection_, feed_, timeout_);
+    } catch (const std::exception&) {
+      // Only memory can have run out.
+      feed_.abort({ErrorKind::kBusy, ENOMEM, "attachments"});
+    }
+  }
+
+  ControlConnection& connection_;
+  AttachmentFeed& feed_;
+  const milliseconds timeout_;
+  std::atomic<bool> has_all_{false};
+  std::thread thread_;
+};
 
 }  // namespace
 
@@ -219,15 +261,25 @@ void ControlServer::serve_requests(ControlConnection& connection) {
 
 std::string ControlServer::answer(ControlConnection& connection, const std::string& line) {
   const Result<ControlRequest> request = decode_request(line);
-  return request ? perform(connection, *request) : encode_error(request.error());
+  if (!request) {
+    // What follows may be the content of attachments, which must not be taken for requests.
+    if (line.find("attachments") != std::string::npos) {
+      connection.stop_reading();
+    }
+    return encode_error(request.error());
+  }
+  return perform(connection, *request);
 }
 
 std::string ControlServer::perform(ControlConnection& connection, const ControlRequest& request) {
   struct Performer {
+    ControlServer& server;
+    ControlConnection& connection;
     VolumeApi& volume;
     Progress stops_when_gone;
     Progress goes_on;
     ControlExport sink;
+    ControlPieces pieces;
     std::string operator()(const StatusRequest& /*status*/) const {
       return encode_result(to_json(volume.status()));
     }
@@ -235,7 +287,7 @@ std::string ControlServer::perform(ControlConnection& connection, const ControlR
       return result_or_error(volume.checkpoints());
     }
     std::string operator()(const CheckpointRequest& checkpoint) const {
-      return result_or_error(volume.checkpoint(checkpoint));
+      return server.make(connection, checkpoint);
     }
     std::string operator()(const RollbackRequest& rollback) const {
       return result_or_error(volume.roll_back(rollback, goes_on));
@@ -249,16 +301,42 @@ std::string ControlServer::perform(ControlConnection& connection, const ControlR
     std::string operator()(const ExportRequest& exported) {
       return result_or_error(volume.export_checkpoint(exported.checkpoint, sink));
     }
+    std::string operator()(const AttachmentQuery& query) {
+      return result_or_error(volume.read_attachment(query.checkpoint, query.name, pieces));
+    }
   };
-  Performer performer{volume_,
+  Performer performer{*this,
+                      connection,
+                      volume_,
                       progress_to(connection, true),
                       progress_to(connection, false),
+                      {connection, limits_.export_timeout},
                       {connection, limits_.export_timeout}};
   std::string answer = std::visit(performer, request);
-  if (performer.sink.is_broken()) {
+  if (performer.sink.is_broken() || performer.pieces.is_broken()) {
     connection.shut_down();
   }
   return answer;
+}
+
+std::string ControlServer::make(ControlConnection& connection, CheckpointRequest checkpoint) {
+  if (checkpoint.on_cut) {
+    // A client that is gone need not be told.
+    checkpoint.on_cut = [this, &connection](Epoch number) {
+      (void)connection.send_line(encode_cut({number}), limits_.answer_timeout);
+    };
+  }
+  return checkpoint.attachments == nullptr ? result_or_error(volume_.checkpoint(checkpoint))
+                                           : make_with_attachments(connection, checkpoint);
+}
+
+std::string ControlServer::make_with_attachments(ControlConnection& connection,
+                                                 const CheckpointRequest& checkpoint) {
+  AttachmentReader reader(connection, *checkpoint.attachments, limits_.export_timeout);
+  if (auto started = reader.start(); !started) {
+    return encode_error(started.error());
+  }
+  return result_or_error(volume_.checkpoint(checkpoint));
 }
 
 // Half a rollback is worth nothing, so it does not stop because nobody watches.

@@ -70,6 +70,10 @@ class ControlServer {
   void serve_requests(ControlConnection& connection);
   std::string answer(ControlConnection& connection, const std::string& line);
   std::string perform(ControlConnection& connection, const ControlRequest& request);
+  std::string make(ControlConnection& connection, CheckpointRequest checkpoint);
+  // While the volume makes it, a thread of its own reads what the client brings.
+  std::string make_with_attachments(ControlConnection& connection,
+                                    const CheckpointRequest& checkpoint);
   Progress progress_to(ControlConnection& connection, bool stops_when_gone);
   void wake();
 

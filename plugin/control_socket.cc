@@ -201,6 +201,9 @@ Result<std::optional<std::string>> ControlConnection::receive_line(size_t bytes_
                                                                    Timeout timeout) {
   const auto until = instant_after(timeout);
   for (;;) {
+    if (is_closed_->load()) {
+      return std::optional<std::string>();
+    }
     std::optional<std::string> line = take_line();
     if ((line ? line->size() : received_.size()) > bytes_max) {
       return fail(ErrorKind::kInvalid,
@@ -233,6 +236,9 @@ Result<> ControlConnection::receive_bytes(ByteSpan bytes, Timeout timeout) {
   searched_bytes_ = 0;
   bytes = bytes.subspan(had_bytes);
   while (!bytes.empty()) {
+    if (is_closed_->load()) {
+      return fail(ErrorKind::kIo, "control.sock: nothing more is read");
+    }
     const ssize_t count = ::recv(fd_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (count > 0) {
       bytes = bytes.subspan(static_cast<size_t>(count));
@@ -252,13 +258,38 @@ bool ControlConnection::peer_gone() const {
   return ::poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR)) != 0;
 }
 
-Result<unsigned> ControlConnection::peer_uid() const {
+bool ControlConnection::has_input() const {
+  pollfd entry{fd_.get(), POLLIN, 0};
+  return !received_.empty() || ::poll(&entry, 1, 0) > 0;
+}
+
+// What is in the socket's queue would still be given.
+void ControlConnection::stop_reading() {
+  is_closed_->store(true);
+  ::shutdown(fd_.get(), SHUT_RD);
+}
+
+namespace {
+
+Result<ucred> peer_of(int fd) {
   ucred credentials{};
   socklen_t length = sizeof(credentials);
-  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
     return fail_errno(errno, "credentials on control.sock");
   }
+  return credentials;
+}
+
+}  // namespace
+
+Result<unsigned> ControlConnection::peer_uid() const {
+  CKPT_ASSIGN(const ucred credentials, peer_of(fd_.get()));
   return unsigned{credentials.uid};
+}
+
+Result<pid_t> ControlConnection::peer_pid() const {
+  CKPT_ASSIGN(const ucred credentials, peer_of(fd_.get()));
+  return credentials.pid;
 }
 
 void ControlConnection::shut_down() { ::shutdown(fd_.get(), SHUT_RDWR); }

@@ -2,7 +2,9 @@
 // The control socket: control.sock in a state directory, and lines over its connections.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,7 +24,7 @@ void remove_control(const std::string& state_path);
 
 // A connected stream of lines, and of bytes that a line has announced.
 //
-// Threads: one at a time, but shut_down() and peer_gone() from any.
+// Threads: one at a time, but shut_down(), stop_reading() and peer_gone() from any.
 // Failure: kTimeout when the time given for a line has passed, kInvalid for a line too long or cut
 // off,
 //          else kIo; after an error only shut_down() makes sense.
@@ -47,8 +49,13 @@ class ControlConnection {
   Result<> receive_bytes(ByteSpan bytes, Timeout timeout);
   // Whether the other side has closed its end; half-closed is not gone.
   [[nodiscard]] bool peer_gone() const;
+  // Whether something can be read, or nothing more ever.
+  [[nodiscard]] bool has_input() const;
+  // Whoever reads, or comes to read, is at the end, whatever has come; it can still be written to.
+  void stop_reading();
   // The user at the other end when it connected.
   [[nodiscard]] Result<unsigned> peer_uid() const;
+  [[nodiscard]] Result<pid_t> peer_pid() const;
   // Ends both directions: whoever waits on it wakes.
   void shut_down();
 
@@ -56,6 +63,7 @@ class ControlConnection {
   std::optional<std::string> take_line();
 
   UniqueFd fd_;
+  std::unique_ptr<std::atomic<bool>> is_closed_ = std::make_unique<std::atomic<bool>>(false);
   std::string received_;
   size_t searched_bytes_ = 0;  // of received_, without a newline
 };

@@ -15,7 +15,7 @@ struct KindRow {
 };
 
 // design: "The contract outside", exit codes.
-constexpr std::array<KindRow, 13> kKinds{{
+constexpr std::array<KindRow, 14> kKinds{{
     {ErrorKind::kIo, "io", kExitFailed},
     {ErrorKind::kNoSpace, "no-space", kExitFailed},
     {ErrorKind::kInvalid, "invalid", kExitUsage},
@@ -29,6 +29,7 @@ constexpr std::array<KindRow, 13> kKinds{{
     {ErrorKind::kCorrupt, "corrupt", kExitFailed},
     {ErrorKind::kUnreadable, "unreadable", kExitFailed},
     {ErrorKind::kVoid, "void", kExitFailed},
+    {ErrorKind::kDenied, "denied", 12},
 }};
 
 struct PolicyRow {

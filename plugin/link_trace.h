@@ -37,6 +37,15 @@ class LinkTrace : public StoreLink {
   Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override {
     return link_.read_ranges(ranges, sink);
   }
+  Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override {
+    return link_.attach(epoch, index, piece);
+  }
+  Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override {
+    return link_.read_attachment(number, name, sink);
+  }
+  Result<std::vector<Digest>> digests(const DigestQuery& query) override {
+    return link_.digests(query);
+  }
   [[nodiscard]] Result<> check_link() override { return link_.check_link(); }
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "common/direct_file.h"
+#include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
 #include "plugin/control_socket.h"
@@ -271,6 +272,9 @@ Result<> LocalVolume::open_volume() {
                                   system_random(), read_boot_id(), boot_time(), is_device_};
   VolumeOptions options = options_.volume;
   options.start.store_place = options_.store_place;
+  if (is_remote_place(options_.store_place)) {
+    CKPT_ASSIGN(options.start.store_place, place_of_store(options_.store_place));
+  }
   options.image_path = options_.image_path;
   options.io = io_text_;
   options.has_backup = options_.has_backup;
@@ -285,7 +289,9 @@ Result<> LocalVolume::open_volume() {
   };
   CKPT_ASSIGN(volume_,
               Volume::open(surroundings, options, open_store, [this] { return free_reserve(); }));
-  return options_.has_backup ? volume_->record_place(place_) : Result<>();
+  // What a tool was told once is not what later starts go by, unless the store has moved.
+  const bool is_told_once = options_.volume.start.offline && !options_.is_place_said;
+  return options_.has_backup && !is_told_once ? volume_->record_place(place_) : Result<>();
 }
 
 // Only on the image's own file system does the reserve help a write that found no space.
@@ -301,26 +307,30 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!options_.has_backup) {
     return static_cast<StoreLink*>(&no_store_);
   }
-  CKPT_ASSIGN(place_, place_of_store(record));
+  CKPT_ASSIGN(place_, place_of_store(record.store_place));
   return is_remote_place(place_) ? open_remote(record, place_)
                                  : open_folder(record, folder_of_place(place_, state_path_));
 }
 
 // A remote one may have got another address: that it is the same store is seen by what it holds.
-Result<std::string> LocalVolume::place_of_store(const VolumeRecord& record) const {
-  const std::string& wanted = options_.is_place_said ? options_.store_place : record.store_place;
+Result<std::string> LocalVolume::place_of_store(const std::string& recorded) const {
+  const std::string& wanted = options_.is_place_said ? options_.store_place : recorded;
   const bool is_remote = is_remote_place(wanted);
-  if (is_remote && is_remote_place(record.store_place)) {
-    CKPT_ASSIGN(const RemoteOptions recorded, parse_remote_place(record.store_place));
-    CKPT_ASSIGN(const RemoteOptions asked, parse_remote_place(wanted));
-    const bool was_off = recorded.address == asked.address && recorded.reach == Reach::kAnywhere;
-    return remote_place(asked.address, options_.tls_off || was_off);
+  if (is_remote && is_remote_place(recorded)) {
+    CKPT_ASSIGN(const RemoteOptions chosen, choose_remote_place(wanted, options_.tls, recorded));
+    return remote_place(chosen.address, chosen.tls);
   }
-  if (is_remote || wanted != record.store_place) {
+  if (is_remote || wanted != recorded) {
     return fail(ErrorKind::kInvalid, "the back-up of this volume is " +
-                                         describe_place(record.store_place, state_path_) +
-                                         ", not " + describe_place(wanted, state_path_) +
+                                         describe_place(recorded, state_path_) + ", not " +
+                                         describe_place(wanted, state_path_) +
                                          "; move the state directory away to begin anew");
+  }
+  if (options_.tls.is_used()) {
+    return fail(ErrorKind::kInvalid, "the back-up of this volume is " +
+                                         describe_place(recorded, state_path_) +
+                                         ", to which there is no TLS: leave out tls-certificates "
+                                         "and tls-psk");
   }
   return wanted;
 }
@@ -329,6 +339,10 @@ Result<StoreLink*> LocalVolume::open_remote(const VolumeRecord& record, const st
   CKPT_ASSIGN(RemoteOptions options, parse_remote_place(place));
   options.volume = record.volume;
   options.size_bytes = record.size_bytes;
+  CKPT_TRY(check_address(options.address, options.tls.reach()));
+  if (options.tls.is_used()) {
+    CKPT_TRY(TlsCredentials::load(options.tls, TlsSide::kClient));  // to say it at the start
+  }
   remote_ = std::make_unique<RemoteStore>(options, system_clock());
   return static_cast<StoreLink*>(remote_.get());
 }

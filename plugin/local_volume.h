@@ -21,7 +21,7 @@ struct LocalOptions {
   std::string state_path;                // empty: IMAGE.ckpt
   std::string store_place;               // backup=, as backup_place.h has it
   bool is_place_said = false;            // else the volume knows it itself
-  bool tls_off = false;                  // tls=off: a back-up beyond this machine, without TLS
+  TlsOptions tls;                        // to a back-up behind backupd
   std::optional<uint64_t> create_bytes;  // size=: makes a missing image
   bool has_backup = true;                // not with backup=none
   IoMode io = IoMode::kAuto;
@@ -67,7 +67,7 @@ class LocalVolume {
   Result<> open_volume();
   bool free_reserve();
   Result<StoreLink*> open_store(const VolumeRecord& record);
-  [[nodiscard]] Result<std::string> place_of_store(const VolumeRecord& record) const;
+  [[nodiscard]] Result<std::string> place_of_store(const std::string& recorded) const;
   Result<StoreLink*> open_folder(const VolumeRecord& record, const std::string& path);
   Result<StoreLink*> open_remote(const VolumeRecord& record, const std::string& place);
   void ship();

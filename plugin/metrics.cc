@@ -6,7 +6,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "plugin/checkpoint_name.h"
+#include "common/text.h"
 
 namespace ckpt {
 namespace {

@@ -2,8 +2,8 @@
 #include "plugin/narrower.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "common/checksum.h"
 #include "plugin/shipper.h"
 
 namespace ckpt {
@@ -16,6 +16,7 @@ constexpr uint64_t kStepBytes = uint64_t{64} << 20U;
 
 void Narrower::start() {
   cursor_ = 0;
+  their_hole_ = {};
   active_.store(true);
 }
 
@@ -43,14 +44,23 @@ Result<> Narrower::narrow_some() {
   return {};
 }
 
+// Each answer is about all up to where there is data: a hole is asked for once.
+Result<uint64_t> Narrower::next_of_theirs(uint64_t offset) {
+  if (offset < their_hole_.offset || offset >= their_hole_.end()) {
+    CKPT_ASSIGN(const auto data, store_.next_confirmed_data(offset));
+    const uint64_t end = data ? std::max(data->offset, offset) : disk_.geometry.size_bytes;
+    their_hole_ = {offset, end - offset};
+  }
+  return their_hole_.end();
+}
+
 // A region that is a hole on both sides is equal without being read.
 Result<bool> Narrower::is_hole(BlockRange blocks, std::vector<BlockRange>& equal) {
   const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
-  CKPT_ASSIGN(const auto theirs, store_.next_confirmed_data(range.offset));
+  CKPT_ASSIGN(const uint64_t theirs, next_of_theirs(range.offset));
   const BlockLocks::Hold lock(disk_.locks, blocks);
   CKPT_ASSIGN(const auto ours, disk_.image.next_data(range.offset));
-  const bool hole =
-      (!theirs || theirs->offset >= range.end()) && (!ours || ours->offset >= range.end());
+  const bool hole = theirs >= range.end() && (!ours || ours->offset >= range.end());
   if (hole) {
     std::vector<BlockRange> taken;
     disk_.epochs.current().unshipped.take(blocks, taken);
@@ -64,28 +74,48 @@ Result<> Narrower::compare_region(uint64_t region, std::vector<BlockRange>& equa
   if (hole) {
     return {};
   }
+  const BlockRange blocks = disk_.geometry.region_blocks(region);
   const ChangeMap& written = disk_.epochs.current().written;
-  BlockRange rest = disk_.geometry.region_blocks(region);
+  std::vector<Digest> theirs;
+  uint64_t asked = blocks.first;  // theirs begins there
+  BlockRange rest = blocks;
   for (auto run = written.next_run(rest); run; run = written.next_run(rest)) {
-    const uint64_t end = std::min(run->first + kLockedBlocksMax, run->end);
-    CKPT_TRY(compare_chunk({run->first, end}, equal));
+    if (run->first >= asked + theirs.size()) {
+      const BlockRange next = next_question({run->first, blocks.end});
+      asked = next.first;
+      CKPT_ASSIGN(theirs, store_.digests({next, disk_.geometry.size_bytes, seed_}));
+    }
+    const uint64_t end = std::min({run->first + kLockedBlocksMax, run->end, asked + theirs.size()});
+    const auto digests = std::span(theirs).subspan(run->first - asked, end - run->first);
+    CKPT_TRY(compare_chunk({run->first, end}, digests, equal));
     rest.first = end;
   }
   return {};
 }
 
-Result<> Narrower::compare_chunk(BlockRange chunk, std::vector<BlockRange>& equal) {
+// From the first of these that count as written up to the last, as many as may be asked for.
+BlockRange Narrower::next_question(BlockRange blocks) const {
+  const ChangeMap& written = disk_.epochs.current().written;
+  blocks.end = std::min(blocks.end, blocks.first + kDigestsMax);
+  BlockRange question{blocks.first, blocks.first + 1};
+  for (auto run = written.next_run(blocks); run; run = written.next_run(blocks)) {
+    question.end = run->end;
+    blocks.first = run->end;
+  }
+  return question;
+}
+
+Result<> Narrower::compare_chunk(BlockRange chunk, std::span<const Digest> theirs,
+                                 std::vector<BlockRange>& equal) {
   const ByteRange range = bytes_of(chunk, disk_.geometry.size_bytes);
   std::vector<std::byte> ours(range.length);
-  std::vector<std::byte> theirs(range.length);
-  CKPT_TRY(store_.read_confirmed(range.offset, theirs));
   const BlockLocks::Hold lock(disk_.locks, chunk);
   CKPT_TRY(disk_.image.read(range.offset, ours));
   std::vector<BlockRange> taken;
   for (uint64_t block = chunk.first; block < chunk.end; ++block) {
     const uint64_t at = (block - chunk.first) * kBlockBytes;
     const uint64_t length = std::min(kBlockBytes, range.length - at);
-    if (std::memcmp(&ours[at], &theirs[at], length) == 0) {
+    if (digest_of(ConstByteSpan(ours).subspan(at, length), seed_) == theirs[block - chunk.first]) {
       // The store has it. A write from here on sets the bit again: clear_written() looks for that.
       disk_.epochs.current().unshipped.take({block, block + 1}, taken);
       equal.push_back({block, block + 1});

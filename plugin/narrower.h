@@ -12,7 +12,8 @@ namespace ckpt {
 // alone.
 class Narrower {
  public:
-  Narrower(Disk& disk, StoreLink& store) : disk_(disk), store_(store) {}
+  // seed: of the digests by which blocks are compared; nobody who writes to the disk knows it.
+  Narrower(Disk& disk, StoreLink& store, uint64_t seed) : disk_(disk), store_(store), seed_(seed) {}
 
   void start();
   void stop();
@@ -25,13 +26,21 @@ class Narrower {
  private:
   Result<bool> is_hole(BlockRange blocks, std::vector<BlockRange>& equal);
   Result<> compare_region(uint64_t region, std::vector<BlockRange>& equal);
-  Result<> compare_chunk(BlockRange chunk, std::vector<BlockRange>& equal);
+  // theirs: the store's digests of these blocks.
+  Result<> compare_chunk(BlockRange chunk, std::span<const Digest> theirs,
+                         std::vector<BlockRange>& equal);
+  [[nodiscard]] BlockRange next_question(BlockRange blocks) const;
+  // Where the store has data next, from there on.
+  Result<uint64_t> next_of_theirs(uint64_t offset);
   void clear_written(const std::vector<BlockRange>& equal);
 
   Disk& disk_;
   StoreLink& store_;
+  const uint64_t seed_;
   std::atomic<bool> active_{false};
   uint64_t cursor_ = 0;  // the next region
+  // The store was asked last: from the first offset it has no data before the second.
+  ByteRange their_hole_{};
 };
 
 }  // namespace ckpt

@@ -15,6 +15,13 @@ class NoStore : public StoreLink {
   Result<StoreGreeting> begin_session() override { return none(); }
   Result<> accept(uint64_t /*incarnation*/) override { return none(); }
   Result<> receive(const EncodedBatch& /*batch*/) override { return none(); }
+  Result<> attach(Epoch /*epoch*/, uint32_t /*index*/, ConstByteSpan /*piece*/) override {
+    return none();
+  }
+  Result<> read_attachment(Epoch /*number*/, const std::string& /*name*/,
+                           PieceSink& /*sink*/) override {
+    return none();
+  }
   Result<> confirm(const Confirmation& /*confirmation*/) override { return none(); }
   Result<> roll_back(const CheckpointId& /*from*/, const Uuid& /*to*/) override { return none(); }
   Result<> read_confirmed(uint64_t /*offset*/, ByteSpan /*buffer*/) override { return none(); }

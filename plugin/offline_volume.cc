@@ -33,6 +33,8 @@ class OfflineVolume : public VolumeApi {
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override;
 
  private:
   template <typename Act>
@@ -71,8 +73,8 @@ Result<std::unique_ptr<RemoteStore>> OfflineVolume::remote_store() const {
   // It may have moved.
   const bool has_moved = is_remote_place(options_.store_place);
   CKPT_ASSIGN(RemoteOptions options,
-              parse_remote_place(has_moved ? options_.store_place : record_.store_place));
-  options.reach = options_.tls_off ? Reach::kAnywhere : options.reach;
+              choose_remote_place(has_moved ? options_.store_place : record_.store_place,
+                                  options_.tls, record_.store_place));
   options.volume = record_.volume;
   options.size_bytes = record_.size_bytes;
   return std::make_unique<RemoteStore>(options, system_clock());
@@ -299,11 +301,23 @@ Result<> OfflineVolume::export_checkpoint(const std::string& id, ExportSink& sin
   return store->export_checkpoint(id, sink);
 }
 
+Result<> OfflineVolume::read_attachment(const std::string& id, const std::string& name,
+                                        PieceSink& sink) {
+  CKPT_ASSIGN(const auto remote, remote_store());
+  if (remote != nullptr) {
+    CKPT_ASSIGN(const auto kept, remote->checkpoints());
+    CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, id));
+    return remote->read_attachment(target.id.number, name, sink);
+  }
+  CKPT_ASSIGN(const auto store, open_store_volume(store_path()));
+  return store->read_attachment(id, name, sink);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
                                                 const std::string& state_path,
-                                                const std::string& backup, bool tls_off) {
+                                                const std::string& backup, const TlsOptions& tls) {
   LocalOptions options;
   options.image_path = image_path;
   options.state_path = state_path;
@@ -311,7 +325,7 @@ Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
   options.volume.start.offline = true;
   CKPT_ASSIGN(options.store_place, parse_backup(backup));
   options.is_place_said = !options.store_place.empty();
-  options.tls_off = tls_off;
+  options.tls = tls;
   auto volume = std::make_unique<OfflineVolume>(std::move(options));
   CKPT_TRY(volume->look());
   return std::unique_ptr<VolumeApi>(std::move(volume));

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "plugin/config.h"
 #include "plugin/control_server.h"
+#include "plugin/listeners.h"
 #include "plugin/local_volume.h"
 #include "plugin/own_export.h"
 #include "plugin/phase.h"
@@ -75,7 +76,7 @@ int config_complete() noexcept {
     if (server().options.image_path.empty()) {
       return fail(ErrorKind::kInvalid, "which image? nbdkit ckpt [file=]IMAGE");
     }
-    return {};
+    return check_parameters(server().options);
   });
 }
 
@@ -107,6 +108,7 @@ int after_fork() noexcept {
     // A file system on this very disk may need us to free memory: never wait for it to.
     (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
     open_phase_file();
+    server().local->volume().set_uris(listening_uris());
     server().local->start_pumps();
     CKPT_ASSIGN(server().control, ControlServer::start(server().local->state_path(), volume()));
     return {};

@@ -11,6 +11,8 @@ constexpr std::chrono::seconds kLookEvery{1};
 // A status that was heard so long ago is asked for again.
 constexpr std::chrono::milliseconds kStatusAge{500};
 constexpr std::chrono::milliseconds kStatusPatience{200};
+// Who may not ask for it does not ask again before.
+constexpr std::chrono::seconds kStatusDenied{60};
 // Times that a read which broke off is begun again without having got any further.
 constexpr int kReadTries = 2;
 
@@ -77,7 +79,7 @@ RemoteStore::RemoteStore(RemoteOptions options, Clock& clock)
 
 // What the back-up itself says: which one it is.
 Unexpected RemoteStore::said(const Error& error) const {
-  return error.kind == ErrorKind::kUnreachable ? Unexpected(error) : within(address_, error);
+  return error.context.starts_with(address_) ? Unexpected(error) : within(address_, error);
 }
 
 Result<StoreGreeting> RemoteStore::begin_session() {
@@ -168,6 +170,12 @@ Result<> RemoteStore::accept(uint64_t incarnation) {
 Result<> RemoteStore::receive(const EncodedBatch& batch) {
   return in_session([&](StoreClient& client) {
     return client.send(FrameType::kBatch, encode_batch_body(batch));
+  });
+}
+
+Result<> RemoteStore::attach(Epoch epoch, uint32_t index, ConstByteSpan piece) {
+  return in_session([&](StoreClient& client) {
+    return client.send(FrameType::kAttach, encode_attach({epoch, index, piece}));
   });
 }
 
@@ -265,6 +273,17 @@ Result<std::optional<ByteRange>> RemoteStore::next_confirmed_data(uint64_t offse
   });
 }
 
+Result<std::vector<Digest>> RemoteStore::digests(const DigestQuery& query) {
+  return reading([&](StoreClient& client) -> Result<std::vector<Digest>> {
+    CKPT_ASSIGN(const ConstByteSpan found,
+                client.ask(FrameType::kDigests, encode_digests(query), FrameType::kDigestList));
+    CKPT_ASSIGN(auto digests, decode_digest_list(found));
+    return digests.size() == query.blocks.count()
+               ? Result<std::vector<Digest>>(std::move(digests))
+               : fail(ErrorKind::kCorrupt, "the back-up hands over what was not asked for");
+  });
+}
+
 Result<> RemoteStore::read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) {
   RangeCheck check(ranges, sink);
   CallPtr own;  // it may take long, and others have short questions
@@ -294,6 +313,12 @@ Result<> RemoteStore::read_ranges(std::span<const ByteRange> ranges, ContentSink
 Result<> RemoteStore::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
   CKPT_ASSIGN(const CallPtr call, dialer_.dial(Role::kReader));
   auto done = (*call)->ask_export(number, sink);
+  return done ? done : Result<>(said(done.error()));
+}
+
+Result<> RemoteStore::read_attachment(Epoch number, const std::string& name, PieceSink& sink) {
+  CKPT_ASSIGN(const CallPtr call, dialer_.dial(Role::kReader));
+  auto done = (*call)->ask_pieces({number, name}, sink);
   return done ? done : Result<>(said(done.error()));
 }
 
@@ -384,11 +409,15 @@ Result<> RemoteStore::ping(bool is_in_doubt) {
 
 // False: it could not be asked.
 bool RemoteStore::refresh_status() {
-  if (!check_link() || !reader_mutex_.try_lock()) {
+  if (!check_link() || clock_.steady() < ask_status_after_ || !reader_mutex_.try_lock()) {
     return true;
   }
   auto found = read_once(reader_, ask_status);
   reader_mutex_.unlock();
+  const bool is_denied = !found && found.error().kind == ErrorKind::kDenied;
+  if (is_denied) {
+    ask_status_after_ = clock_.steady() + kStatusDenied;
+  }
   if (found) {
     const MutexLock lock(status_mutex_);
     // Which checkpoint is the last, the session knows first.
@@ -396,7 +425,7 @@ bool RemoteStore::refresh_status() {
     found->address = address_;
     status_ = *found;
   }
-  return found.has_value();
+  return found || is_denied;
 }
 
 void RemoteStore::tell_status() {

@@ -22,13 +22,17 @@ class RemoteStore final : public StoreLink {
   Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
   Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);
   Result<> receive(const EncodedBatch& batch) override CKPT_EXCLUDES(session_mutex_);
+  Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
+      CKPT_EXCLUDES(session_mutex_);
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override;
+  Result<std::vector<Digest>> digests(const DigestQuery& query) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
+  Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override CKPT_EXCLUDES(status_mutex_);
   [[nodiscard]] Result<> check_link() override CKPT_EXCLUDES(session_mutex_, status_mutex_);
@@ -68,6 +72,7 @@ class RemoteStore final : public StoreLink {
   StoreDialer dialer_;
   Clock& clock_;
   const std::string address_;
+  SteadyTime ask_status_after_{};  // the pump's
   std::atomic<uint64_t> size_bytes_;
   Waker keeper_;
   std::atomic<std::chrono::milliseconds> silence_{std::chrono::seconds(4)};  // as was agreed on

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When checkpoint-interval= wants checkpoints: at planned times, so that one that comes late does
-// not move those after it.
+// When checkpoint-interval=, or `run --every`, wants checkpoints: at planned times, so that one
+// that comes late does not move those after it.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace ckpt {
 class Schedule {
  public:
   // interval 0: never.
-  Schedule(std::chrono::seconds interval, SteadyTime begin)
+  Schedule(std::chrono::nanoseconds interval, SteadyTime begin)
       : interval_(interval), next_(begin + interval) {}
 
   // How many planned times have passed since the last call.

@@ -145,6 +145,24 @@ Result<> StoreClient::ask_content(FrameType type, ConstByteSpan body, ContentSin
   return hear_content(request, sink);
 }
 
+Result<> StoreClient::ask_pieces(const AttachmentRequest& asked, PieceSink& sink) {
+  CKPT_TRY(settle());
+  CKPT_ASSIGN(const uint64_t request,
+              put(FrameType::kReadAttachment, encode_read_attachment(asked)));
+  for (;;) {
+    CKPT_ASSIGN(const FrameType found, hear(request));
+    if (found == FrameType::kDone) {
+      return {};
+    }
+    CKPT_TRY(expect(found, FrameType::kPiece));
+    const auto header = check_piece(heard_.body);
+    const auto taken = header ? sink.take(*header, heard_.body) : Unexpected(header.error());
+    if (!taken) {
+      return broken(taken.error());
+    }
+  }
+}
+
 Result<> StoreClient::ask_export(const std::optional<Epoch>& number, ExportSink& sink) {
   CKPT_TRY(settle());
   CKPT_ASSIGN(const uint64_t request, put(FrameType::kExport, encode_export(number)));

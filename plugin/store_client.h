@@ -37,6 +37,8 @@ class StoreClient {
   Result<ConstByteSpan> ask(FrameType type, ConstByteSpan body, FrameType answer);
   // Sends a request that is answered by content; its parts go to the sink.
   Result<> ask_content(FrameType type, ConstByteSpan body, ContentSink& sink);
+  // Asks for an attachment; its pieces go to the sink.
+  Result<> ask_pieces(const AttachmentRequest& asked, PieceSink& sink);
   // The same of an export: how it begins goes there first.
   Result<> ask_export(const std::optional<Epoch>& number, ExportSink& sink);
   // The number of the last request that was sent whole; the back-up has seen none after it.

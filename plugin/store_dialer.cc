@@ -1,32 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/store_dialer.h"
 
+#include "common/tls_stream.h"
+
 namespace ckpt {
 
-StoreDialer::Call::Call(StoreDialer& dialer, UniqueFd socket)
-    : dialer_(dialer),
-      stream_(std::move(socket), dialer.options().address.to_string(), dialer.options().patience),
-      client_(stream_) {
-  dialer_.add(&stream_);
+StoreDialer::Call::Call(StoreDialer& dialer, std::unique_ptr<SocketStream> stream)
+    : dialer_(dialer), stream_(std::move(stream)), client_(*stream_) {
+  dialer_.add(stream_.get());
 }
 
-StoreDialer::Call::~Call() { dialer_.remove(&stream_); }
+StoreDialer::Call::~Call() { dialer_.remove(stream_.get()); }
 
 Result<> StoreDialer::Call::greet(const Hello& hello) {
+  CKPT_TRY(stream_->shake_hands(dialer_.options().address.host));
   if (auto greeted = client_.greet(hello); !greeted) {
-    const Error& error = greeted.error();
-    // Whoever is not reached is named in the error already.
-    return error.kind == ErrorKind::kUnreachable
-               ? greeted
-               : Result<>(within(dialer_.options().address.to_string(), error));
+    return explain(greeted.error());
   }
-  stream_.set_silence(client_.welcome().silence);
+  stream_->set_silence(client_.welcome().silence);
   return {};
 }
 
+// An error of the stream names whom it is with already.
+Unexpected StoreDialer::Call::explain(const Error& error) const {
+  const RemoteOptions& options = dialer_.options();
+  const std::string address = options.address.to_string();
+  if (error.kind != ErrorKind::kUnreachable) {
+    return error.context.starts_with(address) ? Unexpected(error) : within(address, error);
+  }
+  const bool may_want_tls = !options.address.is_unix() && !options.tls.is_used() && is_over();
+  return may_want_tls
+             ? fail(error.kind,
+                    error.context + " (if it takes TLS only: give tls-certificates or tls-psk)",
+                    error.number)
+             : Unexpected(error);
+}
+
+Result<std::unique_ptr<SocketStream>> StoreDialer::connect() const {
+  std::shared_ptr<const TlsCredentials> credentials;
+  if (options_.tls.is_used()) {
+    CKPT_ASSIGN(credentials, TlsCredentials::load(options_.tls, TlsSide::kClient));
+  }
+  CKPT_ASSIGN(UniqueFd socket,
+              connect_socket(options_.address, options_.tls.reach(), options_.patience));
+  const std::string address = options_.address.to_string();
+  std::unique_ptr<SocketStream> stream =
+      credentials == nullptr
+          ? std::make_unique<SocketStream>(std::move(socket), address, options_.patience)
+          : std::make_unique<TlsStream>(std::move(socket), address, options_.patience, credentials);
+  return stream;
+}
+
 Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {
-  CKPT_ASSIGN(UniqueFd socket, connect_socket(options_.address, options_.reach, options_.patience));
-  auto call = std::make_unique<Call>(*this, std::move(socket));
+  CKPT_ASSIGN(auto stream, connect());
+  auto call = std::make_unique<Call>(*this, std::move(stream));
   CKPT_TRY(call->greet({.volume = options_.volume,
                         .size_bytes = options_.size_bytes,
                         .role = role,

@@ -62,6 +62,8 @@ class StoreVolume final : public PrimarylessVolume {
   VolumeStatus status() override;
   Result<std::vector<CheckpointInfo>> checkpoints() override { return kept(); }
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override;
 
  private:
   [[nodiscard]] std::vector<CheckpointInfo> kept() const;
@@ -81,6 +83,8 @@ class AddressedVolume final : public PrimarylessVolume {
   VolumeStatus status() override;
   Result<std::vector<CheckpointInfo>> checkpoints() override { return store_.checkpoints(); }
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override;
 
  private:
   const Uuid volume_;
@@ -136,6 +140,13 @@ Result<> StoreVolume::export_checkpoint(const std::string& id, ExportSink& sink)
   return store->finish_applying();
 }
 
+Result<> StoreVolume::read_attachment(const std::string& id, const std::string& name,
+                                      PieceSink& sink) {
+  CKPT_ASSIGN(const auto store, open_store());
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept(), id));
+  return store->read_attachment(target.id.number, name, sink);
+}
+
 VolumeStatus AddressedVolume::status() {
   auto asked = store_.ask();
   VolumeStatus status = describe(asked ? asked->confirmed : std::nullopt);
@@ -147,7 +158,8 @@ VolumeStatus AddressedVolume::status() {
     status.state = "running";
     status.io = "none (of backupd)";
   } else {
-    status.store->state = "detached";
+    const bool is_detached = asked.error().kind == ErrorKind::kUnreachable;
+    status.store->state = is_detached ? "detached" : "failed";
     status.store->error = asked.error().message();
     status.problem = status.store->error;
   }
@@ -158,6 +170,13 @@ Result<> AddressedVolume::export_checkpoint(const std::string& id, ExportSink& s
   CKPT_ASSIGN(const auto kept, store_.checkpoints());
   CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, id));
   return store_.export_checkpoint(target.id.number, sink);
+}
+
+Result<> AddressedVolume::read_attachment(const std::string& id, const std::string& name,
+                                          PieceSink& sink) {
+  CKPT_ASSIGN(const auto kept, store_.checkpoints());
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, id));
+  return store_.read_attachment(target.id.number, name, sink);
 }
 
 }  // namespace

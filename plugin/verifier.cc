@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/checksum.h"
 #include "plugin/shipper.h"
 
 namespace ckpt {
@@ -12,8 +13,19 @@ namespace {
 // A block that differs is looked at again while checkpoints come in between; so often, then it
 // counts.
 constexpr int kLooks = 50;
+// Of which the store's digests are asked for at once.
+constexpr uint64_t kWindowBlocks = 4096;
+static_assert(kWindowBlocks <= kDigestsMax);
+
+Unexpected stopped() { return fail(ErrorKind::kVoid, "verify was stopped"); }
 
 }  // namespace
+
+Verifier::Verifier(Disk& disk, StoreLink& store, uint64_t seed)
+    : disk_(disk),
+      store_(store),
+      seed_(seed),
+      zero_(digest_of(std::vector<std::byte>(kBlockBytes), seed)) {}
 
 Result<VerifyOutcome> Verifier::verify(const Progress& progress) {
   const uint64_t size_bytes = disk_.geometry.size_bytes;
@@ -22,17 +34,34 @@ Result<VerifyOutcome> Verifier::verify(const Progress& progress) {
   while (offset < size_bytes) {
     CKPT_ASSIGN(const uint64_t data, skip_holes(offset));
     count_holes({offset, data - offset}, outcome);
-    const uint64_t first = data / kBlockBytes;
-    const BlockRange chunk{first, std::min(first + kLockedBlocksMax, disk_.geometry.blocks())};
+    offset = data;
     if (data < size_bytes) {
-      CKPT_TRY(verify_chunk(chunk, outcome));
+      const uint64_t first = data / kBlockBytes;
+      const BlockRange window{first, std::min(first + kWindowBlocks, disk_.geometry.blocks())};
+      CKPT_TRY(verify_window(window, outcome, progress));
+      offset = bytes_of(window, size_bytes).end();
     }
-    offset = data < size_bytes ? bytes_of(chunk, size_bytes).end() : size_bytes;
     if (!progress(offset, size_bytes)) {
-      return fail(ErrorKind::kVoid, "verify was stopped");
+      return stopped();
     }
   }
   return outcome;
+}
+
+// One question to the store for all of it. Where a checkpoint comes in between, what it changed is
+// looked at again.
+Result<> Verifier::verify_window(BlockRange window, VerifyOutcome& outcome,
+                                 const Progress& progress) {
+  CKPT_ASSIGN(const auto theirs, store_.digests({window, disk_.geometry.size_bytes, seed_}));
+  for (uint64_t first = window.first; first < window.end; first += kLockedBlocksMax) {
+    const BlockRange chunk{first, std::min(first + kLockedBlocksMax, window.end)};
+    const auto digests = std::span(theirs).subspan(first - window.first, chunk.count());
+    CKPT_TRY(verify_chunk(chunk, digests, outcome));
+    if (!progress(first * kBlockBytes, disk_.geometry.size_bytes)) {
+      return stopped();
+    }
+  }
+  return {};
 }
 
 // Where either side has data next, down to a block.
@@ -68,9 +97,15 @@ void Verifier::count_holes(ByteRange range, VerifyOutcome& outcome) const {
   outcome.checked_bytes += range.length - changed;
 }
 
-Result<> Verifier::verify_chunk(BlockRange chunk, VerifyOutcome& outcome) {
+Result<> Verifier::verify_chunk(BlockRange chunk, std::span<const Digest> theirs,
+                                VerifyOutcome& outcome) {
+  CKPT_ASSIGN(const bool hole, is_hole(chunk, theirs));
+  if (hole) {
+    count_holes(bytes_of(chunk, disk_.geometry.size_bytes), outcome);
+    return {};
+  }
   bool changed = false;
-  CKPT_ASSIGN(const bool equal, is_equal(chunk, changed));
+  CKPT_ASSIGN(const bool equal, has_digests(chunk, theirs, changed));
   if (equal && !changed) {
     outcome.checked_bytes += bytes_of(chunk, disk_.geometry.size_bytes).length;
     return {};
@@ -106,20 +141,52 @@ Result<> Verifier::verify_block(BlockRange block, VerifyOutcome& outcome) {
   return {};
 }
 
-// changed: some of it is, before or after it was read; then the answer means nothing.
-Result<bool> Verifier::is_equal(BlockRange blocks, bool& changed) {
-  const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
-  std::vector<std::byte> ours(range.length);
-  std::vector<std::byte> theirs(range.length);
-  {
-    const BlockLocks::Hold lock(disk_.locks, blocks);
-    changed = disk_.is_changed(blocks);
-    CKPT_TRY(disk_.image.read(range.offset, ours));
+// A short last block has a digest of its own, and is read.
+Result<bool> Verifier::is_hole(BlockRange blocks, std::span<const Digest> theirs) {
+  if (!std::ranges::all_of(theirs, [this](const Digest& one) { return one == zero_; })) {
+    return false;
   }
+  const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
+  CKPT_ASSIGN(const auto ours, disk_.image.next_data(range.offset));
+  return !ours || ours->offset >= range.end();
+}
+
+Result<std::vector<std::byte>> Verifier::read_unchanged(BlockRange blocks) {
+  const ByteRange range = bytes_of(blocks, disk_.geometry.size_bytes);
+  const BlockLocks::Hold lock(disk_.locks, blocks);
+  if (disk_.is_changed(blocks)) {
+    return std::vector<std::byte>();
+  }
+  std::vector<std::byte> ours(range.length);
+  CKPT_TRY(disk_.image.read(range.offset, ours));
+  return ours;
+}
+
+// changed: some of it is, before or after it was read; then the answer means nothing.
+Result<bool> Verifier::has_digests(BlockRange blocks, std::span<const Digest> theirs,
+                                   bool& changed) {
+  CKPT_ASSIGN(const auto ours, read_unchanged(blocks));
+  changed = ours.empty() || disk_.is_changed(blocks);
+  ConstByteSpan rest(ours);
+  for (size_t i = 0; !changed && i < theirs.size(); ++i) {
+    const ConstByteSpan block = rest.first(std::min<uint64_t>(rest.size(), kBlockBytes));
+    if (digest_of(block, seed_) != theirs[i]) {
+      return false;
+    }
+    rest = rest.subspan(block.size());
+  }
+  return true;
+}
+
+// The same, by the content itself.
+Result<bool> Verifier::is_equal(BlockRange blocks, bool& changed) {
+  CKPT_ASSIGN(const auto ours, read_unchanged(blocks));
+  changed = ours.empty();
   if (changed) {
     return false;
   }
-  CKPT_TRY(store_.read_confirmed(range.offset, theirs));
+  std::vector<std::byte> theirs(ours.size());
+  CKPT_TRY(store_.read_confirmed(blocks.first * kBlockBytes, theirs));
   changed = disk_.is_changed(blocks);
   return std::memcmp(ours.data(), theirs.data(), ours.size()) == 0;
 }

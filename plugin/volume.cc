@@ -55,7 +55,7 @@ Volume::Volume(const Surroundings& surroundings, const VolumeOptions& options,
       shipper_(disk(), store, options.ship),
       session_(disk(), store, *started_.record, shipper_, incarnation_of(surroundings.random)),
       maker_(disk(), store, *started_.record, shipper_, session_),
-      narrower_(disk(), store),
+      narrower_(disk(), store, surroundings.random.next()),
       rollback_(disk(), store, *started_.record, surroundings.random) {
   disk().batch_blocks = std::max<uint64_t>(1, options.ship.batch_bytes / kBlockBytes);
   const ChangedSource source = started_.decision.source;
@@ -103,11 +103,16 @@ Result<> Volume::open_session() {
   last_try_ = surroundings_.clock.steady();
   if (!opened) {
     session_.lose(opened.error());
-    back_off();
+    // What was tried for who waits does not count: the store is asked as often as without.
+    if (last_try_ >= next_try_) {
+      back_off();
+    }
     // One that is not reached may be soon: who waits for a checkpoint says how long.
-    if (opened.error().kind != ErrorKind::kUnreachable) {
+    const ErrorKind kind = opened.error().kind;
+    if (kind != ErrorKind::kUnreachable) {
       maker_.doubt(opened.error());
-      maker_.cancel("the store failed: " + opened.error().message());
+      maker_.cancel("the store failed: " + opened.error().message(),
+                    kind == ErrorKind::kDenied ? kind : ErrorKind::kVoid);
     }
   }
   return opened;
@@ -347,6 +352,7 @@ VolumeStatus Volume::status() {
                                           : "running";
   status.role = "primary";
   status.image = options_.image_path;
+  status.uris = uris_;
   status.volume = record.volume;
   status.timeline = record.timeline;
   status.size_bytes = record.size_bytes;
@@ -522,7 +528,10 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
 // A store that was lost half-way: waits a moment, while the status says what for. In the tool it is
 // said at once.
 bool Volume::may_wait_for_store(const Error& error) {
-  if (error.kind != ErrorKind::kUnreachable || options_.start.offline) {
+  // One that does not believe us today may do so tomorrow.
+  const bool may_come_back =
+      error.kind == ErrorKind::kUnreachable || error.kind == ErrorKind::kDenied;
+  if (!may_come_back || options_.start.offline) {
     return false;
   }
   session_.lose(error);
@@ -549,7 +558,7 @@ void Volume::hurry_sync() {
 Result<VerifyOutcome> Volume::verify(const Progress& progress) {
   CKPT_ASSIGN(const CheckpointInfo last, kept_checkpoint("last"));
   hurry_sync();
-  Verifier verifier(disk(), store_);
+  Verifier verifier(disk(), store_, surroundings_.random.next());
   CKPT_ASSIGN(VerifyOutcome outcome, verifier.verify([&](uint64_t done, uint64_t total) {
     return !stopping_.load() && progress(done, total);
   }));
@@ -578,6 +587,11 @@ Result<> Volume::export_checkpoint(const std::string& id, ExportSink& sink) {
   }
   CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(id));
   return store_.export_checkpoint(target.id.number, sink);
+}
+
+Result<> Volume::read_attachment(const std::string& id, const std::string& name, PieceSink& sink) {
+  CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(id));
+  return store_.read_attachment(target.id.number, name, sink);
 }
 
 }  // namespace ckpt

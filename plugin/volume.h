@@ -80,6 +80,8 @@ class Volume : public VolumeApi {
   // checkpoint without waiting for it. Those for which there is none count as missed: all but the
   // last, and that one too while one is made or asked for.
   void checkpoints_due(uint64_t count);
+  // Where the server listens, for status(). Before anybody asks.
+  void set_uris(std::vector<std::string> uris) { uris_ = std::move(uris); }
   // The server stops: callers of checkpoint() and verify() return soon.
   void stop_waiting();
   // Syncs the image for checkpoints, unmarks regions, writes events. True: did something.
@@ -93,6 +95,8 @@ class Volume : public VolumeApi {
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override;
 
  private:
   Volume(const Surroundings& surroundings, const VolumeOptions& options, StartedVolume started,
@@ -131,6 +135,7 @@ class Volume : public VolumeApi {
 
   Surroundings surroundings_;
   const VolumeOptions options_;
+  std::vector<std::string> uris_;
   StartedVolume started_;
   StoreLink& store_;
   const FreeReserve free_reserve_;

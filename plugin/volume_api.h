@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/store_link.h"
+#include "plugin/attachment_feed.h"
 #include "plugin/event_log.h"
 
 namespace ckpt {
@@ -24,6 +25,11 @@ struct CheckpointRequest {
   std::string name;
   std::string message;
   std::chrono::milliseconds timeout{60000};
+  // What is to be stored with it, which somebody brings meanwhile. Nothing: nothing.
+  std::shared_ptr<AttachmentFeed> attachments{};
+  // Told once, when it is cut, on the thread that asked: what is written from then on is not in it.
+  // It may still turn out to be void.
+  std::function<void(Epoch)> on_cut{};
 };
 
 struct CheckpointOutcome {
@@ -59,6 +65,7 @@ struct VolumeStatus {
   std::string state;  // running | stopped | rolling-back | fenced | diverged | promoted
   std::string role;   // primary
   std::string image;  // absolute path
+  std::vector<std::string> uris;  // where its server listens (NBD uri.md); empty: nowhere known
   Uuid volume;
   Uuid timeline;
   uint64_t size_bytes = 0;
@@ -97,6 +104,10 @@ class VolumeApi {
   virtual Result<> accept() = 0;
   // Hands a checkpoint over to the sink (StoreLink::export_checkpoint): a number, a name or "last".
   virtual Result<> export_checkpoint(const std::string& id, ExportSink& sink) = 0;
+  // Hands an attachment of a checkpoint over (StoreLink::read_attachment), whole: what was handed
+  // over is of no use after an error.
+  virtual Result<> read_attachment(const std::string& id, const std::string& name,
+                                   PieceSink& sink) = 0;
 };
 
 }  // namespace ckpt

@@ -10,17 +10,19 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 build=${CKPT_BUILD:-$top/build}
 tier=full
-passed=0
-failed=0
-failures=()
 logs=$(mktemp -d "${TMPDIR:-/tmp}/ckpt-tests.XXXXXX")
+results=$logs/results
+# One more than processors, since most tests wait most of the time.
+workers=$(($(nproc) + 1))
+# Seconds for one program: one that hangs is one that fails.
+limit=900
 
 packages=(
   g++ clang clang-tidy libclang-rt-dev meson ninja-build pkg-config binutils
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
-  liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin libcli11-dev libfmt-dev nlohmann-json3-dev
+  liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin openssl libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs mount util-linux perl zsh systemd udev
+  kmod fuse3 e2fsprogs xfsprogs iproute2 criu mount util-linux perl zsh systemd udev
   man-db chromium fonts-dejavu-core
 )
 soak_packages=(build-essential debhelper lintian)
@@ -33,7 +35,7 @@ parse_arguments() {
   case "${1:-}" in
     '') ;;
     --quick) tier=quick ;;
-    --soak) tier=soak ;;
+    --soak) tier=soak limit=14400 ;;
     --help | -h) usage; exit 0 ;;
     *) echo "tests/run.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -53,52 +55,67 @@ install_packages() {
   fi
 }
 
-# Counts one result; a failure shows the end of its log.
-count() { # status name log
-  if [ "$1" -eq 0 ]; then
-    passed=$((passed + 1))
-    echo "PASS $2"
-  else
-    failed=$((failed + 1))
-    failures+=("$2")
-    echo "FAIL $2 (exit $1)"
-    tail -n 60 "$3" | sed 's/^/    /'
-  fi
+# Every result is a line "PASSED FAILED NAME", since most come from jobs; a test without one fails.
+begin() { # name
+  echo "began $1" >> "$results"
+}
+
+end() { # passed failed name
+  echo "$*" >> "$results"
+}
+
+count_failed() {
+  awk '$1 == "began" {open++; next} {open--; sum += $2} END {print sum + open}' "$results"
+}
+
+count_passed() {
+  awk '$1 != "began" {sum += $1} END {print sum + 0}' "$results"
+}
+
+# The names of those that failed, or were not heard of again.
+failures() {
+  awk '$1 == "began" {open[substr($0, 7)] = 1; next}
+    {name = substr($0, length($1 " " $2 " ") + 1); delete open[name]} $2 > 0 {print name}
+    END {for (name in open) print name}' "$results" | paste -sd ';' | sed 's/;/; /g'
+}
+
+log_of() { # name
+  echo "$logs/${1//[^a-zA-Z0-9]/-}.log"
+}
+
+# In one write, so that jobs do not mix.
+show_failure() { # text log lines
+  printf 'FAIL %s\n%s\n' "$1" "$(tail -n "$3" "$2" | sed 's/^/    /')"
+}
+
+# Programs have a limit; functions see to theirs themselves.
+limited() { # command...
+  if [ "$(type -t "$1")" = function ]; then "$@"; else timeout --foreground -k 30 "$limit" "$@"; fi
 }
 
 # Runs a command as one test.
 run() { # name command...
-  local name=$1 status=0 began=$SECONDS
+  local name=$1 status=0 began=$SECONDS log
   shift
-  local log="$logs/${name//[^a-zA-Z0-9]/-}.log"
-  "$@" > "$log" 2>&1 || status=$?
-  count "$status" "$name ($((SECONDS - began)) s)" "$log"
-}
-
-# Starts a command that is one test, beside what follows, up to end_beside. One at a time.
-start_beside() { # name command...
-  beside_name=$1 beside_began=$SECONDS
-  beside_log="$logs/${1//[^a-zA-Z0-9]/-}.log"
-  shift
-  "$@" > "$beside_log" 2>&1 &
-  beside=$!
-  trap 'kill "$beside" 2> /dev/null || true' EXIT
-}
-
-end_beside() {
-  local status=0
-  wait "$beside" || status=$?
-  trap - EXIT
-  count "$status" "$beside_name ($((SECONDS - beside_began)) s)" "$beside_log"
+  log=$(log_of "$name")
+  begin "$name"
+  limited "$@" > "$log" 2>&1 || status=$?
+  if [ "$status" -eq 0 ]; then
+    end 1 0 "$name"
+    echo "PASS $name ($((SECONDS - began)) s)"
+  else
+    end 0 1 "$name"
+    show_failure "$name (exit $status)" "$log" 60
+  fi
 }
 
 # Runs a program that counts its own tests: of GoogleTest or of Python's unittest. Each counts.
 run_counted() { # name command...
-  local name=$1 status=0 began=$SECONDS
+  local name=$1 status=0 began=$SECONDS log total bad
   shift
-  local log="$logs/${name//[^a-zA-Z0-9]/-}.log"
-  "$@" > "$log" 2>&1 || status=$?
-  local total bad
+  log=$(log_of "$name")
+  begin "$name"
+  limited "$@" > "$log" 2>&1 || status=$?
   total=$(sed -nE 's/^\[==========\] ([0-9]+) tests? .*ran\..*/\1/p; s/^Ran ([0-9]+) tests? in .*/\1/p' "$log" | tail -n 1)
   bad=$(sed -nE 's/^ *([0-9]+) FAILED TESTS?$/\1/p; s/^FAILED \((.*)\)$/\1/p' "$log" | tail -n 1 |
     { grep -oE '[0-9]+' || true; } | awk '{sum += $1} END {print sum + 0}')
@@ -106,16 +123,25 @@ run_counted() { # name command...
     status=99 # in CI a test that skips is a test that fails
   fi
   if [ "$status" -eq 0 ] && [ "${total:-0}" -gt 0 ] && [ "$bad" -eq 0 ]; then
-    passed=$((passed + total))
+    end "$total" 0 "$name"
     echo "PASS $name: $total tests ($((SECONDS - began)) s)"
   else
     [ "$bad" -gt 0 ] || bad=1
-    passed=$((passed + (${total:-0} > bad ? total - bad : 0)))
-    failed=$((failed + bad))
-    failures+=("$name")
-    echo "FAIL $name: $bad of ${total:-?} tests (exit $status)"
-    tail -n 80 "$log" | sed 's/^/    /'
+    end $((${total:-0} > bad ? total - bad : 0)) "$bad" "$name"
+    show_failure "$name: $bad of ${total:-?} tests (exit $status)" "$log" 80
   fi
+}
+
+# Starts a job when fewer than $workers run.
+start() { # command...
+  while [ "$(jobs -rp | wc -l)" -ge "$workers" ]; do wait -n || true; done
+  "$@" < /dev/null &
+}
+
+# Whatever ends this script, its jobs and what they started end, too.
+stop_jobs() {
+  local job
+  for job in $(jobs -rp); do kill -- -"$job" 2> /dev/null || true; done
 }
 
 configure() { # folder options...
@@ -124,8 +150,11 @@ configure() { # folder options...
   [ -f "$folder/build.ninja" ] || meson setup "$folder" "$top" "$@"
 }
 
+# Ten files at once save half of the time; each_file looks at them one by one.
+unity=(--unity=on -Dunity_size=10)
+
 build_product() {
-  configure "$build" --werror && ninja -C "$build"
+  configure "$build" --werror "${unity[@]}" && ninja -C "$build"
 }
 
 unit_tests() {
@@ -133,7 +162,7 @@ unit_tests() {
   for program in "$build"/tests/unit/unit_* "$build"/tests/integration/*_test \
     "$build"/tests/sim/*_test; do
     if [ -f "$program" ] && [ -x "$program" ]; then
-      run_counted "$(basename "$program")" "$program"
+      start run_counted "$(basename "$program")" "$program"
     fi
   done
 }
@@ -141,18 +170,21 @@ unit_tests() {
 main() {
   parse_arguments "$@"
   install_packages
+  : > "$results"
+  set -m # each job is a process group
+  trap stop_jobs EXIT
   run build build_product
-  if [ "$failed" -eq 0 ]; then run_tiers; fi
-  if [ "$failed" -eq 0 ]; then
-    rm -rf "$logs"
-  else
-    echo "failed: ${failures[*]} (logs: $logs)"
-  fi
-  echo "$passed passed, $failed failed"
-  [ "$failed" -eq 0 ]
+  if [ "$(count_failed)" -eq 0 ]; then run_tiers; fi
+  local failed
+  failed=$(count_failed)
+  echo "$(count_passed) passed, $failed failed" > "$logs/closing"
+  if [ "$failed" -ne 0 ]; then echo "failed: $(failures) (logs: $logs)"; fi
+  cat "$logs/closing"
+  [ "$failed" -eq 0 ] || exit 1
+  rm -rf "$logs"
 }
 
-sim_seeds() {
+sim_tests() {
   local seeds=1000
   if [ "$tier" = soak ]; then seeds=100000; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
@@ -167,7 +199,7 @@ sim_seeds() {
 # A planted bug must make the simulator fail, with exit code 1 and not by crashing.
 finds_bug() { # name
   local status=0
-  "$build/tests/sim/sim" --seeds 5000 --planted "$1" || status=$?
+  limited "$build/tests/sim/sim" --seeds 5000 --planted "$1" || status=$?
   [ "$status" -eq 1 ]
 }
 
@@ -183,15 +215,19 @@ logic_is_pure() {
   nm --format=posix "$build"/tests/sim/libsim_logic.a | grep WritePath > /dev/null # it looked at something
 }
 
-# The usual build compiles each file by itself; here ten at once save two thirds of the time.
-sanitized_build=(--unity=on -Dunity_size=10 -Dbuildtype=debug -Doptimization=1 -Dcpp_args=-g1
-  -Db_lundef=false)
+sanitized_build=("${unity[@]}" -Dbuildtype=debug -Doptimization=1 -Dcpp_args=-g1 -Db_lundef=false)
 
-# The second compiler, which also checks the locks' annotations; its TSan finds what they cannot say.
+# The second compiler's TSan finds what the annotations of the locks cannot say.
 clang_build() {
   CXX=clang++ configure "$build-clang" --werror -Db_sanitize=thread "${sanitized_build[@]}" &&
-    ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool \
+    ninja -C "$build-clang" plugin/nbdkit-ckpt-plugin.so \
       tests/integration/race_test tests/unit/unit_store tests/unit/unit_backupd tests/unit/unit_link
+}
+
+# The second compiler's warnings, those of the locks' annotations too. A file that lacks an include fails.
+each_file() {
+  CXX=clang++ configure "$build-each" --werror -Db_pch=false -Dtests=false &&
+    "$top/tests/each_file.py" "$build-each"
 }
 
 # .clang-tidy says what for. A quarter of an hour on two processors.
@@ -202,15 +238,16 @@ tidy() {
 
 # Threads of a whole volume, and of the store alone.
 race_tests() {
-  local races=(env TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1)
-  run_counted "races in a volume" "${races[@]}" "$build-clang/tests/integration/race_test"
-  run_counted "races in the store" "${races[@]}" "$build-clang/tests/unit/unit_store" \
+  export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  start run_counted "races in a volume" "$build-clang/tests/integration/race_test"
+  start run_counted "races in the store" "$build-clang/tests/unit/unit_store" \
     --gtest_filter='StoreThreads.*:ExportThreads.*'
-  run_counted "races of connections" "${races[@]}" "$build-clang/tests/unit/unit_backupd"
-  run_counted "races of links" "${races[@]}" "$build-clang/tests/unit/unit_link"
+  start run_counted "races of connections" "$build-clang/tests/unit/unit_backupd"
+  start run_counted "races of links" "$build-clang/tests/unit/unit_link"
 }
 
-sanitized_units=(unit_common unit_store unit_backupd unit_link unit_plugin unit_control)
+# The longest first, so that no job is left for the end.
+sanitized_units=(unit_store unit_common unit_backupd unit_link unit_plugin unit_control)
 
 # The programs that load the plugin are not sanitized: the runtimes are loaded into them first.
 sanitizer_build() {
@@ -230,29 +267,37 @@ sanitized() { # command...
   ubsan=$(gcc -print-file-name=libubsan.so)
   CKPT_BUILD="$build-asan/served" CKPT_PRELOAD="$asan:$ubsan:$build-asan/libasan_first.so" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
-    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$@"
+    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 limited "$@"
 }
 
 sanitizer_tests() {
   local test
   for test in "${sanitized_units[@]}"; do
-    UBSAN_OPTIONS=halt_on_error=1 run_counted "sanitized $test" "$build-asan/tests/unit/$test"
+    UBSAN_OPTIONS=halt_on_error=1 start run_counted "sanitized $test" "$build-asan/tests/unit/$test"
   done
-  for test in test_basics test_rollback test_faults; do
-    run_counted "sanitized $test" sanitized /usr/bin/python3 "$top/tests/integration/$test.py"
+  for test in test_rollback test_faults test_basics; do
+    start run_counted "sanitized $test" sanitized /usr/bin/python3 "$top/tests/integration/$test.py"
   done
 }
 
+# The longest first.
 host_tests() {
-  local kills=100
-  if [ "$tier" = soak ]; then kills=300; fi
-  local test long=()
-  if [ "$tier" = soak ]; then long=(test_all_direct); fi
-  for test in test_oracle test_basics test_completion test_doctor test_packaging test_rollback \
-    test_direct test_bad_volumes test_export test_rebuild test_verify test_faults test_remote test_link test_kill test_interval test_metrics \
-    test_report test_watch "${long[@]}"; do
+  local kills=100 test long=()
+  if [ "$tier" = soak ]; then kills=300 long=(test_all_direct); fi
+  for test in "${long[@]}" test_direct test_kill test_rollback test_verify test_remote test_tls test_link \
+    test_faults test_namespaces test_doctor test_attachments test_basics test_completion \
+    test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_packaging test_figures; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
-      run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
+      start run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
+  done
+}
+
+guest_tests() {
+  local test guests
+  guests=$("$top/tests/guest/run.sh" --list)
+  [ -n "$guests" ]
+  for test in $guests; do
+    start run "guest: $test" "$top/tests/guest/run.sh" "$build" "$test"
   done
 }
 
@@ -264,26 +309,42 @@ finds_sabotage() {
   [ "$status" -eq 1 ] && grep -q 'the disk is not what it was: [1-9]' "$said"
 }
 
-run_tiers() {
-  unit_tests
-  run "the logic makes no system call" logic_is_pure
-  sim_seeds
-  if [ "$tier" = quick ]; then return; fi
-  # The tool alone takes as long to compile as all the rest.
-  if [ "$tier" = soak ]; then sanitized_units+=(unit_tool); fi
-  host_tests
-  # The guests leave a processor to the compilers.
-  start_beside "guest: kernel mount and power cuts" "$top/tests/guest/run.sh" "$build"
+# What is tested later is built meanwhile, with what the tests leave of the processors.
+other_builds() {
+  renice -n 19 "$BASHPID" > /dev/null
   run "build with clang, TSan" clang_build
   run "build with ASan and UBSan" sanitizer_build
-  end_beside
-  race_tests
+  run "each file, with clang" each_file
+}
+
+run_tiers() {
+  local builds
+  if [ "$tier" != quick ]; then
+    start other_builds
+    builds=$!
+  fi
+  start sim_tests
+  unit_tests
+  start run "the logic makes no system call" logic_is_pure
+  if [ "$tier" = quick ]; then
+    wait
+    return
+  fi
+  # The tool alone takes as long to compile as all the rest.
+  if [ "$tier" = soak ]; then sanitized_units+=(unit_tool); fi
+  guest_tests
+  host_tests
+  wait "$builds" || true
   sanitizer_tests
+  race_tests
+  wait
   if [ "$tier" = soak ]; then
     run "clang-tidy" tidy
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
     run "Debian package" "$top/tests/package/run.sh"
   fi
+  # It crowds the processors itself, and counts what is done in seconds.
+  CKPT_BUILD=$build run_counted test_interval /usr/bin/python3 "$top/tests/integration/test_interval.py"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage
 }

@@ -5,7 +5,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kAcceptHelp{
     "accept", "Lets clients connect again after a fencing rollback",
     "After `rollback --clients=fence`, and after an offline rollback of a volume whose server\n"
     "died with clients connected, the export refuses every client, also across restarts: a\n"
@@ -26,7 +26,7 @@ Result<int> accept(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_accept(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, kHelp, accept);
+  add_command(app, invocation, kAcceptHelp, accept);
 }
 
 }  // namespace ckpt

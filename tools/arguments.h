@@ -29,6 +29,12 @@ class Arguments {
   // `type` is what the help calls the value.
   void add_text(const std::string& name, const std::string& type, std::string& value,
                 const std::string& help);
+  // The same, and an empty text, such as of a variable that is not set, is refused.
+  void add_filled_text(const std::string& name, const std::string& type, std::string& value,
+                       const std::string& help);
+  // May be given again and again.
+  void add_texts(const std::string& name, const std::string& type, std::vector<std::string>& values,
+                 const std::string& help);
   void add_choice(const std::string& name, const std::string& type, std::string& value,
                   const std::vector<std::string>& allowed, const std::string& help);
   void add_seconds(const std::string& name, double& value, SecondsRange range,

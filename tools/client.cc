@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/client.h"
 
+#include "plugin/control_attachments.h"
+
 namespace ckpt {
 namespace {
 
@@ -30,21 +32,69 @@ Result<> receive_extent(ControlConnection& connection, const ExtentAnswer& exten
   return sink.write(extent.range.offset, data);
 }
 
+Result<> receive_piece(ControlConnection& connection, const PieceAnswer& piece, PieceSink& sink) {
+  std::vector<std::byte> bytes(piece.length);
+  if (auto received = connection.receive_bytes(bytes, kShortTimeout); !received) {
+    return fail(ErrorKind::kIo, received.error().message() + kSeeServer);
+  }
+  CKPT_ASSIGN(const PieceHeader header, check_piece(bytes));
+  return sink.take(header, bytes);
+}
+
 }  // namespace
+
+Unexpected RemoteVolume::silent(const Call& call, const std::string& what) const {
+  return fail(call.silence.kind,
+              state_path_ + "/" + kControlSocketName + ": " + what + call.silence.advice);
+}
 
 Result<ParsedJson> RemoteVolume::ask(const Call& call, const Progress& progress) const {
   CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
-  const auto silent = [this, &call](const std::string& what) {
-    return fail(call.silence.kind,
-                state_path_ + "/" + kControlSocketName + ": " + what + call.silence.advice);
-  };
   if (const auto sent = connection.send_line(encode_request(call.request), kShortTimeout); !sent) {
-    return silent(sent.error().message());
+    return silent(call, sent.error().message());
   }
+  if (call.on_cut) {
+    CKPT_TRY(hear_cut(connection, call));
+  }
+  if (call.attachments == nullptr) {
+    return hear(connection, call, progress);
+  }
+  const auto sent = send_attachments(connection, *call.attachments, call.timeout);
+  if (auto problem = call.attachments->problem()) {
+    return Unexpected(*problem);
+  }
+  if (sent && *sent) {
+    return hear(connection, call, progress);
+  }
+  // Without all of them there is no checkpoint; whoever takes no more has said why, or is gone.
+  return hear(connection,
+              {call.request, kShortTimeout, {ErrorKind::kVoid, ": there is no checkpoint"}},
+              progress);
+}
+
+Result<> RemoteVolume::hear_cut(ControlConnection& connection, const Call& call) const {
+  const auto line = connection.receive_line(kAnswerBytesMax, call.timeout);
+  if (!line || !*line) {
+    return silent(call, line ? "the server ended the connection" : line.error().message());
+  }
+  CKPT_ASSIGN(const ControlAnswer answer, decode_answer(**line));
+  if (const auto* error = std::get_if<Error>(&answer)) {
+    return Unexpected(*error);
+  }
+  const auto* cut = std::get_if<CutAnswer>(&answer);
+  if (cut == nullptr) {
+    return silent(call, "an answer that does not belong to the request");
+  }
+  call.on_cut(cut->checkpoint);
+  return {};
+}
+
+Result<ParsedJson> RemoteVolume::hear(ControlConnection& connection, const Call& call,
+                                      const Progress& progress) const {
   for (;;) {
     const auto line = connection.receive_line(kAnswerBytesMax, call.timeout);
     if (!line || !*line) {
-      return silent(line ? "the server ended the connection" : line.error().message());
+      return silent(call, line ? "the server ended the connection" : line.error().message());
     }
     CKPT_ASSIGN(ControlAnswer answer, decode_answer(**line));
     if (const auto* error = std::get_if<Error>(&answer)) {
@@ -53,10 +103,13 @@ Result<ParsedJson> RemoteVolume::ask(const Call& call, const Progress& progress)
     if (auto* result = std::get_if<ParsedJson>(&answer)) {
       return std::move(*result);
     }
-    const auto& told = std::get<ProgressAnswer>(answer);
+    const auto* told = std::get_if<ProgressAnswer>(&answer);
+    if (told == nullptr) {
+      return silent(call, "an answer that does not belong to the request");
+    }
     // Leaving is how a client stops an operation.
-    if (progress && !progress(told.done_bytes, told.total_bytes)) {
-      return silent("stopped");
+    if (progress && !progress(told->done_bytes, told->total_bytes)) {
+      return silent(call, "stopped");
     }
   }
 }
@@ -80,9 +133,12 @@ Result<std::vector<CheckpointInfo>> RemoteVolume::checkpoints() {
 }
 
 Result<CheckpointOutcome> RemoteVolume::checkpoint(const CheckpointRequest& request) {
-  CKPT_ASSIGN(
-      const ParsedJson answer,
-      ask({request, request.timeout + kCheckpointGrace, {ErrorKind::kTimeout, kMayExist}}, {}));
+  CKPT_ASSIGN(const ParsedJson answer, ask({request,
+                                            request.timeout + kCheckpointGrace,
+                                            {ErrorKind::kTimeout, kMayExist},
+                                            request.attachments.get(),
+                                            request.on_cut},
+                                           {}));
   return decode_checkpoint_outcome(answer);
 }
 
@@ -138,6 +194,31 @@ Result<> RemoteVolume::receive_export(ControlConnection& connection, ExportSink&
       return fail(ErrorKind::kCorrupt, socket + ": an answer that does not belong to an export");
     }
     CKPT_TRY(receive_extent(connection, *extent, data, sink));
+  }
+}
+
+Result<> RemoteVolume::read_attachment(const std::string& id, const std::string& name,
+                                       PieceSink& sink) {
+  const Call call{AttachmentQuery{id, name}, kShortTimeout, {ErrorKind::kIo, kSeeServer}};
+  CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
+  CKPT_TRY(connection.send_line(encode_request(call.request), kShortTimeout));
+  for (;;) {
+    const auto line = connection.receive_line(kAnswerBytesMax, kExportTimeout);
+    if (!line || !*line) {
+      return silent(call, "the attachment broke off");
+    }
+    CKPT_ASSIGN(const ControlAnswer answer, decode_answer(**line));
+    if (const auto* error = std::get_if<Error>(&answer)) {
+      return Unexpected(*error);
+    }
+    if (std::holds_alternative<ParsedJson>(answer)) {
+      return {};
+    }
+    const auto* piece = std::get_if<PieceAnswer>(&answer);
+    if (piece == nullptr) {
+      return silent(call, "an answer that does not belong to an attachment");
+    }
+    CKPT_TRY(receive_piece(connection, *piece, sink));
   }
 }
 

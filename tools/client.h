@@ -28,6 +28,8 @@ class RemoteVolume : public VolumeApi {
   Result<VerifyOutcome> verify(const Progress& progress) override;
   Result<> accept() override;
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override;
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override;
 
  private:
   // What it means when the server takes a request and then says nothing more.
@@ -39,7 +41,14 @@ class RemoteVolume : public VolumeApi {
     ControlRequest request;
     ControlConnection::Timeout timeout;  // for each line of the answer
     Silence silence;
+    AttachmentFeed* attachments = nullptr;  // sent after the request
+    std::function<void(Epoch)> on_cut{};    // the first line of the answer
   };
+  // The first line, where the cut is to be told: it is, or the call has failed.
+  [[nodiscard]] Result<> hear_cut(ControlConnection& connection, const Call& call) const;
+  [[nodiscard]] Result<ParsedJson> hear(ControlConnection& connection, const Call& call,
+                                        const Progress& progress) const;
+  [[nodiscard]] Unexpected silent(const Call& call, const std::string& what) const;
   [[nodiscard]] Result<ParsedJson> ask(const Call& call, const Progress& progress) const;
   [[nodiscard]] Result<> receive_export(ControlConnection& connection, ExportSink& sink) const;
 

@@ -29,6 +29,10 @@ Json to_list_entry(const CheckpointInfo& checkpoint) {
     entry[field] = all[field];
   }
   entry["attachments"] = Json::array();
+  for (const AttachmentInfo& attachment : checkpoint.attachments) {
+    entry["attachments"].push_back(
+        {{"name", attachment.name}, {"size_bytes", attachment.size_bytes}});
+  }
   return entry;
 }
 

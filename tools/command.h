@@ -25,6 +25,8 @@ struct Invocation {
   Verbosity verbosity;
   VolumeName volume;
   bool has_volume = false;
+  std::vector<std::string> rest;  // what follows "--", for a command that takes it
+  bool takes_rest = false;
   Act act;  // of the chosen subcommand
 };
 
@@ -41,6 +43,9 @@ void add_export(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);
 void add_metrics(CLI::App& app, Invocation& invocation);
 void add_report(CLI::App& app, Invocation& invocation);
+void add_restore(CLI::App& app, Invocation& invocation);
+void add_run(CLI::App& app, Invocation& invocation);
+void add_hook(CLI::App& app, Invocation& invocation);
 
 // What a subcommand is called and what its help says: one line in the list, then what it does.
 struct CommandHelp {
@@ -48,6 +53,7 @@ struct CommandHelp {
   const char* line;
   const char* text;
   bool needs_volume = true;
+  bool takes_rest = false;  // words after "--" are another program's
 };
 // These two are in arguments.cc, which includes CLI11.
 // A subcommand with VOLUME, which may be left out where it is not needed, and the options that all

@@ -72,6 +72,15 @@ void Console::result(const Json& fields) {
   }
 }
 
+void Console::event(const Json& fields) {
+  if (verbosity_.json) {
+    Json object{{"schema", kControlSchema}, {"type", "event"}};
+    object.update(fields);
+    put(streams_.out, to_line(object) + "\n");
+    std::fflush(streams_.out);
+  }
+}
+
 void Console::remark(std::string_view text) {
   if (!verbosity_.quiet) {
     put(streams_.err, std::string(text) + "\n");

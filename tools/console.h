@@ -45,6 +45,8 @@ class Console {
   void print(std::string_view text);
   // A result for scripts, with --json only.
   void result(const Json& fields);
+  // What happens while a command runs, for scripts, with --json only.
+  void event(const Json& fields);
   // A line about what goes on; nothing when quiet.
   void remark(std::string_view text);
   // The same, only when verbose.

@@ -12,7 +12,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kDoctorHelp{
     .name = "doctor",
     .line = "What on this machine would not work, why, and what to do",
     .text =
@@ -103,9 +103,11 @@ int say_checks(Console& console, const std::vector<Check>& checks) {
 }
 
 void add_doctor(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, kHelp, [&invocation](Context& context, const VolumeName& name) {
-    return invocation.has_volume ? examine_volume(context, name) : examine_machine(context, name);
-  });
+  add_command(app, invocation, kDoctorHelp,
+              [&invocation](Context& context, const VolumeName& name) {
+                return invocation.has_volume ? examine_volume(context, name)
+                                             : examine_machine(context, name);
+              });
 }
 
 }  // namespace ckpt

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
+#include "plugin/checkpoint_name.h"
 #include "plugin/own_export.h"
+#include "tools/attachment_destination.h"
 #include "tools/command.h"
 #include "tools/destination.h"
 #include "tools/format.h"
@@ -12,7 +16,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kExportHelp{
     "export", "Copies a checkpoint to a raw file, a block device or an NBD server",
     "VOLUME may also be the folder of a back-up (the store) by itself: the primary may be gone. "
     "ID is\n"
@@ -21,11 +25,13 @@ constexpr CommandHelp kHelp{
     "large. Clients go on writing, and checkpoints are made meanwhile. A file comes to exist when\n"
     "it is whole; holes stay holes. What is interrupted leaves no file, and half a device.\n\n"
     "  ckpt-tool export disk.img last copy.raw\n"
+    "  ckpt-tool export disk.img last state.bin --attachment state\n"
     "  ckpt-tool export disk.img.ckpt/store before-upgrade nbd://backup.example/disk --force"};
 
-struct Options {
+struct ExportOptions {
   std::string id;
   std::string destination;
+  std::string attachment;  // that one instead of the disk; empty: the disk
   bool force = false;
 };
 
@@ -110,7 +116,8 @@ Result<> check_files(const VolumeStatus& status, const OpenedVolume& opened,
   return {};
 }
 
-Result<CountedSink> perform(Console& console, const OpenedVolume& opened, const Options& options) {
+Result<CountedSink> perform(Console& console, const OpenedVolume& opened,
+                            const ExportOptions& options) {
   CKPT_ASSIGN(const auto destination, open_destination(options.destination, options.force));
   const VolumeStatus status = opened.volume->status();
   CKPT_TRY(check_files(status, opened, options.destination));
@@ -127,14 +134,60 @@ Result<CountedSink> perform(Console& console, const OpenedVolume& opened, const 
   return sink;
 }
 
-Json to_result(const CountedSink& done, const Options& options) {
+Json to_result(const CountedSink& done, const ExportOptions& options) {
   return Json{{"checkpoint", done.checkpoint.id.number.value},
               {"bytes", done.total_bytes},
               {"data_bytes", done.data_bytes},
               {"destination", options.destination}};
 }
 
-Result<int> export_to(Context& context, const VolumeName& name, const Options& options) {
+Result<CheckpointInfo> copy_attachment(const OpenedVolume& opened, const ExportOptions& options) {
+  CKPT_ASSIGN(const auto kept, opened.volume->checkpoints());
+  CKPT_ASSIGN(CheckpointInfo checkpoint, find_checkpoint(kept, options.id));
+  const auto found =
+      std::ranges::find(checkpoint.attachments, options.attachment, &AttachmentInfo::name);
+  if (found == checkpoint.attachments.end()) {
+    return fail(ErrorKind::kNotFound,
+                fmt::format("checkpoint {} has no attachment {}; see `ckpt-tool show`",
+                            checkpoint.id.number.value, options.attachment));
+  }
+  CKPT_TRY(check_files(opened.volume->status(), opened, options.destination));
+  CKPT_ASSIGN(auto destination, AttachmentDestination::open(options.destination, options.force));
+  CKPT_TRY(destination.begin(*found));
+  CKPT_TRY(opened.volume->read_attachment(std::to_string(checkpoint.id.number.value), found->name,
+                                          destination));
+  CKPT_TRY(destination.finish());
+  checkpoint.attachments = {*found};
+  return checkpoint;
+}
+
+Result<int> export_attachment(Context& context, const VolumeName& name,
+                              const ExportOptions& options) {
+  Console& console = context.console;
+  const bool is_output = options.destination == "-";
+  if (is_output && console.verbosity().json) {
+    return fail(ErrorKind::kInvalid, "- and --json: both write to the standard output");
+  }
+  CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
+  CKPT_ASSIGN(const CheckpointInfo done, copy_attachment(opened, options));
+  const uint64_t bytes = done.attachments.front().size_bytes;
+  console.result(Json{{"checkpoint", done.id.number.value},
+                      {"attachment", options.attachment},
+                      {"bytes", bytes},
+                      {"destination", options.destination}});
+  if (!console.verbosity().quiet && !is_output) {
+    console.print(fmt::format("attachment {} of checkpoint {}{} is in {}: {}\n",
+                              printable(options.attachment), done.id.number.value,
+                              quoted_name(done), printable(options.destination),
+                              format_bytes(bytes)));
+  }
+  return kExitDone;
+}
+
+Result<int> export_to(Context& context, const VolumeName& name, const ExportOptions& options) {
+  if (!options.attachment.empty()) {
+    return export_attachment(context, name, options);
+  }
   Console& console = context.console;
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
   CKPT_ASSIGN(const CountedSink done, perform(console, opened, options));
@@ -151,13 +204,16 @@ Result<int> export_to(Context& context, const VolumeName& name, const Options& o
 }  // namespace
 
 void add_export(CLI::App& app, Invocation& invocation) {
-  const auto options = std::make_shared<Options>();
-  Arguments arguments =
-      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
-        return export_to(context, name, *options);
-      });
+  const auto options = std::make_shared<ExportOptions>();
+  Arguments arguments = add_command(app, invocation, kExportHelp,
+                                    [options](Context& context, const VolumeName& name) {
+                                      return export_to(context, name, *options);
+                                    });
   arguments.add_word("ID", options->id, "The checkpoint: its number, its name, or `last`");
   arguments.add_word("DEST", options->destination, "A path, or an NBD URI");
+  arguments.add_filled_text(
+      "--attachment", "NAME", options->attachment,
+      "Copies this attachment of the checkpoint, not the disk; DEST may be -");
   arguments.add_flag(
       "--force", options->force,
       "Replaces a file that is there, or writes over a block device or an NBD export");

@@ -11,7 +11,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kForgetHelp{
     "forget", "Ends protection: removes the back-up, and leaves the image as it is",
     "The state directory, the checkpoint and the back-up are removed, also one on another disk.\n"
     "The image stays what it is, byte for byte. Asks on a terminal; without one it needs --yes.\n"
@@ -79,7 +79,7 @@ Result<int> forget(Context& context, const VolumeName& name, bool yes) {
 void add_forget(CLI::App& app, Invocation& invocation) {
   const auto yes = std::make_shared<bool>(false);
   Arguments arguments = add_command(
-      app, invocation, kHelp,
+      app, invocation, kForgetHelp,
       [yes](Context& context, const VolumeName& name) { return forget(context, name, *yes); });
   arguments.add_flag("--yes", *yes, "Does not ask");
 }

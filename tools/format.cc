@@ -7,8 +7,6 @@
 #include <array>
 #include <ctime>
 
-#include "plugin/checkpoint_name.h"
-
 namespace ckpt {
 namespace {
 
@@ -21,17 +19,6 @@ std::string two_units(uint64_t large, const char* large_unit, uint64_t small,
                       const char* small_unit) {
   return small == 0 ? fmt::format("{} {}", large, large_unit)
                     : fmt::format("{} {} {} {}", large, large_unit, small, small_unit);
-}
-
-bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xc0U) == 0x80U; }
-
-// Characters of a terminal's own language: below U+0020, U+007F, and U+0080 to U+009F.
-bool is_control(std::string_view character) {
-  const auto first = static_cast<unsigned char>(character.front());
-  if (character.size() == 1) {
-    return first < 0x20U || first == 0x7fU;
-  }
-  return first == 0xc2U && static_cast<unsigned char>(character[1]) < 0xa0U;
 }
 
 std::string padded(const std::string& text, size_t width, bool right_aligned) {
@@ -101,20 +88,6 @@ std::string format_past(WallTime time, WallTime now) {
                               ? fmt::format("{} s", duration_cast<Seconds>(age).count())
                               : format_duration(duration_cast<Seconds>(age));
   return fmt::format("{} ({} ago)", format_local_time(time), ago);
-}
-
-std::string printable(std::string_view text) {
-  std::string safe;
-  for (size_t i = 0; i < text.size();) {
-    size_t length = 1;
-    while (length < 4 && i + length < text.size() && is_continuation(text[i + length])) {
-      ++length;
-    }
-    const std::string_view character = text.substr(i, length);
-    safe += !is_utf8(character) || is_control(character) ? "?" : character;
-    i += length;
-  }
-  return safe;
 }
 
 size_t width_of(std::string_view text) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "common/text.h"
 
 namespace ckpt {
 
@@ -22,9 +23,6 @@ std::string format_local_time(WallTime time);
 // As format_local_time, and how long that is ago.
 std::string format_past(WallTime time, WallTime now);
 
-// Text from a store or a peer, made safe for a terminal: control characters and what is not UTF-8
-// become '?'.
-std::string printable(std::string_view text);
 // Characters, not bytes, of UTF-8 text.
 size_t width_of(std::string_view text);
 

@@ -8,7 +8,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kListHelp{
     "list", "The checkpoints that are kept, oldest first",
     "Numbers are never used twice; gaps are legal: a checkpoint that failed took one.\n"
     "CHANGED is what differs from the parent. With -q: the numbers alone.\n\n"
@@ -52,6 +52,8 @@ Result<int> list(Context& context, const VolumeName& name) {
 
 }  // namespace
 
-void add_list(CLI::App& app, Invocation& invocation) { add_command(app, invocation, kHelp, list); }
+void add_list(CLI::App& app, Invocation& invocation) {
+  add_command(app, invocation, kListHelp, list);
+}
 
 }  // namespace ckpt

@@ -146,6 +146,18 @@ Check check_program(const Program& program, const std::string& path) {
                       : passed(program.name, path);
 }
 
+// Not needed: only processes that go back with their disk want it.
+Check check_criu(const MachineFacts& facts) {
+  constexpr const char* kName = "criu";
+  if (facts.criu.empty() || facts.criu_problem.empty()) {
+    return check_program({kName, "criu", "to save processes with their disk"}, facts.criu);
+  }
+  return noted(kName, facts.criu + " cannot save processes here: " + facts.criu_problem,
+               "use a CRIU that knows kernel " + facts.kernel +
+                   " (a later one, as a rule), or a kernel that it knows; load what modules it "
+                   "misses; see `criu check`");
+}
+
 Check check_open_files(const MachineFacts& facts) {
   constexpr const char* kName = "open-files";
   const std::string limit = std::to_string(facts.open_files_max);
@@ -179,6 +191,7 @@ std::vector<Check> check_machine(const MachineFacts& facts) {
       check_program({"nbd-client", "nbd-client", "to make a /dev/nbd0 of a disk"},
                     facts.nbd_client),
       check_program({"qemu", "qemu-system-x86", "for virtual machines on a disk"}, facts.qemu),
+      check_criu(facts),
   };
 }
 

@@ -3,6 +3,7 @@
 
 #include <sys/resource.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -12,7 +13,9 @@
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "common/uring.h"
+#include "tools/criu.h"
 #include "tools/program.h"
+#include "tools/text_file.h"
 
 namespace ckpt {
 namespace {
@@ -24,13 +27,6 @@ constexpr const char* kSystemFolders = ":/usr/local/sbin:/usr/sbin:/sbin";
 std::string variable(const char* name) {
   const char* const value = std::getenv(name);
   return value != nullptr ? value : "";
-}
-
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
 }
 
 bool has_line(const std::string& path, const std::string& part) {
@@ -62,11 +58,25 @@ Result<MapsPlace> find_maps_place() {
   return MapsPlace{store->path(), free_bytes};
 }
 
+// Only root can have it tried; what it says is on standard error, and its exit status says less.
+void look_at_criu(MachineFacts& facts) {
+  const auto criu = find_criu();
+  facts.criu = criu ? *criu : "";
+  if (!criu || geteuid() != 0) {
+    return;
+  }
+  const auto said =
+      output_of({"/bin/sh", "-c", "\"$0\" check 2>&1 || echo 'Error (check): failed'", facts.criu},
+                kProgramPatience);
+  facts.criu_problem = said ? errors_of(*said) : said.error().message();
+}
+
 void look_at_programs(MachineFacts& facts) {
   const std::string path = variable("PATH");
   facts.nbdkit = find_program("nbdkit", path);
   facts.nbd_client = find_program("nbd-client", path + kSystemFolders);
   facts.qemu = find_program(std::string("qemu-system-") + kernel().machine, path);
+  look_at_criu(facts);
   if (!facts.nbdkit.empty()) {
     facts.nbdkit_version = output_of({facts.nbdkit, "--version"}, kProgramPatience);
     facts.plugin = output_of({facts.nbdkit, "ckpt", "--dump-plugin"}, kProgramPatience);
@@ -91,7 +101,7 @@ MachineFacts look_at_machine() {
   facts.kernel = kernel().release;
   facts.nbd = find_nbd_module("", facts.kernel);
   facts.uring = uring_available();
-  facts.uring_disabled = first_line("/proc/sys/kernel/io_uring_disabled");
+  facts.uring_disabled = first_line_of("/proc/sys/kernel/io_uring_disabled");
   look_at_programs(facts);
   facts.maps = find_maps_place();
   facts.runtime_directory = variable("XDG_RUNTIME_DIR");

@@ -26,6 +26,8 @@ struct MachineFacts {
   std::string nbdkit{};
   std::string nbd_client{};
   std::string qemu{};
+  std::string criu{};
+  std::string criu_problem{};                          // what `criu check` says; empty: nothing
   Result<std::string> nbdkit_version = std::string();  // what `nbdkit --version` says
   Result<std::string> plugin = std::string();          // what `nbdkit ckpt --dump-plugin` says
   Result<MapsPlace> maps = MapsPlace{};

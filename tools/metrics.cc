@@ -7,7 +7,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kMetricsHelp{
     "metrics", "State and counters for Prometheus",
     "Prints them in its text exposition format. A running server gives the same itself, to GET "
     "/metrics\n"
@@ -32,7 +32,7 @@ Result<int> metrics(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_metrics(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, kHelp, metrics);
+  add_command(app, invocation, kMetricsHelp, metrics);
 }
 
 }  // namespace ckpt

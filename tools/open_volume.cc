@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "plugin/backup_place.h"
 #include "plugin/control_socket.h"
 #include "plugin/lost_record.h"
 #include "plugin/offline_volume.h"
@@ -51,21 +52,26 @@ bool is_store(const std::string& path) {
 }
 
 // ADDRESS/UUID: a volume of a backupd.
-std::optional<RemoteOptions> store_at(const VolumeName& name) {
-  const size_t slash = name.path.rfind('/');
-  if (slash == std::string::npos || exists(name.path)) {
+struct StoreName {
+  Address address;
+  Uuid volume;
+};
+
+std::optional<StoreName> parse_store_name(const std::string& name) {
+  const size_t slash = name.rfind('/');
+  if (slash == std::string::npos || exists(name)) {
     return std::nullopt;
   }
-  const auto volume = Uuid::parse(name.path.substr(slash + 1));
-  const auto address = parse_address(name.path.substr(0, slash));
-  if (!volume || !address) {
-    return std::nullopt;
-  }
-  RemoteOptions options;
-  options.address = *address;
-  options.reach = name.tls_off ? Reach::kAnywhere : Reach::kMachine;
-  options.volume = *volume;
-  return options;
+  const auto volume = Uuid::parse(name.substr(slash + 1));
+  const auto address = parse_address(name.substr(0, slash));
+  return volume && address ? std::optional(StoreName{*address, *volume}) : std::nullopt;
+}
+
+Result<VolumePaths> from_store_name(const StoreName& store, const VolumeName& name) {
+  VolumePaths paths{"", name.path, true};
+  CKPT_ASSIGN(paths.remote, choose_remote_place(store.address.to_string(), name.tls, ""));
+  paths.remote->volume = store.volume;
+  return paths;
 }
 
 // A folder without the file that says of which volume it is.
@@ -123,14 +129,14 @@ Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const Vol
                                          "is: give the image, and --state " +
                                          paths.state);
   }
-  return open_offline(paths.image, paths.state, name.backup, name.tls_off);
+  return open_offline(paths.image, paths.state, name.backup, name.tls);
 }
 
 }  // namespace
 
 Result<VolumePaths> find_volume(const VolumeName& name) {
-  if (auto remote = store_at(name)) {
-    return VolumePaths{"", name.path, true, std::move(remote)};
+  if (const auto store = parse_store_name(name.path)) {
+    return from_store_name(*store, name);
   }
   const std::string path = absolute(name.path);
   if (is_store(path)) {

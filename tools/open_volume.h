@@ -18,7 +18,7 @@ struct VolumeName {
   std::string path{};               // of the primary image or of its state directory, or a store's
   std::string state{};              // of a state directory elsewhere; empty: IMAGE.ckpt
   std::string backup = "embedded";  // as the plugin's parameter; only while no server runs
-  bool tls_off = false;             // a back-up beyond this machine may be asked without TLS
+  TlsOptions tls{};                 // to a back-up behind backupd
 };
 
 // What the name stands for. Absolute paths.

@@ -25,7 +25,7 @@ export LC_ALL=C
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly packages=(
-  nbdkit nbdkit-plugin-dev libnbd-bin libnbd-dev liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev
+  nbdkit nbdkit-plugin-dev libnbd-bin libnbd-dev liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev libtomlplusplus-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libgtest-dev libgmock-dev
   meson ninja-build g++ pkg-config fuse3 e2fsprogs)
 
@@ -87,7 +87,8 @@ install_packages() {
 build() {
   step "Building in $root/build-quickstart"
   [ -f "$root/build-quickstart/build.ninja" ] ||
-    meson setup "$root/build-quickstart" "$root" --buildtype=release -Dtests=false
+    meson setup "$root/build-quickstart" "$root" --buildtype=release -Dtests=false \
+      --unity=on -Dunity_size=10
   ninja -C "$root/build-quickstart"
   step "Installing"
   meson install -C "$root/build-quickstart" --no-rebuild --quiet

@@ -11,7 +11,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kReportHelp{
     "report", "A page about a volume: is it protected, and what happened to it",
     "Writes one HTML file with charts of the checkpoints, the state of the back-up and the last "
     "events.\n"
@@ -97,7 +97,7 @@ std::string headline_of(const Report& report) {
 }
 
 void add_report(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, kHelp, report);
+  add_command(app, invocation, kReportHelp, report);
 }
 
 }  // namespace ckpt

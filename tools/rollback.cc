@@ -4,12 +4,13 @@
 
 #include "tools/command.h"
 #include "tools/format.h"
+#include "tools/mounted_disk.h"
 #include "tools/progress_bar.h"
 
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kRollbackHelp{
     "rollback", "Puts the disk back to what it was at a checkpoint",
     "What was written since is lost; says how much, and asks on a terminal. Without a terminal it\n"
     "needs --yes. ID is a number, a name, or `last` (the default). Works through the running "
@@ -24,15 +25,16 @@ constexpr CommandHelp kHelp{
     "  ckpt-tool rollback disk.img --dry-run\n"
     "  ckpt-tool rollback disk.img before-upgrade --yes"};
 
-struct Options {
+struct RollbackOptions {
   std::string id = "last";
   std::string clients = "refuse";
   bool dry_run = false;
   bool yes = false;
   bool rebuild = false;
+  std::vector<std::string> fs;  // mount points
 };
 
-std::string loss_of(const RollbackOutcome& preview, const Options& options) {
+std::string loss_of(const RollbackOutcome& preview, const RollbackOptions& options) {
   const CheckpointInfo& target = preview.checkpoint;
   if (options.rebuild) {
     return fmt::format(
@@ -65,6 +67,15 @@ Result<RollbackOutcome> perform(Console& console, VolumeApi& volume,
   return volume.roll_back(request, bar.progress());
 }
 
+// With the disk's file systems unmounted meanwhile.
+Result<RollbackOutcome> perform_below(Console& console, const OpenedVolume& opened,
+                                      const RollbackRequest& request,
+                                      const std::vector<std::string>& points) {
+  CKPT_ASSIGN(MountedDisk disk, MountedDisk::find(points, opened.volume->status()));
+  ProgressBar bar(console, "rolling back", system_clock());
+  return roll_back_below(disk, *opened.volume, request, bar.progress());
+}
+
 void say(Console& console, const VolumeName& name, const RollbackOutcome& outcome) {
   if (console.verbosity().quiet) {
     return;
@@ -79,7 +90,7 @@ void say(Console& console, const VolumeName& name, const RollbackOutcome& outcom
 }
 
 // Says what will be lost; whether to go on.
-bool agreed(Console& console, const RollbackOutcome& preview, const Options& options) {
+bool agreed(Console& console, const RollbackOutcome& preview, const RollbackOptions& options) {
   const std::string loss = loss_of(preview, options);
   if (options.yes) {
     console.remark(loss);
@@ -87,12 +98,16 @@ bool agreed(Console& console, const RollbackOutcome& preview, const Options& opt
   return options.yes || console.confirm(loss + "\nRoll back?");
 }
 
-Result<int> rollback(Context& context, const VolumeName& name, const Options& options) {
+Result<int> rollback(Context& context, const VolumeName& name, const RollbackOptions& options) {
   Console& console = context.console;
   if (!options.yes && !options.dry_run && !console.interactive()) {
     return fail(ErrorKind::kInvalid,
                 "a rollback destroys what was written since the checkpoint, and there is no "
                 "terminal to ask on: give --yes, or --dry-run to see what would be lost");
+  }
+  if (!options.fs.empty() && (options.rebuild || options.clients != "refuse")) {
+    return fail(ErrorKind::kInvalid,
+                "--fs detaches the disk and attaches it again: not with --rebuild or --clients");
   }
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
   RollbackRequest request{options.id, *client_policy_of(options.clients), true, options.rebuild};
@@ -108,7 +123,9 @@ Result<int> rollback(Context& context, const VolumeName& name, const Options& op
   // "last" may be another by now: what was agreed to is a number.
   request = {std::to_string(preview.checkpoint.id.number.value), request.clients, false,
              options.rebuild};
-  CKPT_ASSIGN(const RollbackOutcome outcome, perform(console, *opened.volume, request));
+  CKPT_ASSIGN(const RollbackOutcome outcome,
+              options.fs.empty() ? perform(console, *opened.volume, request)
+                                 : perform_below(console, opened, request, options.fs));
   console.result(to_result(outcome, false));
   say(console, name, outcome);
   return kExitDone;
@@ -117,16 +134,18 @@ Result<int> rollback(Context& context, const VolumeName& name, const Options& op
 }  // namespace
 
 void add_rollback(CLI::App& app, Invocation& invocation) {
-  const auto options = std::make_shared<Options>();
-  Arguments arguments =
-      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
-        return rollback(context, name, *options);
-      });
+  const auto options = std::make_shared<RollbackOptions>();
+  Arguments arguments = add_command(app, invocation, kRollbackHelp,
+                                    [options](Context& context, const VolumeName& name) {
+                                      return rollback(context, name, *options);
+                                    });
   arguments.add_word("ID", options->id, "The checkpoint: its number, its name, or `last`");
   arguments.add_choice("--clients", "POLICY", options->clients, {"refuse", "fence", "keep"},
                        "What to do about connected clients");
   arguments.add_flag("--dry-run", options->dry_run, "Says what would be lost, and changes nothing");
   arguments.add_flag("--yes", options->yes, "Does not ask");
+  arguments.add_texts("--fs", "MOUNT", options->fs,
+                      "Unmounts the disk here first, and mounts it again; again for more");
   arguments.add_flag(
       "--rebuild", options->rebuild,
       "Writes every block, also of an image that is missing or damaged; no server runs");

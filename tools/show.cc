@@ -7,13 +7,28 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{"show", "Everything known about one checkpoint",
-                            "ID is a number, a name, or `last`.\n\n"
-                            "  ckpt-tool show disk.img last"};
+constexpr CommandHelp kShowHelp{"show", "Everything known about one checkpoint",
+                                "ID is a number, a name, or `last`.\n\n"
+                                "  ckpt-tool show disk.img last"};
 
 std::string parent_of(const CheckpointInfo& checkpoint) {
   const uint64_t number = checkpoint.parent.number.value;
   return number == 0 ? "none" : std::to_string(number);
+}
+
+std::string describe(const AttachmentInfo& attachment) {
+  return printable(attachment.name) + ", " + format_bytes_exact(attachment.size_bytes) +
+         ", stored as " + format_bytes(attachment.stored_bytes);
+}
+
+// A line each.
+void add_attachments(LabelledRows& rows, const std::vector<AttachmentInfo>& attachments) {
+  if (attachments.empty()) {
+    rows.push_back({"attachments", "none"});
+  }
+  for (const AttachmentInfo& attachment : attachments) {
+    rows.push_back({"attachment", describe(attachment)});
+  }
 }
 
 void say(Console& console, const CheckpointInfo& checkpoint) {
@@ -27,8 +42,8 @@ void say(Console& console, const CheckpointInfo& checkpoint) {
       {"shipped", format_bytes_exact(checkpoint.shipped_bytes)},
       {"digest", checkpoint.digest.to_string()},
       {"timeline", checkpoint.id.timeline.to_string()},
-      {"attachments", "none"},
   };
+  add_attachments(rows, checkpoint.attachments);
   console.print(format_rows(rows));
 }
 
@@ -39,6 +54,7 @@ Result<int> show(Context& context, const VolumeName& name, const std::string& id
   Json result = to_list_entry(checkpoint);
   result["message"] = checkpoint.message;
   result["digest"] = checkpoint.digest.to_string();
+  result["attachments"] = to_json(checkpoint)["attachments"];
   context.console.result(result);
   say(context.console, checkpoint);
   return kExitDone;
@@ -49,7 +65,7 @@ Result<int> show(Context& context, const VolumeName& name, const std::string& id
 void add_show(CLI::App& app, Invocation& invocation) {
   const auto id = std::make_shared<std::string>();
   Arguments arguments = add_command(
-      app, invocation, kHelp,
+      app, invocation, kShowHelp,
       [id](Context& context, const VolumeName& name) { return show(context, name, *id); });
   arguments.add_word("ID", *id, "Its number, its name, or `last`");
 }

@@ -11,7 +11,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kStatusHelp{
     "status", "What a volume is doing, and what is wrong",
     "`protected` says whether a rollback or a fail-over is possible and the back-up takes more.\n"
     "`changed` is what a rollback to the last checkpoint would throw away; `unshipped` is what "
@@ -24,7 +24,7 @@ constexpr CommandHelp kHelp{
     "  ckpt-tool status --watch=5 disk.img\n"
     "  ckpt-tool --json status disk.img"};
 
-struct Options {
+struct StatusOptions {
   double watch_seconds = 0;  // 0: once
 };
 
@@ -163,7 +163,7 @@ Result<int> list_views(Context& context, const VolumeName& name, std::chrono::na
   }
 }
 
-Result<int> status(Context& context, const VolumeName& name, const Options& options) {
+Result<int> status(Context& context, const VolumeName& name, const StatusOptions& options) {
   Console& console = context.console;
   const std::chrono::nanoseconds period(static_cast<int64_t>(options.watch_seconds * 1e9));
   CKPT_ASSIGN(std::string view, first_look(context, name));
@@ -178,11 +178,11 @@ Result<int> status(Context& context, const VolumeName& name, const Options& opti
 }  // namespace
 
 void add_status(CLI::App& app, Invocation& invocation) {
-  const auto options = std::make_shared<Options>();
-  Arguments arguments =
-      add_command(app, invocation, kHelp, [options](Context& context, const VolumeName& name) {
-        return status(context, name, *options);
-      });
+  const auto options = std::make_shared<StatusOptions>();
+  Arguments arguments = add_command(app, invocation, kStatusHelp,
+                                    [options](Context& context, const VolumeName& name) {
+                                      return status(context, name, *options);
+                                    });
   arguments.add_optional_seconds("--watch", options->watch_seconds, 2, {0.1, 86400},
                                  "Again every S seconds (2 if it is not said), until interrupted");
 }

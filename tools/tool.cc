@@ -34,6 +34,8 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_list(app, invocation);
   add_show(app, invocation);
   add_rollback(app, invocation);
+  add_restore(app, invocation);
+  add_run(app, invocation);
   add_accept(app, invocation);
   add_verify(app, invocation);
   add_export(app, invocation);
@@ -41,6 +43,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_doctor(app, invocation);
   add_metrics(app, invocation);
   add_report(app, invocation);
+  add_hook(app, invocation);
 }
 
 // CLI11 names what it could not place; where that should have been a command, say so.
@@ -73,7 +76,9 @@ int finish_parse(const CLI::App& app, const CLI::ParseError& error, Console& con
 
 int act(const Invocation& invocation, Console& console, const VolumeOpener& opener) {
   Context context{console, opener};
-  const Result<int> code = invocation.act(context, invocation.volume);
+  const auto checked = check_said_tls(invocation.volume.tls);
+  const Result<int> code = checked ? invocation.act(context, invocation.volume)
+                                   : Result<int>(Unexpected(checked.error()));
   if (!code) {
     console.error(code.error());
     return exit_code_of(code.error().kind);
@@ -81,16 +86,42 @@ int act(const Invocation& invocation, Console& console, const VolumeOpener& open
   return *code;
 }
 
+// CLI11 takes them off the end.
+void parse(CLI::App& app, const std::vector<std::string>& arguments) {
+  app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+}
+
+// With what follows "--" as another program's words; whether the command is one that takes them.
+// If not, "--" means what it means to most programs: no options follow.
+bool parse_with_rest(Invocation& invocation, const std::vector<std::string>& arguments) {
+  const auto dashes = std::ranges::find(arguments, "--");
+  if (dashes == arguments.end()) {
+    return false;
+  }
+  CLI::App app(kDescription);
+  declare(app, invocation);
+  try {
+    parse(app, {arguments.begin(), dashes});
+  } catch (const CLI::ParseError&) {
+    return false;
+  }
+  invocation.rest.assign(dashes + 1, arguments.end());
+  return invocation.takes_rest;
+}
+
 int parse_and_act(const std::vector<std::string>& arguments, Console& console,
                   const VolumeOpener& opener) {
+  if (Invocation with_rest; parse_with_rest(with_rest, arguments)) {
+    console.set(with_rest.verbosity);
+    return act(with_rest, console, opener);
+  }
   Invocation invocation;
   CLI::App app(kDescription);
   declare(app, invocation);
   // Also for what cannot be parsed.
   console.set({std::find(arguments.begin(), arguments.end(), "--json") != arguments.end()});
   try {
-    // CLI11 takes them off the end.
-    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+    parse(app, arguments);
   } catch (const CLI::ParseError& error) {
     return finish_parse(app, error, console);
   }

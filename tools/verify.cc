@@ -9,7 +9,7 @@
 namespace ckpt {
 namespace {
 
-constexpr CommandHelp kHelp{
+constexpr CommandHelp kVerifyHelp{
     "verify", "Compares primary and back-up by digests, block by block",
     "Clients go on meanwhile. Blocks changed since the last checkpoint cannot be compared: they "
     "are\n"
@@ -87,7 +87,7 @@ Result<int> verify(Context& context, const VolumeName& name) {
 }  // namespace
 
 void add_verify(CLI::App& app, Invocation& invocation) {
-  add_command(app, invocation, kHelp, verify);
+  add_command(app, invocation, kVerifyHelp, verify);
 }
 
 }  // namespace ckpt

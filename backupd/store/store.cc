@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backupd/store/store.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "common/checkpoint_codec.h"
@@ -119,6 +120,9 @@ Result<> Store::free_space() {
 Result<> Store::drop_pending() {
   timeline_ = {};
   auto dropped = pending_->drop();
+  if (dropped) {
+    dropped = attachments_->drop();
+  }
   publish_pending();
   if (!dropped) {
     set_problem(dropped.error().message());
@@ -147,11 +151,41 @@ Result<> Store::receive(const EncodedBatch& batch) {
   return {};
 }
 
-Result<> Store::take_batch(const EncodedBatch& batch) {
-  if (is_reserve_needed_) {
-    return fail(ErrorKind::kNoSpace,
-                "store: its reserve went to the primary, and there is no space for a new one");
+Result<> Store::check_reserve() const {
+  return is_reserve_needed_
+             ? fail(ErrorKind::kNoSpace,
+                    "store: its reserve went to the primary, and there is no space for a new one")
+             : Result<>();
+}
+
+// No checkpoint has closed it.
+Result<> Store::check_open(Epoch epoch, const char* what) const {
+  const StoreRecord record = volume_->record();
+  const bool is_open = epoch.value != 0 && (!record.last || epoch > record.last->id.number);
+  return is_open ? Result<>()
+                 : fail(ErrorKind::kInvalid, std::string("store: ") + what + " of epoch " +
+                                                 std::to_string(epoch.value) + ", which is closed");
+}
+
+Result<> Store::attach(Epoch epoch, uint32_t index, ConstByteSpan piece) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(check_session());
+  if (auto taken = take_piece(epoch, index, piece); !taken) {
+    return end_session(taken.error());
   }
+  publish_pending();
+  set_problem({});
+  return {};
+}
+
+Result<> Store::take_piece(Epoch epoch, uint32_t index, ConstByteSpan piece) {
+  CKPT_TRY(check_reserve());
+  CKPT_TRY(check_open(epoch, "an attachment"));
+  return attachments_->receive({epoch, index}, piece);
+}
+
+Result<> Store::take_batch(const EncodedBatch& batch) {
+  CKPT_TRY(check_reserve());
   CKPT_TRY(check_batch(batch.header));
   timeline_ = batch.header.timeline;
   return pending_->receive(batch);
@@ -169,11 +203,7 @@ Result<> Store::check_batch(const BatchHeader& header) {
   if (header.timeline.is_nil() || !fits) {
     return fail(ErrorKind::kInvalid, "store: a batch of timeline " + header.timeline.to_string());
   }
-  if (header.epoch.value == 0 || (record.last && header.epoch <= record.last->id.number)) {
-    return fail(ErrorKind::kInvalid, "store: a batch of epoch " +
-                                         std::to_string(header.epoch.value) + ", which is closed");
-  }
-  return {};
+  return check_open(header.epoch, "a batch");
 }
 
 Result<> Store::confirm(const Confirmation& confirmation) {
@@ -242,7 +272,9 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   CKPT_TRY(check_confirmation(confirmation));
   const CheckpointInfo& checkpoint = confirmation.checkpoint;
   const Epoch number = checkpoint.id.number;
+  CKPT_TRY(attachments_->check(checkpoint));
   CKPT_TRY(make_room(number));
+  CKPT_TRY(attachments_->make_durable(number));
   const StoreRecord before = volume_->record();
   const JournalHeader header{before.volume, checkpoint.id.timeline, number, before.incarnation};
   CKPT_ASSIGN(const JournalPosition position,
@@ -255,6 +287,7 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
     record.confirmed = position;
   }));
   applier_->enqueue(pending_->take(number));
+  attachments_->keep(number, before.last);
   return {};
 }
 
@@ -309,6 +342,24 @@ Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
   }
   return applier_->next_data(offset);
+}
+
+// The next checkpoint may come to exist while this reads: then the files are gone.
+Result<> Store::read_attachment(Epoch number, const std::string& name, PieceSink& sink) {
+  const auto last = volume_->record().last;
+  const std::string which = "checkpoint " + std::to_string(number.value);
+  if (!last || last->id.number != number) {
+    return fail(ErrorKind::kNotFound, "store: " + which + " is not kept");
+  }
+  const auto found = std::ranges::find(last->attachments, name, &AttachmentInfo::name);
+  if (found == last->attachments.end()) {
+    return fail(ErrorKind::kNotFound, which + " has no attachment " + name);
+  }
+  const auto index = static_cast<uint32_t>(found - last->attachments.begin());
+  auto read = attachments_->read(*last, index, sink);
+  return read || volume_->record().last->id.number == number
+             ? read
+             : Result<>(fail(ErrorKind::kNotFound, "store: " + which + " is no longer kept"));
 }
 
 Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
@@ -419,7 +470,7 @@ Result<> Store::free_reserve() {
 
 void Store::publish_pending() {
   const MutexLock lock(state_mutex_);
-  pending_bytes_ = pending_->stored_bytes();
+  pending_bytes_ = pending_->stored_bytes() + attachments_->pending_bytes();
 }
 
 void Store::set_problem(const std::string& text) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backupd/store/applier.h"
+#include "backupd/store/attachments.h"
 #include "backupd/store/pending.h"
 #include "backupd/store/reserve.h"
 #include "common/store_link.h"
@@ -29,8 +30,8 @@ struct StoreOptions {
 
 // Layout of its directory: backup.img, journal/, attachments/, volume, reserve.
 //
-// Threads:    begin_session, accept, receive, confirm, roll_back and free_reserve exclude one
-// another;
+// Threads:    begin_session, accept, receive, attach, confirm, roll_back and free_reserve exclude
+// one another;
 //             apply_some runs beside them; status, checkpoints and has_work wait for no I/O of
 //             theirs. There is no thread in here: somebody calls apply_some while has_work().
 // Failure:    kNoSpace: pending is dropped at once and the session is over; a new one may find
@@ -51,6 +52,8 @@ class Store : public StoreLink {
   Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
   Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);
   Result<> receive(const EncodedBatch& batch) override CKPT_EXCLUDES(session_mutex_);
+  Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
+      CKPT_EXCLUDES(session_mutex_);
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);
@@ -59,6 +62,7 @@ class Store : public StoreLink {
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override
       CKPT_EXCLUDES(session_mutex_);
+  Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;
 
@@ -101,6 +105,11 @@ class Store : public StoreLink {
   Result<> drop_pending() CKPT_REQUIRES(session_mutex_);
   Result<> make_reserve() CKPT_REQUIRES(session_mutex_);
   Result<> check_batch(const BatchHeader& header) CKPT_REQUIRES(session_mutex_);
+  [[nodiscard]] Result<> check_open(Epoch epoch, const char* what) const;
+  Result<> take_piece(Epoch epoch, uint32_t index, ConstByteSpan piece)
+      CKPT_REQUIRES(session_mutex_);
+  [[nodiscard]] Result<> check_reserve() const CKPT_REQUIRES(session_mutex_);
+  Result<> remove_leftovers(const std::vector<std::string>& of_journal);
   Result<> take_batch(const EncodedBatch& batch) CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation) const
       CKPT_REQUIRES(session_mutex_);
@@ -129,11 +138,14 @@ class Store : public StoreLink {
 
   // Set once, before open() returns.
   std::unique_ptr<Directory> journal_;
+  std::unique_ptr<Directory> attachments_folder_;
   std::unique_ptr<VolumeFile> volume_;
   std::unique_ptr<BackupImage> image_;
   std::unique_ptr<Applier> applier_;
 
   std::unique_ptr<Pending> pending_ CKPT_GUARDED_BY(session_mutex_);
+  // read() alone is called without that lock.
+  std::unique_ptr<Attachments> attachments_;
   std::unique_ptr<Reserve> reserve_ CKPT_GUARDED_BY(session_mutex_);
   Session session_ CKPT_GUARDED_BY(session_mutex_) = Session::kNone;
   std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);  // why, when the session is over

@@ -53,7 +53,7 @@ Result<> Store::create(const std::vector<std::string>& names) {
     return fail(ErrorKind::kCorrupt,
                 directory_->path() + ": has a journal, but `volume` is missing; not overwritten");
   }
-  CKPT_TRY(directory_->subdirectory(kAttachmentsName, true));
+  CKPT_ASSIGN(attachments_folder_, directory_->subdirectory(kAttachmentsName, true));
   CKPT_ASSIGN(image_, BackupImage::create(*directory_, options_.size_bytes));
   CKPT_TRY(final_failure(directory_->sync()));
   StoreRecord record;
@@ -75,8 +75,19 @@ Result<> Store::recover() {
   CKPT_ASSIGN(image_, BackupImage::open(*directory_, options_.size_bytes));
   CKPT_ASSIGN(auto recovered, recover_journal(*journal_, record, *image_));
   // Up to here nothing was changed: a damaged store is refused as it is.
-  CKPT_TRY(remove_leftovers(*journal_, recovered.leftovers));
+  CKPT_TRY(remove_leftovers(recovered.leftovers));
   return assemble(std::move(recovered.unapplied));
+}
+
+// What of the last checkpoint's attachments is missing or damaged is said to who reads it: the disk
+// is not worse for it.
+Result<> Store::remove_leftovers(const std::vector<std::string>& of_journal) {
+  CKPT_TRY(ckpt::remove_leftovers(*journal_, of_journal));
+  CKPT_ASSIGN(attachments_folder_, directory_->subdirectory(kAttachmentsName, true));
+  CKPT_TRY(final_failure(directory_->sync()));  // a copy may have left it out
+  CKPT_ASSIGN(const auto names,
+              Attachments::find_leftovers(*attachments_folder_, volume_->record().last));
+  return Attachments::remove_leftovers(*attachments_folder_, names);
 }
 
 Result<> Store::assemble(std::vector<ConfirmedCheckpoint> unapplied) {
@@ -87,6 +98,7 @@ Result<> Store::assemble(std::vector<ConfirmedCheckpoint> unapplied) {
     applier_->enqueue(std::move(checkpoint));
   }
   const MutexLock lock(session_mutex_);
+  attachments_ = std::make_unique<Attachments>(*attachments_folder_, options_.volume);
   pending_ = std::make_unique<Pending>(*image_, *journal_, options_.size_bytes);
   reserve_ = std::make_unique<Reserve>(*directory_, reserve_bytes(options_.size_bytes));
   return make_reserve();

@@ -13,9 +13,8 @@ constexpr std::string_view kRecordMagic = "CKPTSTOR";
 constexpr uint16_t kRecordVersion = 1;
 constexpr size_t kRecordReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
-// Fixed fields, a checkpoint with the longest texts, and all forks.
-static_assert(512 + kCheckpointNameBytesMax + kCheckpointMessageBytesMax + kForksMax * kForkBytes <=
-              kSlotPayloadBytesMax);
+// Fixed fields, the longest checkpoint, and all forks.
+static_assert(512 + kCheckpointBytesMax + kForksMax * kForkBytes <= kSlotPayloadBytesMax);
 
 Result<> check_versions(Decoder& decoder) {
   const bool ours =

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,18 +15,24 @@ from pathlib import Path
 
 import checkpoints
 import cuts
+import remote
 import tebibyte
 import throughput
 from loop_device import MAKE, fresh_file_system
-from report import misses, throughput_table, value_table
+from report import misses, peer_table, throughput_table, value_table
 from servers import GIB, Place
 
-SECTIONS = {module.SECTION: module for module in (throughput, tebibyte, cuts, checkpoints)}
+SECTIONS = {**{module.SECTION: module for module in (throughput, tebibyte, cuts, checkpoints)},
+            **remote.SECTIONS}
+# What has each of the programs that are run, on Debian.
+PACKAGES = {"nbdkit": "nbdkit", "fio": "fio", "findmnt": "util-linux", "nbdcopy": "libnbd-bin",
+            "psktool": "gnutls-bin"}
+PRODUCTS = ("plugin/nbdkit-ckpt-plugin.so", "tools/ckpt-tool", "backupd/backupd")
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def parse():
-    """The options; --quick sets what is not given."""
+def options_known():
+    """The parser."""
     root = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, less data")
@@ -39,23 +46,63 @@ def parse():
     parser.add_argument("--build", type=Path, default=root / "build", metavar="DIR",
                         help="the build folder [build]")
     parser.add_argument("--io", default="auto", help="I/O engines, with commas [auto]")
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, with commas [all]")
+    parser.add_argument("--only", default=",".join(SECTIONS),
+                        help=f"sections, with commas, of {', '.join(SECTIONS)}; {remote.NAME}: all "
+                        "that begin with it [all]")
     parser.add_argument("--jobs", default="", metavar="TEXT",
                         help="throughput: only jobs whose name contains it [all]")
     parser.add_argument("--rounds", type=int, help="runs of each kind [5; quick: 3]")
     parser.add_argument("--seconds", type=int, help="length of a run [5; quick: 2]")
     parser.add_argument("--image", choices=("preallocated", "written"), default="preallocated",
                         help="throughput on images that are preallocated only, or written once")
+    remote.add_options(parser)
+    return parser
+
+
+def parse():
+    """The options; --quick and --smoke set what is not given."""
+    parser = options_known()
     options = parser.parse_args()
     options.fs = options.fs or ([] if options.loop else ["/var/tmp"])
     options.io = options.io.split(",")
-    options.rounds = options.rounds or (3 if options.quick else 5)
-    options.seconds = options.seconds or (2 if options.quick else 5)
+    options.only = sections(options.only, parser)
+    options.quick = options.quick or options.smoke
+    options.rounds = options.rounds or (2 if options.smoke else 3 if options.quick else 5)
+    options.seconds = options.seconds or (3 if options.smoke else 2 if options.quick else 5)
+    remote.complete(options, parser)
     return options
 
 
+def sections(text, parser):
+    """Names of sections."""
+    names = []
+    for name in text.split(","):
+        names += remote.SECTIONS if name == remote.NAME else [name]
+    for name in names:
+        if name not in SECTIONS:
+            parser.error(f"--only {name}: there are {', '.join(SECTIONS)}")
+    return names
+
+
+def refuse_if_incomplete(options):
+    """Ends the program unless all is there that will be run."""
+    for name in PRODUCTS:
+        if not (options.build / name).exists():
+            sys.exit(f"run.sh: no {name} in {options.build}; build it first, or name --build DIR")
+    programs = {"nbdkit", "findmnt"}
+    for name in options.only:
+        needs = getattr(SECTIONS[name], "needs", lambda _: ("fio",))
+        programs.update(needs(options))
+    for program in sorted(programs):
+        if not shutil.which(program):
+            sys.exit(f"run.sh: {program} is not installed; Debian's package {PACKAGES[program]} "
+                     "has it")
+
+
 def first_line(*command):
-    """What a program says of itself."""
+    """What a program says of itself; empty if it is not there."""
+    if not shutil.which(command[0]):
+        return ""
     return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0].strip()
 
 
@@ -67,8 +114,11 @@ def cpu_model():
 
 def build_type(build):
     """Of the measured build, as meson recorded it."""
-    options = json.loads((build / "meson-info/intro-buildoptions.json").read_text())
-    return next(option["value"] for option in options if option["name"] == "buildtype")
+    record = build / "meson-info/intro-buildoptions.json"
+    if not record.exists():
+        return "not recorded"
+    return next(option["value"] for option in json.loads(record.read_text())
+                if option["name"] == "buildtype")
 
 
 def machine(options):
@@ -78,7 +128,7 @@ def machine(options):
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "kernel": platform.release(), "cpu": cpu_model(), "cores": os.cpu_count(),
             "memory_gib": round(memory), "nbdkit": first_line("nbdkit", "--version"),
-            "fio": first_line("fio", "--version"),
+            "fio": first_line("fio", "--version"), "nbdcopy": first_line("nbdcopy", "--version"),
             "ckpt": first_line(str(options.build / "tools/ckpt-tool"), "--version"),
             "commit": first_line("git", "-C", here, "describe", "--always", "--dirty"),
             "build": build_type(options.build), "load": os.getloadavg()[0]}
@@ -98,7 +148,7 @@ def run_on(folder, name, options, keep):
     """All sections on one file system; keep() is called with all results so far, now and then."""
     result = {"fs": name, "rows": []}
     with Place(folder, options.build) as place:
-        for section in options.only.split(","):
+        for section in options.only:
             for rows in SECTIONS[section].measure(place, options, say):
                 result["rows"] += rows
                 keep(result)
@@ -113,7 +163,7 @@ def run_all(options, keep):
         results.append(run_on(folder, file_system(folder), options,
                               lambda part: keep([*results, part])))
     for kind in options.loop:
-        size = (8 if options.quick else 16) * GIB
+        size = (4 if options.smoke else 8 if options.quick else 16) * GIB
         with fresh_file_system(kind, options.below, size) as folder:
             name = f"{file_system(folder)} (fresh, loop device on {file_system(options.below)})"
             results.append(run_on(str(folder), name, options,
@@ -126,22 +176,26 @@ def show(facts, results, options):
     print("| machine | |\n|---|---|")
     for key, value in facts.items():
         print(f"| {key} | {value} |")
-    print(f"\nThroughput: {options.rounds} rounds of {options.seconds} s a run.")
+    print(f"\n{options.rounds} rounds; of throughput, {options.seconds} s a run.")
+    if options.smoke:
+        print("A smoke run: the numbers mean nothing.")
     for result in results:
         rows = result["rows"]
         print(f"\n## {result['fs']}\n")
-        against = [row for row in rows if row.fields["section"] == throughput.SECTION]
-        others = [row for row in rows if row.fields["section"] != throughput.SECTION]
-        if against:
-            print(throughput_table(against))
-        if others:
-            print(value_table(others))
+        against = [row for row in rows if "file" in row.fields]
+        peers = [row for row in rows if "peer" in row.fields]
+        others = [row for row in rows if row not in against and row not in peers]
+        for some, table in ((against, throughput_table), (peers, peer_table),
+                            (others, value_table)):
+            if some:
+                print(table(some))
         print(f"Missed:\n\n{misses(rows)}")
 
 
 def save(path, facts, results, options):
     """Everything, as JSON."""
-    document = {"schema": 1, "machine": facts, "quick": options.quick, "rounds": options.rounds,
+    document = {"schema": 1, "machine": facts, "quick": options.quick, "smoke": options.smoke,
+                "rounds": options.rounds,
                 "seconds": options.seconds, "image": options.image,
                 "results": [{"fs": result["fs"],
                              "rows": [row.fields for row in result["rows"]]}
@@ -160,8 +214,7 @@ def main():
     for number in SIGNALS:
         signal.signal(number, end)
     options = parse()
-    if not (options.build / "plugin/nbdkit-ckpt-plugin.so").exists():
-        sys.exit(f"run.sh: no plugin in {options.build}; build it first, or name --build DIR")
+    refuse_if_incomplete(options)
     facts = machine(options)
 
     def keep(results):

@@ -6,13 +6,10 @@ before it cuts, by the wall clock that the client reads too, cut off to a millis
 begins at that time and ends 51 ms later; a write counts if it was in flight at any moment of the
 window. The time must lie between the sending of the command and its answer, else the run fails."""
 
-import json
-import subprocess
-import sys
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 
+from child import Child
 from report import Row, spread
 from servers import GIB, MIB
 
@@ -22,34 +19,6 @@ PACE_SECONDS = 0.8
 WITHOUT_AT = 0.15  # seconds after the pace began: a window without a cut
 CUT_AT = 0.4
 BAR_MS = 5.0
-
-
-class Client:
-    """The paced client as a process."""
-
-    def __init__(self, server):
-        program = Path(__file__).with_name("paced.py")
-        self._process = subprocess.Popen([sys.executable, str(program), server.socket],
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-
-    def order(self, **arguments):
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-
-    def answer(self):
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the paced client failed")
-        return json.loads(line)
 
 
 def to_ns(text):
@@ -106,7 +75,7 @@ def cut_rows(place, size, count):
     """The rows of one amount of changed data."""
     server = place.serve("ckpt", place.image(2 * GIB))
     server.settle()
-    with Client(server) as client:
+    with Child("paced.py", server.socket) as client:
         rounds = [one_round(server, client, size) for _ in range(count)]
     server.stop()
     name = f"{size // MIB} MiB changed"
@@ -124,7 +93,7 @@ def file_row(place, size, count):
     """The same client and windows on the file plugin."""
     server = place.serve("file", place.image(2 * GIB))
     found = []
-    with Client(server) as client:
+    with Child("paced.py", server.socket) as client:
         for _ in range(count):
             client.order(fill=size)
             client.answer()

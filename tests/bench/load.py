@@ -46,7 +46,8 @@ def run_fio(server, job, seconds=0):
     side = result["read" if "read" in job.rw else "write"]
     operations = side["total_ios"]
     percentiles = side["clat_ns"].get("percentile", {})
-    return {"iops": side["iops"], "bytes_per_second": side["bw_bytes"],
+    return {"operations": operations, "iops": side["iops"],
+            "bytes_per_second": side["bw_bytes"],
             "p99_us": percentiles.get("99.000000", 0) / 1000,
             "max_us": side["clat_ns"]["max"] / 1000,
             "server_cpu_us": (server.cpu_seconds() - before) / max(operations, 1) * 1e6}

@@ -29,14 +29,20 @@ def fill(client, size):
     """Writes a range from the start of the disk as fast as it can."""
     pool = os.urandom(16 * MIB)
     pieces = [pool[at:at + MIB] for at in range(0, len(pool), MIB)]
+    write_all(client, ((offset, pieces[random.randrange(len(pieces))])
+                       for offset in range(0, size, MIB)))
+    return {}
+
+
+def write_all(client, writes):
+    """Does these writes, (offset, data) each, several at once."""
     cookies = deque()
-    for offset in range(0, size, MIB):
+    for offset, data in writes:
         if len(cookies) == IN_FLIGHT:
             client.receive(cookies.popleft())
-        cookies.append(client.send(WRITE, offset, data=pieces[random.randrange(len(pieces))]))
+        cookies.append(client.send(WRITE, offset, data=data))
     while cookies:
         client.receive(cookies.popleft())
-    return {}
 
 
 def pace(client, seconds, size):

@@ -15,6 +15,18 @@ def ratios(ours, theirs):
     return spread([mine / other for mine, other in zip(ours, theirs)])
 
 
+def rounds(options, name, say):
+    """The numbers of the rounds; says when each is done."""
+    for number in range(options.rounds):
+        yield number
+        say(f"{name}: round {number + 1} of {options.rounds}")
+
+
+def in_turn(contenders, number):
+    """Who runs when in that round: the order turns around from one to the next."""
+    return contenders[::-1] if number % 2 else contenders
+
+
 class Row:
     """One measured quantity. A bar is a least ratio (">=") or a greatest value ("<", "<=")."""
 
@@ -82,11 +94,29 @@ def throughput_table(rows):
     for row in rows:
         fields = row.fields
         cpu = f"{fields['file_cpu_us']:.1f} → {fields['ckpt_cpu_us']:.1f}"
+        if "backupd_cpu_us" in fields:
+            cpu += f" + {fields['backupd_cpu_us']:.1f} (backupd)"
         lines.append([fields["name"], with_spread(fields["file"], fields["rate_unit"]),
                       with_spread(fields["ckpt"], fields["rate_unit"]),
                       with_spread(fields, ""), verdict(row), cpu, fields["checkpoints"]])
     return table(["job", "nbdkit file", "ckpt", "ckpt ÷ file", "bar", "server CPU, µs an operation",
                   "checkpoints a run"], lines)
+
+
+def peer_row(section, name, peer, theirs, ours, unit, **more):
+    """Ours over a peer's, round by round; `more` as for Row."""
+    return Row(section, name, ratios(ours, theirs), "", peer=peer, theirs=spread(theirs),
+               ours=spread(ours), rate_unit=unit, **more)
+
+
+def peer_table(rows):
+    """Rows of peer_row()."""
+    lines = [[row.fields["name"], row.fields["peer"],
+              with_spread(row.fields["theirs"], row.fields["rate_unit"]),
+              with_spread(row.fields["ours"], row.fields["rate_unit"]),
+              with_spread(row.fields, ""), verdict(row), row.fields.get("note", "")]
+             for row in rows]
+    return table(["what", "against", "that", "this", "this ÷ that", "bar", ""], lines)
 
 
 def value_table(rows):

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures ckpt against the bars of docs/benchmarks.md, with nbdkit's file plugin as its opponent.
+# Measures ckpt against the bars of docs/benchmarks.md, with nbdkit's file plugin and nbdcopy as its
+# opponents.
 #
 # Usage: run.sh [--quick] [--out FILE.json] [--fs DIR]... and what `bench.py --help` lists.
 # Prints a page of tables in Markdown. Exit code 0: measured (bars that are missed included).
@@ -12,7 +13,7 @@ python=/usr/bin/python3
 
 install_missing() {
     local -A package=([nbdkit]=nbdkit [fio]=fio [findmnt]=util-linux [mkfs.ext4]=e2fsprogs
-        [mkfs.xfs]=xfsprogs)
+        [mkfs.xfs]=xfsprogs [nbdcopy]=libnbd-bin [psktool]=gnutls-bin)
     local missing=()
     for tool in "${!package[@]}"; do
         command -v "$tool" >/dev/null || missing+=("${package[$tool]}")
@@ -21,7 +22,10 @@ install_missing() {
     ((${#missing[@]} == 0)) && return
     local sudo=()
     ((EUID == 0)) || sudo=(sudo)
-    "${sudo[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >&2
+    "${sudo[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >&2 || {
+        echo "run.sh: these packages are needed and cannot be installed: ${missing[*]}" >&2
+        exit 1
+    }
 }
 
 install_missing

@@ -39,13 +39,15 @@ class Place:
     def __exit__(self, *_):
         for server in self._servers:
             server.kill()
+        self._servers = []
         for folder in (self.folder, self.sockets, self.runtime):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def image(self, size, how="preallocated"):
+    def image(self, size, how="preallocated", name="disk.img"):
         """A new image: sparse, preallocated (fallocate) or written (random bytes, synced)."""
-        path = self.folder / "disk.img"
-        self.clear()
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        self.forget(path)
         with open(path, "wb") as file:
             file.truncate(size)
             if how == "preallocated":
@@ -54,17 +56,26 @@ class Place:
                 _fill(file, size)
         return path
 
-    def clear(self):
-        """Removes the image with its state, and map files that a killed server left."""
-        (self.folder / "disk.img").unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "disk.img.ckpt", ignore_errors=True)
-        shutil.rmtree(self.runtime / "ckpt", ignore_errors=True)
+    def forget(self, image):
+        """Removes the state of an image, and map files that killed servers left."""
+        shutil.rmtree(f"{image}.ckpt", ignore_errors=True)
+        if not any(isinstance(one, Server) and one.running for one in self._servers):
+            shutil.rmtree(self.runtime / "ckpt", ignore_errors=True)
 
-    def serve(self, kind, image, *parameters):
-        """A started server of that kind: "file" or "ckpt"."""
-        server = Server(self, kind, image, parameters)
-        self._servers = [s for s in self._servers if s.running] + [server]
-        return server.start()
+    def clear(self):
+        """Removes all images with their state. No server runs."""
+        for path in self.folder.glob("*.img"):
+            path.unlink()
+            self.forget(path)
+
+    def serve(self, kind, image, *parameters, port=None):
+        """A started server of that kind, "file" or "ckpt", on a Unix socket or that TCP port."""
+        return self.adopt(Server(self, kind, image, parameters, port)).start()
+
+    def adopt(self, server):
+        """Ends that one, too, when the context is left."""
+        self._servers.append(server)
+        return server
 
 
 def _fill(file, size):
@@ -77,17 +88,19 @@ def _fill(file, size):
 
 
 class Server:
-    """One nbdkit on a Unix socket."""
+    """One nbdkit on a Unix socket, or on a TCP port of 127.0.0.1."""
 
-    def __init__(self, place, kind, image, parameters):
+    def __init__(self, place, kind, image, parameters, port=None):
         self.kind = kind
         self.image = Path(image)
-        self.socket = str(place.sockets / "nbd")
-        self.uri = f"nbd+unix:///?socket={self.socket}"
+        self.port = port
+        self.socket = str(place.sockets / self.image.stem)
+        self.uri = f"nbd://127.0.0.1:{port}" if port else f"nbd+unix:///?socket={self.socket}"
         self.log = place.folder / "nbdkit.log"
+        listen = ["-i", "127.0.0.1", "-p", str(port)] if port else ["-U", self.socket]
         plugin = "file" if kind == "file" else str(place.build / "plugin/nbdkit-ckpt-plugin.so")
-        self.command = ["nbdkit", "-f", "--exit-with-parent", "-U", self.socket, plugin,
-                        str(image), *parameters]
+        self.command = ["nbdkit", "-f", "--exit-with-parent", *listen, plugin, str(image),
+                        *parameters]
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(place.runtime)}
         self.process = None
         self.start_seconds = None
@@ -110,6 +123,9 @@ class Server:
 
     def _answers(self):
         try:
+            if self.port:
+                socket.create_connection(("127.0.0.1", self.port), 10).close()
+                return True
             with NbdClient(self.socket) as client:
                 client.read(0, 4096)
             return True
@@ -136,9 +152,7 @@ class Server:
 
     def cpu_seconds(self):
         """Processor time of all its threads, user and system."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
-        words = stat[stat.rindex(")") + 2:].split()
-        return (int(words[11]) + int(words[12])) / _TICKS
+        return cpu_seconds(self.process.pid)
 
     def memory(self):
         """Resident bytes by kind, as the kernel counts them."""
@@ -174,6 +188,13 @@ class Server:
             if time.monotonic() > deadline or status["problem"]:
                 raise RuntimeError(f"the back-up does not catch up: {status}")
             time.sleep(0.02)
+
+
+def cpu_seconds(pid):
+    """Processor time of all threads of a process, user and system."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    words = stat[stat.rindex(")") + 2:].split()
+    return (int(words[11]) + int(words[12])) / _TICKS
 
 
 def connect_in(client, folder, name):

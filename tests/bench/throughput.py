@@ -4,7 +4,7 @@
 import statistics
 
 from load import Checkpoints, Job, run_fio
-from report import Row, human, ratios, spread
+from report import Row, human, in_turn, ratios, rounds, spread
 from servers import GIB
 
 SECTION = "throughput"
@@ -31,20 +31,26 @@ class Contender:
     def title(self):
         return f"io={self.io}, " + ("a checkpoint every second" if self.busy else "no checkpoint")
 
+    def parameters(self):
+        """Those of its server."""
+        return [f"io={self.io}"] if self.io else []
+
     def run(self, place, job, seconds, how):
         """One run on a fresh image."""
         image = place.image(GIB, how)
-        server = place.serve(self.kind, image, *([f"io={self.io}"] if self.io else []))
+        server = place.serve(self.kind, image, *self.parameters())
         if self.kind == "ckpt":
             server.settle()
-        if self.busy:
-            with Checkpoints(server) as checkpoints:
-                result = run_fio(server, job, seconds)
-            result["checkpoints"] = checkpoints.outcomes
-        else:
-            result = run_fio(server, job, seconds)
+        self.runs.append(self.load(server, job, seconds))
         server.kill()
-        self.runs.append(result)
+
+    def load(self, server, job, seconds):
+        """What the job gave."""
+        if not self.busy:
+            return run_fio(server, job, seconds)
+        with Checkpoints(server) as checkpoints:
+            result = run_fio(server, job, seconds)
+        return {**result, "checkpoints": checkpoints.outcomes}
 
     def values(self, field):
         return [run[field] for run in self.runs]
@@ -67,22 +73,23 @@ def measure(place, options, say):
         for io in options.io:
             contenders.append(Contender("ckpt", io))
             contenders.append(Contender("ckpt", io, busy=True))
-        for number in range(options.rounds):
-            for contender in contenders[::-1] if number % 2 else contenders:
+        for number in rounds(options, job.name, say):
+            for contender in in_turn(contenders, number):
                 contender.run(place, job, options.seconds, options.image)
-            say(f"{job.name}: round {number + 1} of {options.rounds}")
         yield [compare(job, contenders[0], ours) for ours in contenders[1:]]
 
 
-def compare(job, theirs, ours):
+def compare(job, theirs, ours, section=SECTION, is_judged=True):
     """The row of one contender against the file plugin."""
     sequential = job.block == "256k"
     rate = "bytes_per_second" if sequential else "iops"
-    bar = None if job is FIRST_PASS else BUSY_BAR if ours.busy else QUIET_BAR
+    bar = BUSY_BAR if ours.busy else QUIET_BAR
+    if job is FIRST_PASS or not is_judged:
+        bar = None
     more = {"rate_unit": "B/s" if sequential else "1/s",
             "file": spread(theirs.values(rate)), "ckpt": spread(ours.values(rate)),
             "file_cpu_us": statistics.median(theirs.values("server_cpu_us")),
             "ckpt_cpu_us": statistics.median(ours.values("server_cpu_us")),
             "checkpoints": ours.checkpoints(), "file_runs": theirs.runs, "ckpt_runs": ours.runs}
-    return Row(SECTION, f"{job.name}; {ours.title}",
+    return Row(section, f"{job.name}; {ours.title}",
                ratios(ours.values(rate), theirs.values(rate)), "", bar, ">=", **more)

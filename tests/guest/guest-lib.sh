@@ -11,6 +11,7 @@ readonly socket=/run/nbd.sock
 readonly pid_file=/run/nbdkit.pid
 readonly nbdkit_log=/out/nbdkit.log
 failures=0
+under=() # a command that becomes the server, such as "ip netns exec NAME"
 
 ok() { echo "ok - $*"; }
 not_ok() { echo "not ok - $*"; failures=$((failures + 1)); }
@@ -25,6 +26,15 @@ check() { # TEXT COMMAND...
     shift
     "$@" || code=$?
     if ((code == 0)); then ok "$text"; else not_ok "$text (exit code $code: $*)"; fi
+}
+
+fails() { ! "$@"; }
+
+fails_with() { # CODE COMMAND...
+    local expected=$1 code=0
+    shift
+    "$@" || code=$?
+    ((code == expected))
 }
 
 equal() { # TEXT EXPECTED ACTUAL
@@ -52,7 +62,7 @@ server_up_or_dead() { [[ -s $pid_file ]] || ! kill -0 "$server" 2>/dev/null; }
 # In the foreground, since a daemon's messages would go to a syslog that the guest does not have.
 start_server() { # IMAGE [PARAMETER...]
     rm -f "$socket" "$pid_file"
-    nbdkit -f -U "$socket" -P "$pid_file" "$build/plugin/nbdkit-ckpt-plugin.so" "$@" \
+    "${under[@]}" nbdkit -f -U "$socket" -P "$pid_file" "$build/plugin/nbdkit-ckpt-plugin.so" "$@" \
         >>"$nbdkit_log" 2>&1 &
     server=$!
     wait_until "nbdkit's start" server_up_or_dead

@@ -33,3 +33,11 @@ detach() {
     nbd-client -d "$disk" >/dev/null || die "nbd-client cannot detach"
     wait_until "$disk to be gone" has_no_size
 }
+
+# What CRIU asks the kernel for, to know of sockets.
+load_criu_modules() {
+    local module
+    for module in unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag; do
+        modprobe "$module"
+    done
+}

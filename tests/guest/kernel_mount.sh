@@ -25,8 +25,6 @@ reads() { # FILE: from the disk, and not from a cache
     timeout 30 cat "$mnt/$1" >/dev/null 2>&1
 }
 
-fails() { ! "$@"; }
-
 restart_server() {
     kill -KILL "$server"
     wait "$server" || true

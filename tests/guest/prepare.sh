@@ -13,12 +13,13 @@ cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
 packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-client
-          e2fsprogs xfsprogs systemd udev)
+          e2fsprogs xfsprogs iproute2 systemd udev criu)
 
-# Needed to reach the root file system. virtio_net, loop and dm_* are for tests that want them;
-# the guest cannot load a module that is not in this list's closure.
+# Needed to reach the root file system. virtio_net, veth, sch_netem, loop and dm_* are for tests
+# that want them, the *_diag are CRIU's; the guest cannot load a module that is not in this list's closure.
 modules=(crc32c_generic virtio_pci virtio_blk virtio_net 9p 9pnet_virtio overlay
-         nbd ext4 xfs loop dm_mod dm_log_writes dm_flakey)
+         nbd ext4 xfs loop dm_mod dm_log_writes dm_flakey veth sch_netem
+         unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag nf_tables tun)
 
 say() { echo "prepare: $*"; }
 die() { echo "prepare: $*" >&2; exit 1; }
@@ -121,16 +122,21 @@ build_initramfs() {
     mv "$scratch/initrd.img" "$cache/initrd.img"
     cp "$cache/kernel/boot/vmlinuz-$version" "$scratch/vmlinuz"
     mv "$scratch/vmlinuz" "$cache/vmlinuz"
+    ingredients >"$cache/initrd.made-of"
     rm -rf "$scratch"
 }
 
+# By content and not by time: two trees with different lists of modules may share the cache.
+ingredients() {
+    { cat "$here"/{prepare,guest-init,guest-main}.sh "$(command -v busybox)" &&
+        kernel_version "$cache/kernel"; } | sha256sum
+}
+
+# One that is newer than the record was made by whoever keeps no such record.
 initramfs_is_current() {
-    local source
-    [[ -s $cache/initrd.img && -s $cache/vmlinuz ]] || return 1
-    for source in "$here"/{prepare,guest-init,guest-main}.sh "$(command -v busybox)" \
-        "$cache/kernel/lib/modules"; do
-        [[ ! $source -nt $cache/initrd.img ]] || return 1
-    done
+    local record=$cache/initrd.made-of
+    [[ -s $cache/initrd.img && -s $cache/vmlinuz && -s $record ]] || return 1
+    [[ ! $cache/initrd.img -nt $record && $(<"$record") == "$(ingredients)" ]]
 }
 
 [[ $(uname -m) == x86_64 ]] || die "the test guest is x86-64; this machine is $(uname -m)"

@@ -3,19 +3,29 @@
 #
 # Runs the guest tests: boots QEMU guests on Debian's kernel with the product of a build folder.
 #
-# Usage: run.sh BUILD_DIR [systemd_boot]. Without it all the others. CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
+# Usage: run.sh BUILD_DIR [TEST...]   without TEST all but systemd_boot
+#        run.sh --list                names them
+# CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
-(($# == 1)) || [[ $# == 2 && $2 == systemd_boot ]] ||
-    { echo "usage: run.sh BUILD_DIR [systemd_boot]" >&2; exit 2; }
+tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes run_command nbd_rollback slow_link)
+(($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
+if [[ $1 == --list ]]; then
+    printf '%s\n' "${tests[@]}"
+    exit 0
+fi
 build=$(realpath -e "$1")
 seed=${CKPT_GUEST_SEED:-$RANDOM}
 failed=0
+if (($# > 1)); then tests=("${@:2}"); fi
+for name in "${tests[@]}"; do
+    grep -q "^$name() {" "${BASH_SOURCE[0]}" || { echo "run.sh: no test $name" >&2; exit 2; }
+done
 
-for product in plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool; do
+for product in plugin/nbdkit-ckpt-plugin.so tools/ckpt-tool backupd/backupd; do
     [[ -e $build/$product ]] || { echo "run.sh: no $build/$product; build it first" >&2; exit 2; }
 done
 "$here/prepare.sh"
@@ -26,7 +36,7 @@ new_drive() { # FILE: sparse, so it costs what is written to it
 }
 
 guest() { # the arguments of run-in-guest.sh
-    "$here/run-in-guest.sh" --timeout 300 "$@"
+    "$here/run-in-guest.sh" --timeout 600 "$@"
 }
 
 nbd_rollback() {
@@ -37,6 +47,22 @@ nbd_rollback() {
 kernel_mount() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" "$here/kernel_mount.sh" "$1" "$build"
+}
+
+slow_link() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/slow_link.sh" "$1" "$build"
+}
+
+processes() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout 850 "$here/processes.sh" "$1" "$build"
+}
+
+# Eleven dumps and ten restores by CRIU, in emulation.
+run_command() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout 850 "$here/run_command.sh" "$1" "$build"
 }
 
 tutorial() {
@@ -59,6 +85,14 @@ power_cut() { # FOLDER MODE
     guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2"
 }
 
+power_cut_while_writing() {
+    power_cut "$1" writing
+}
+
+power_cut_during_checkpoint() {
+    power_cut "$1" checkpoint
+}
+
 # Boots six times: a machine whose root is a volume.
 vm_on_volume() {
     "$here/vm_on_volume.sh" "$1" "$build"
@@ -69,11 +103,10 @@ show_failure() { # FOLDER
     echo "logs: $1"
 }
 
-run_test() { # NAME COMMAND...
+run_test() { # NAME
     local name=$1 folder=$logs/$1 began=$SECONDS
-    shift
     mkdir "$folder"
-    if "$1" "$folder" "${@:2}"; then
+    if "$name" "$folder"; then
         echo "PASS $name ($((SECONDS - began)) s)"
         rm -r "$folder"
     else
@@ -83,15 +116,6 @@ run_test() { # NAME COMMAND...
     fi
 }
 
-if (($# == 2)); then
-    run_test systemd_boot systemd_boot
-else
-    run_test nbd_rollback nbd_rollback
-    run_test kernel_mount kernel_mount
-    run_test tutorial tutorial
-    run_test vm_on_volume vm_on_volume
-    run_test power_cut_while_writing power_cut writing
-    run_test power_cut_during_checkpoint power_cut checkpoint
-fi
+for name in "${tests[@]}"; do run_test "$name"; done
 ((failed == 1)) || rmdir "$logs"
 exit "$failed"

@@ -20,6 +20,7 @@ install_product() {
 }
 
 install_product
+modprobe tun # systemd-tmpfiles makes /dev/net/tun, which loads it
 mkfs.ext4 -q /dev/vda
 mkdir -p /srv/disks /srv/data
 mount /dev/vda /srv/disks

@@ -52,6 +52,13 @@ def eventually(condition, what, seconds=30):
     return value
 
 
+def free_port():
+    """A port of 127.0.0.1 that nobody listened at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class ServerFailed(AssertionError):
     """The server ended before it served."""
 
@@ -74,16 +81,17 @@ def plugin_environment():
 
 class Server:
     """One nbdkit over one image, with our plugin or the one that `words` name; may be started again
-    after stop() or kill9()."""
+    after stop() or kill9(). `under`: a command that runs it, in the same process."""
 
     _count = 0
 
-    def __init__(self, image, *parameters, folder, environment=None, words=None):
+    def __init__(self, image, *parameters, folder, environment=None, words=None, under=()):
         Server._count += 1
         self.image = Path(image)
         self.parameters = parameters
         self.environment = environment or {}
         self.words = words or [str(plugin())]
+        self.under = under
         self.log = Path(folder) / f"nbdkit-{Server._count}.log"
         self._short = Path(tempfile.mkdtemp(prefix="ck"))  # a socket's path has at most 107 bytes
         self.socket = self._short / "nbd.sock"
@@ -97,8 +105,9 @@ class Server:
 
     @property
     def command(self):
-        return ["nbdkit", "-f", "-U", str(self.socket), "--pidfile", str(self._short / "pid"),
-                *self.words, str(self.image), *map(str, self.parameters)]
+        return [*self.under, "nbdkit", "-f", "-U", str(self.socket),
+                "--pidfile", str(self._short / "pid"), *self.words, str(self.image),
+                *map(str, self.parameters)]
 
     def _launch(self):
         """Starts the process; returns where its messages begin in the log."""
@@ -210,14 +219,16 @@ class Server:
 
 
 class Backupd:
-    """One backupd over one folder, at a Unix socket or another address; may be started again."""
+    """One backupd over one folder, at a Unix socket or another address; may be started again.
+    `under` as with Server."""
 
     _count = 0
 
-    def __init__(self, store, *options, folder, listen=None):
+    def __init__(self, store, *options, folder, listen=None, under=()):
         Backupd._count += 1
         self.store = Path(store)
         self.options = options
+        self.under = under
         self.log = Path(folder) / f"backupd-{Backupd._count}.log"
         self._short = Path(tempfile.mkdtemp(prefix="ckb"))
         self.pidfile = self._short / "pid"
@@ -226,7 +237,7 @@ class Backupd:
 
     @property
     def command(self):
-        return [str(build() / "backupd" / "backupd"), "-f", "-P", str(self.pidfile),
+        return [*self.under, str(build() / "backupd" / "backupd"), "-f", "-P", str(self.pidfile),
                 "--listen", self.address, "--store", str(self.store), *map(str, self.options)]
 
     def start(self, seconds=60):
@@ -303,10 +314,10 @@ class ToolAnswer:
         return f"ckpt-tool {words}: exit {self.code}, {self.last}, {self.stderr.strip()}"
 
 
-def tool(*arguments, expect=OK, timeout=180):
-    """Runs ckpt-tool --json; the exit code must be `expect` (None: any)."""
+def tool(*arguments, expect=OK, timeout=180, under=()):
+    """Runs ckpt-tool --json; the exit code must be `expect` (None: any). `under` as with Server."""
     words = [str(argument) for argument in arguments]
-    done = subprocess.run([str(build() / "tools" / "ckpt-tool"), "--json", *words],
+    done = subprocess.run([*under, str(build() / "tools" / "ckpt-tool"), "--json", *words],
                           stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=timeout)
     answer = ToolAnswer(words, done)

@@ -42,6 +42,7 @@ class Connection:
         self.role = None
         self.stalled = False
         self.frames = {"up": 0, "down": 0}
+        self.bytes = 0
         self.types = collections.Counter()
         self.pumps = 2
 
@@ -91,6 +92,7 @@ class Connection:
     def pass_on(self, direction, frame, sink):
         index = self.frames[direction]
         self.frames[direction] += 1
+        self.bytes += len(frame)
         kind = struct.unpack_from("<H", frame, 6)[0]
         fault = self.proxy.fault_at(self.role, direction, index, kind, self.types[kind])
         self.types[kind] += 1
@@ -153,6 +155,10 @@ class LinkProxy:
         for connection in self.connections:
             connection.cut()
         self.connections.clear()
+
+    def bytes_of(self, role):
+        """How much went over all connections of that role."""
+        return sum(c.bytes for c in self.connections if c.role == role)
 
     def frames_of(self, role):
         """How many frames went each way on the youngest connection of that role."""

@@ -29,8 +29,12 @@ class NbdClient:
         self._answers = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
-        self._socket.connect(path)
-        self._handshake()
+        try:
+            self._socket.connect(path)
+            self._handshake()
+        except OSError:
+            self._socket.close()
+            raise
 
     def __enter__(self):
         return self

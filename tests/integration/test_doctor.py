@@ -16,7 +16,7 @@ from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs,
                      plugin, plugin_environment, run, tool)
 
 MACHINE = ["nbdkit", "plugin", "written-maps", "io_uring", "open-files", "file-size", "nbd-module",
-           "nbd-client", "qemu"]
+           "nbd-client", "qemu", "criu"]
 VOLUME = ["image", "image-holes", "direct-io", "state-directory", "control-socket", "backup",
           "backup-holes", "backup-space", "map-space", "server"]
 

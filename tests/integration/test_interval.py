@@ -86,8 +86,8 @@ class Interval(Case):
             return server.control("status")[field] - before[field]
 
         time.sleep(12)
-        # Usually it is 6 or more by now; one a 30 s is what it must not be.
-        eventually(lambda: since("made_checkpoints") >= 4, "four checkpoints", 12)
+        # Usually it is 6 or more by now; one a 30 s is what it must not be, however slow it is here.
+        eventually(lambda: since("made_checkpoints") >= 4, "four checkpoints", 60)
         planned = since("made_checkpoints") + since("missed_checkpoints")
         self.assertGreaterEqual(planned, int(time.monotonic() - begin) - 3,
                                 "a planned time was neither kept nor missed")

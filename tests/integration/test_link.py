@@ -52,6 +52,22 @@ class Link(Remote):
             self.assertGreaterEqual(last, self.answered, f"{fault}: {answer}")
         return answer
 
+    def test_a_comparison_costs_digests_and_not_content(self):
+        before = self.passed_bytes()
+        verified = tool("verify", self.server.image)
+        self.assertEqual(verified["checked_bytes"], 16 * MIB)
+        self.assertLess(self.passed_bytes() - before, MIB)
+        # A start that knows only regions, or nothing: all is compared, and little is shipped.
+        self.server.kill9()
+        with open(self.server.image, "r+b") as image:
+            image.write(b"changed outside")
+        self.server.start()
+        self.expect_equal()
+        self.assertLess(self.passed_bytes() - before, 3 * MIB)
+
+    def passed_bytes(self):
+        return sum(self.proxy.bytes_of(role) for role in (READER, SESSION))
+
     def expect_equal(self):
         eventually(lambda: tool("checkpoint", self.server.image, expect=None).code == OK,
                    "a checkpoint")
@@ -105,11 +121,13 @@ class Link(Remote):
     def test_a_rollback_waits_for_a_store_that_is_gone(self):
         good = self.server.image.read_bytes()
         self.write(9)
-        self.proxy.fault = Fault(READER, "down", 1, "byte", refuse=True, type=CONTENT)
+        self.proxy.fault = fault = Fault(READER, "down", 1, "byte", refuse=True, type=CONTENT)
         self.proxy.cut_all()
         rollback = threading.Thread(target=tool,
                                     args=("rollback", self.server.image, "--yes", "--clients=fence"))
         rollback.start()
+        # It may say that it waits because of the cut, before the fault makes the proxy refuse.
+        self.assertTrue(fault.happened.wait(30))
         waiting = eventually(self.waits, "it says what it waits for")
         self.assertIn(self.proxy.address, waiting["problem"])
         self.proxy.refuse = False

@@ -43,6 +43,20 @@ class Units(Case):
         self.assertIn("Unknown key", self.verify(TimeoutStopSec="TimeoutStop=5"))
         self.assertIn("nowhere", self.verify(ExecStart="ExecStart=/nowhere/nbdkit"))
 
+    def test_the_daemon_s_unit_has_none_either_and_is_hardened(self):
+        run("cp", UNITS / "backupd.service", self.folder)
+        unit = self.folder / "backupd.service"
+        # The program is not installed here; what is looked at is the rest.
+        text = re.sub(r"(?m)^(ExecStart(Pre)?)=backupd", rf"\1={build()}/backupd/backupd",
+                      unit.read_text())
+        unit.write_text(text)
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+        judged = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
+        exposure = float(re.search(r"exposure level for backupd.service: ([0-9.]+)", judged)[1])
+        self.assertLess(exposure, 2.5, judged)
+
     def test_nothing_takes_block_devices_or_the_written_maps_away(self):
         text = (UNITS / "ckpt@.service").read_text()
         for setting in ("PrivateDevices", "ProtectClock", "DeviceAllow", "DevicePolicy",
@@ -71,7 +85,8 @@ class Units(Case):
         for end in ("/system/ckpt@.service", "/system/ckpt@.socket",
                     "/zsh/site-functions/_ckpt-tool", "/bash-completion/completions/ckpt-tool",
                     "/man1/ckpt-tool.1", "/man1/nbdkit-ckpt-plugin.1", "/man5/ckpt-formats.5", "/man8/backupd.8",
-                    "/man8/ckpt@.service.8", "/doc/ckpt/control-protocol.md",
+                    "/man8/ckpt@.service.8", "/system/backupd.service", "/sysusers.d/ckpt-backup.conf",
+                    "/doc/ckpt/backupd.toml", "/doc/ckpt/control-protocol.md",
                     "/doc/ckpt/events-format.md", "/doc/ckpt/grafana-dashboard.json"):
             self.assertEqual(len([path for path in installed if path.endswith(end)]), 1, end)
 

@@ -15,16 +15,10 @@ import unittest
 
 import test_rollback
 from harness import (FAILED, MIB, OK, UNKNOWN, Case, Tmpfs, build, eventually,
-                     plugin_environment, run, tool)
+                     free_port, plugin_environment, run, tool)
 from nbd_client import NbdClient
 
 UNREACHABLE = 10
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RollbackExact(test_rollback.RollbackExact):
@@ -178,7 +172,8 @@ class Life(Remote):
         server = self.serve(self.image(size=4 * MIB), start=False)
         command = [word for word in server.command if word != "-f"]
         run(*command, env={**os.environ, **server.environment, **plugin_environment()})
-        pid = int(eventually((server._short / "pid").read_text, "the pid file"))
+        file = server._short / "pid"
+        pid = int(eventually(lambda: file.exists() and file.read_text(), "the pid file"))
         self.addCleanup(lambda: os.path.exists(f"/proc/{pid}") and os.kill(pid, signal.SIGKILL))
         tool("checkpoint", server.image)
         self.assertNotIn("has ended", self.backupd.said())

@@ -41,18 +41,35 @@ std::unique_ptr<Directory> root_of(Machine& machine) {
 
 }  // namespace
 
-Result<> ObservedLink::over_link(const std::function<Result<>()>& call) {
+template <typename Call>
+auto ObservedLink::over_link(const Call& call) -> decltype(call()) {
   SeededRandom& chance = scheduler_.choices();
   if (chance.one_in(lost_one_in_)) {
     scheduler_.event("link lost before");
     return fail(ErrorKind::kUnreachable, "the link was lost");
   }
-  CKPT_TRY(call());
-  if (chance.one_in(lost_one_in_)) {
+  auto answer = call();
+  if (answer && chance.one_in(lost_one_in_)) {
     scheduler_.event("link lost after");
     return fail(ErrorKind::kUnreachable, "the link was lost");
   }
-  return {};
+  return answer;
+}
+
+Result<StoreGreeting> ObservedLink::begin_session() {
+  return over_link([&] { return store_->begin_session(); });
+}
+
+Result<> ObservedLink::roll_back(const CheckpointId& from, const Uuid& to) {
+  return over_link([&] { return store_->roll_back(from, to); });
+}
+
+Result<> ObservedLink::read_confirmed(uint64_t offset, ByteSpan buffer) {
+  return over_link([&] { return store_->read_confirmed(offset, buffer); });
+}
+
+Result<std::optional<ByteRange>> ObservedLink::next_confirmed_data(uint64_t offset) {
+  return over_link([&] { return store_->next_confirmed_data(offset); });
 }
 
 Result<> ObservedLink::accept(uint64_t incarnation) {
@@ -62,6 +79,10 @@ Result<> ObservedLink::accept(uint64_t incarnation) {
 Result<> ObservedLink::receive(const EncodedBatch& batch) {
   scheduler_.event("batch", "", batch.header.epoch.value, batch.header.data_bytes);
   return over_link([&] { return store_->receive(batch); });
+}
+
+Result<> ObservedLink::attach(Epoch epoch, uint32_t index, ConstByteSpan piece) {
+  return over_link([&] { return store_->attach(epoch, index, piece); });
 }
 
 Result<> ObservedLink::confirm(const Confirmation& confirmation) {
@@ -187,8 +208,8 @@ Result<Probe> probe(Machine& machine, const ServerOptions& options) {
   CKPT_ASSIGN(const auto state, root->subdirectory(kStateName, true));
   CKPT_ASSIGN(const StartedVolume started,
               start_volume(surroundings_of(machine, *image, *state), options.volume.start));
-  CKPT_ASSIGN(const auto store, open_store_in(*state, started.record->get(), options,
-                                              machine.scheduler.clock()));
+  CKPT_ASSIGN(const auto store,
+              open_store_in(*state, started.record->get(), options, machine.scheduler.clock()));
   Probe found;
   const Geometry& geometry = started.disk->geometry;
   for (uint64_t block = 0; block < geometry.blocks(); ++block) {

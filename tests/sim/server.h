@@ -35,27 +35,26 @@ class ObservedLink final : public StoreLink {
       : scheduler_(scheduler), observer_(observer), lost_one_in_(lost_one_in) {}
   void set_store(StoreLink& store) { store_ = &store; }
 
-  Result<StoreGreeting> begin_session() override { return store_->begin_session(); }
+  Result<StoreGreeting> begin_session() override;
   Result<> accept(uint64_t incarnation) override;
   Result<> receive(const EncodedBatch& batch) override;
+  Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;
   Result<> confirm(const Confirmation& confirmation) override;
-  Result<> roll_back(const CheckpointId& from, const Uuid& to) override {
-    return store_->roll_back(from, to);
-  }
-  Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override {
-    return store_->read_confirmed(offset, buffer);
-  }
-  Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override {
-    return store_->next_confirmed_data(offset);
-  }
+  Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
+  Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
+  Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override {
     return store_->export_checkpoint(number, sink);
+  }
+  Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override {
+    return store_->read_attachment(number, name, sink);
   }
   Result<std::vector<CheckpointInfo>> checkpoints() override { return store_->checkpoints(); }
   StoreStatus status() override { return store_->status(); }
 
  private:
-  Result<> over_link(const std::function<Result<>()>& call);
+  template <typename Call>
+  auto over_link(const Call& call) -> decltype(call());
 
   Scheduler& scheduler_;
   IoObserver& observer_;

@@ -48,7 +48,7 @@ class Authority {
   }
   [[nodiscard]] std::shared_ptr<const TlsCredentials> load(TlsSide side,
                                                            bool verify_peer = true) const {
-    auto loaded = TlsCredentials::load({path, "", verify_peer}, side);
+    auto loaded = TlsCredentials::load({.certificates = path, .verify_peer = verify_peer}, side);
     EXPECT_TRUE(loaded) << loaded.error().message();
     return loaded ? *loaded : nullptr;
   }
@@ -110,7 +110,7 @@ class TlsTest : public testing::Test {
     fs::remove_all(folder_);
   }
   static std::shared_ptr<const TlsCredentials> keys(const std::string& file, TlsSide side) {
-    auto loaded = TlsCredentials::load({"", ours_->path + "/" + file, true}, side);
+    auto loaded = TlsCredentials::load({.psk = ours_->path + "/" + file}, side);
     EXPECT_TRUE(loaded) << loaded.error().message();
     return loaded ? *loaded : nullptr;
   }
@@ -146,7 +146,7 @@ TEST_F(TlsTest, AServerOfAnotherNameIsNotBelieved) {
   Pair pair(ours_->load(TlsSide::kClient), ours_->load(TlsSide::kServer));
   pair.shake_hands("another.test");
   ASSERT_FALSE(pair.by_client);
-  EXPECT_EQ(pair.by_client.error().kind, ErrorKind::kFenced);
+  EXPECT_EQ(pair.by_client.error().kind, ErrorKind::kDenied);
 }
 
 TEST_F(TlsTest, NobodyOfAnotherAuthorityIsBelieved) {
@@ -164,7 +164,7 @@ TEST_F(TlsTest, NobodyOfAnotherAuthorityIsBelieved) {
   }
   fs::copy_file(ours_->path + "/ca-cert.pem", folder_ + "/mixed/ca-cert.pem",
                 fs::copy_options::overwrite_existing);
-  const auto mixed = TlsCredentials::load({folder_ + "/mixed", "", true}, TlsSide::kClient);
+  const auto mixed = TlsCredentials::load({.certificates = folder_ + "/mixed"}, TlsSide::kClient);
   ASSERT_TRUE(mixed) << mixed.error().message();
   Pair stranger(*mixed, ours_->load(TlsSide::kServer));
   stranger.shake_hands("host.test");
@@ -195,7 +195,7 @@ TEST_F(TlsTest, WhoDoesNotSpeakTlsIsRefused) {
   ASSERT_TRUE(pair.client->SocketStream::write(std::as_bytes(std::span(plain)), {}));
   server.join();
   ASSERT_FALSE(pair.by_server);
-  EXPECT_EQ(pair.by_server.error().kind, ErrorKind::kFenced);
+  EXPECT_EQ(pair.by_server.error().kind, ErrorKind::kDenied);
 }
 
 TEST_F(TlsTest, ASilentPeerIsGivenUp) {
@@ -232,23 +232,138 @@ TEST_F(TlsTest, AllComesAsItWasSent) {
   EXPECT_EQ(pair.server->read(more).error().kind, ErrorKind::kUnreachable);
 }
 
+// What was begun to be sent is never taken for what comes after it.
+TEST_F(TlsTest, AStreamThatStalledIsOver) {
+  Pair pair(ours_->load(TlsSide::kClient), ours_->load(TlsSide::kServer));
+  pair.shake_hands("host.test");
+  ASSERT_TRUE(pair.by_client);
+  pair.server->set_silence(milliseconds(100));
+  const std::vector<std::byte> much(8'000'000, std::byte{5});
+  const auto stalled = pair.server->write(much, {});
+  ASSERT_FALSE(stalled);
+  EXPECT_EQ(stalled.error().kind, ErrorKind::kUnreachable);
+  std::array<std::byte, 4096> taken{};
+  EXPECT_TRUE(pair.client->read(taken));  // there is room again
+  const std::array<std::byte, 64> more{};
+  EXPECT_FALSE(pair.server->write(more, {}));
+  uint64_t bytes = taken.size();
+  while (pair.client->read(taken)) {
+    bytes += taken.size();
+    ASSERT_EQ(taken[0], std::byte{5});
+  }
+  EXPECT_LT(bytes, much.size());
+}
+
+// A peer that was killed while it sent is gone, and not a stranger.
+TEST_F(TlsTest, ARecordThatIsCutOffIsAnEnd) {
+  Pair pair(ours_->load(TlsSide::kClient), ours_->load(TlsSide::kServer));
+  pair.shake_hands("host.test");
+  ASSERT_TRUE(pair.by_client);
+  const std::array<std::byte, 9> part{std::byte{0x17}, std::byte{3}, std::byte{3}, std::byte{0x40}};
+  ASSERT_TRUE(pair.server->SocketStream::write(part, {}));
+  pair.server->shut_down();
+  std::array<std::byte, 1> byte{};
+  const auto read = pair.client->read(byte);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().kind, ErrorKind::kUnreachable) << read.error().message();
+}
+
+TEST_F(TlsTest, AGreetingThatIsCutOffIsAnEnd) {
+  Pair pair(ours_->load(TlsSide::kClient), ours_->load(TlsSide::kServer));
+  const std::array<std::byte, 9> part{std::byte{0x16}, std::byte{3}, std::byte{1}, std::byte{2}};
+  ASSERT_TRUE(pair.client->SocketStream::write(part, {}));
+  pair.client->shut_down();
+  const auto greeted = pair.server->shake_hands("");
+  ASSERT_FALSE(greeted);
+  EXPECT_EQ(greeted.error().kind, ErrorKind::kUnreachable) << greeted.error().message();
+}
+
+TEST_F(TlsTest, ACertificateForTheOtherRoleIsNotOne) {
+  fs::create_directories(folder_ + "/swapped");
+  for (const std::string end : {"-cert.pem", "-key.pem"}) {
+    fs::copy_file(ours_->path + "/server" + end, folder_ + "/swapped/client" + end,
+                  fs::copy_options::overwrite_existing);
+  }
+  fs::copy_file(ours_->path + "/ca-cert.pem", folder_ + "/swapped/ca-cert.pem",
+                fs::copy_options::overwrite_existing);
+  const auto swapped =
+      TlsCredentials::load({.certificates = folder_ + "/swapped"}, TlsSide::kClient);
+  ASSERT_TRUE(swapped) << swapped.error().message();
+  Pair pair(*swapped, ours_->load(TlsSide::kServer));
+  pair.shake_hands("host.test");
+  EXPECT_FALSE(pair.by_server);
+}
+
+TEST_F(TlsTest, AClientWithoutACertificateIsForAServerThatAsksForNone) {
+  fs::create_directories(folder_ + "/bare");
+  fs::copy_file(ours_->path + "/ca-cert.pem", folder_ + "/bare/ca-cert.pem",
+                fs::copy_options::overwrite_existing);
+  const auto bare = TlsCredentials::load({.certificates = folder_ + "/bare"}, TlsSide::kClient);
+  ASSERT_TRUE(bare) << bare.error().message();
+  Pair taken(*bare, ours_->load(TlsSide::kServer, false));
+  taken.shake_hands("host.test");
+  EXPECT_TRUE(taken.by_client);
+  Pair refused(*bare, ours_->load(TlsSide::kServer));
+  refused.shake_hands("host.test");
+  EXPECT_FALSE(refused.by_server);
+  EXPECT_EQ(refused.by_client.error().kind, ErrorKind::kDenied);
+  EXPECT_FALSE(TlsCredentials::load({.certificates = folder_ + "/bare"}, TlsSide::kServer));
+}
+
+TEST_F(TlsTest, AClientThatBelievesAllTakesAnyServer) {
+  const auto trusting =
+      TlsCredentials::load({.certificates = ours_->path, .verify_peer = false}, TlsSide::kClient);
+  ASSERT_TRUE(trusting);
+  Pair pair(*trusting, theirs_->load(TlsSide::kServer, false));
+  pair.shake_hands("another.test");
+  EXPECT_TRUE(pair.by_client);
+}
+
+// As a whole, when it is loaded; not line by line while somebody edits it.
+TEST_F(TlsTest, KeysAreThoseThatWereLoaded) {
+  ours_->run("cp keys.psk edited.psk");
+  const auto loaded = keys("edited.psk", TlsSide::kServer);
+  ours_->write("edited.psk", "");
+  Pair pair(keys("keys.psk", TlsSide::kClient), loaded);
+  pair.shake_hands("");
+  EXPECT_TRUE(pair.by_client);
+  EXPECT_EQ(pair.server->identity(), "alice");
+}
+
+TEST_F(TlsTest, EveryLineOfKeysIsLookedAt) {
+  const std::pair<const char*, const char*> bad[] = {
+      {"alice:00ff\nbob\n", ":2"},
+      {"alice:00ff\n\nbob:xyz\n", ":3"},
+      {"alice:00ff\nalice:00fe\n", "twice"},
+      {"#616c:00ff\n", ":1"},
+      {"alice:\n", ":1"},
+      {"\n", "no key"},
+  };
+  for (const auto& [content, said] : bad) {
+    ours_->write("bad.psk", content);
+    ours_->run("chmod 600 bad.psk");
+    EXPECT_NE(refusal({.psk = ours_->path + "/bad.psk"}, TlsSide::kServer).find(said),
+              std::string::npos)
+        << content;
+  }
+}
+
 TEST_F(TlsTest, FilesThatDoNotFitAreNamed) {
-  EXPECT_NE(refusal({"", "", true}, TlsSide::kClient).find("one of them"), std::string::npos);
-  EXPECT_NE(refusal({ours_->path, "x", true}, TlsSide::kClient).find("one of them"),
+  EXPECT_NE(refusal({}, TlsSide::kClient).find("needs tls-certificates"), std::string::npos);
+  EXPECT_NE(
+      refusal({.certificates = ours_->path, .psk = "x"}, TlsSide::kClient).find("one of them"),
+      std::string::npos);
+  EXPECT_NE(refusal({.certificates = "/nowhere"}, TlsSide::kClient).find("/nowhere/ca-cert.pem"),
             std::string::npos);
-  EXPECT_NE(refusal({"/nowhere", "", true}, TlsSide::kClient).find("/nowhere/ca-cert.pem"),
-            std::string::npos);
-  EXPECT_NE(refusal({"", "/nowhere", true}, TlsSide::kServer).find("/nowhere"), std::string::npos);
+  EXPECT_NE(refusal({.psk = "/nowhere"}, TlsSide::kServer).find("/nowhere"), std::string::npos);
   ours_->write("two.psk", "a:00ff\nb:00ff\n");
   ours_->write("none.psk", "");
   ours_->run("chmod 600 two.psk none.psk; cp keys.psk open.psk; chmod 644 open.psk");
   for (const char* file : {"two.psk", "none.psk"}) {
-    EXPECT_NE(refusal({"", ours_->path + "/" + file, true}, TlsSide::kClient).find("one line"),
-              std::string::npos);
+    EXPECT_NE(refusal({.psk = ours_->path + "/" + file}, TlsSide::kClient), "taken") << file;
   }
-  EXPECT_NE(
-      refusal({"", ours_->path + "/open.psk", true}, TlsSide::kClient).find("others may read"),
-      std::string::npos);
+  EXPECT_NE(refusal({.psk = ours_->path + "/open.psk"}, TlsSide::kClient).find("others may read"),
+            std::string::npos);
 }
 
 }  // namespace

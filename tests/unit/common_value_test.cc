@@ -72,6 +72,7 @@ TEST(Result, KindsHaveSystemErrors) {
   EXPECT_EQ(number_of(ErrorKind::kBusy), EBUSY);
   EXPECT_EQ(number_of(ErrorKind::kTimeout), ETIMEDOUT);
   EXPECT_EQ(number_of(ErrorKind::kFenced), ESHUTDOWN);
+  EXPECT_EQ(number_of(ErrorKind::kDenied), EACCES);
   EXPECT_EQ(number_of(ErrorKind::kCorrupt), EIO);
   EXPECT_EQ((Error{ErrorKind::kFenced, EPERM, ""}.to_errno()), EPERM);
 }

@@ -51,6 +51,12 @@ std::vector<Sample> samples() {
                    {{0, kBlockBytes, ExtentKind::kZero}, {8192, 16}},
                    as_bytes_of("0123456789abcdef"), {Codec::kNone, 1});
   const std::vector<std::byte> data(100, std::byte{7});
+  const std::vector<std::byte> piece = encode_piece(4096, data, {Codec::kNone, 1});
+  // As the store does.
+  const auto takes_piece = [](ConstByteSpan body) {
+    const auto request = decode_attach(body);
+    return request && check_piece(request->piece);
+  };
   StoreStatus status;
   status.address = "unix:/run/store";
   status.state = "connected";
@@ -85,6 +91,14 @@ std::vector<Sample> samples() {
       {"read-ranges", FrameType::kReadRanges,
        encode_read_ranges(std::vector<ByteRange>{{0, 4096}, {8192, 16}}),
        taken_by(decode_read_ranges)},
+      {"digests", FrameType::kDigests, encode_digests({{3, 7}, 0, 5}), taken_by(decode_digests)},
+      {"digest-list", FrameType::kDigestList,
+       encode_digest_list(std::vector<Digest>{digest_of({}), digest_of(data)}),
+       taken_by(decode_digest_list)},
+      {"attach", FrameType::kAttach, encode_attach({{7}, 1, piece}), takes_piece},
+      {"read-attachment", FrameType::kReadAttachment, encode_read_attachment({{7}, "memory"}),
+       taken_by(decode_read_attachment)},
+      {"piece", FrameType::kPiece, piece, taken_by(check_piece)},
       {"next-data", FrameType::kNextData, encode_next_data(8192), taken_by(decode_next_data)},
       {"data-range", FrameType::kDataRange, encode_data_range(ByteRange{4096, 8192}),
        taken_by(decode_data_range)},

@@ -182,11 +182,11 @@ TEST(ControlCodec, EveryKindOfErrorRoundTrips) {
 
 TEST(ControlCodec, ExitCodes) {
   const std::pair<ErrorKind, int> table[] = {
-      {ErrorKind::kIo, 1},         {ErrorKind::kNoSpace, 1},      {ErrorKind::kVoid, 1},
-      {ErrorKind::kCorrupt, 1},    {ErrorKind::kInvalid, 2},      {ErrorKind::kNotFound, 4},
-      {ErrorKind::kBusy, 5},       {ErrorKind::kTimeout, 7},      {ErrorKind::kMismatch, 8},
-      {ErrorKind::kHalfway, 9},    {ErrorKind::kUnreachable, 10}, {ErrorKind::kFenced, 11},
-      {ErrorKind::kUnreadable, 1},
+      {ErrorKind::kIo, 1},      {ErrorKind::kNoSpace, 1},      {ErrorKind::kVoid, 1},
+      {ErrorKind::kCorrupt, 1}, {ErrorKind::kInvalid, 2},      {ErrorKind::kNotFound, 4},
+      {ErrorKind::kBusy, 5},    {ErrorKind::kTimeout, 7},      {ErrorKind::kMismatch, 8},
+      {ErrorKind::kHalfway, 9}, {ErrorKind::kUnreachable, 10}, {ErrorKind::kFenced, 11},
+      {ErrorKind::kDenied, 12}, {ErrorKind::kUnreadable, 1},
   };
   for (const auto& [kind, code] : table) {
     EXPECT_EQ(exit_code_of(kind), code) << word_of(kind);
@@ -211,6 +211,7 @@ TEST(ControlCodec, LinesAreExactlySo) {
             R"({"schema":1,"type":"data","offset":8192,"length":4096})");
   EXPECT_EQ(encode_extent({{0, 8192}, true}),
             R"({"schema":1,"type":"hole","offset":0,"length":8192})");
+  EXPECT_EQ(encode_cut({Epoch{7}}), R"({"schema":1,"type":"cut","checkpoint":7})");
   EXPECT_EQ(encode_progress({5, 10}),
             R"({"schema":1,"type":"progress","done_bytes":5,"total_bytes":10})");
   EXPECT_EQ(encode_error({ErrorKind::kBusy, 0, "no"}),

@@ -43,6 +43,8 @@ class FakeVolume : public VolumeApi {
   std::function<Result<>()> on_accept = [] { return Result<>(); };
   std::function<Result<>(const std::string&, ExportSink&)> on_export =
       [](const std::string&, ExportSink& sink) { return sink.begin(sample_checkpoint(7), 0); };
+  std::function<Result<>(const std::string&, const std::string&, PieceSink&)> on_read_attachment =
+      [](const std::string&, const std::string&, PieceSink&) { return Result<>(); };
   VolumeStatus told_status = default_status();
   std::vector<CheckpointInfo> told_checkpoints{sample_checkpoint(6), sample_checkpoint(7)};
   std::atomic<int> calls{0};
@@ -72,6 +74,11 @@ class FakeVolume : public VolumeApi {
     ++calls;
     return on_export(id, sink);
   }
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override {
+    ++calls;
+    return on_read_attachment(id, name, sink);
+  }
   Result<> accept() override {
     ++calls;
     return on_accept();
@@ -82,6 +89,7 @@ class FakeVolume : public VolumeApi {
     status.state = "running";
     status.role = "primary";
     status.image = "/srv/disk.img";
+    status.uris = {"nbd+unix:///?socket=/run/disk.sock"};
     status.volume = *Uuid::parse("01234567-89ab-4cde-8f01-23456789abcd");
     status.timeline = sample_checkpoint(7).id.timeline;
     status.size_bytes = uint64_t{1} << 30U;

@@ -211,5 +211,37 @@ TEST_F(CheckpointCallersTest, TheSecondInTheQueueCannotHaveTheSameName) {
   EXPECT_EQ(third.outcome()->checkpoint.id.number, Epoch{3});
 }
 
+// Whoever froze something for the cut need not wait for the rest.
+TEST_F(CheckpointCallersTest, TheCutIsToldBeforeItExists) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write(1, 5));
+  std::atomic<uint64_t> told{0};
+  CheckpointRequest request;
+  request.on_cut = [&told](Epoch number) { told.store(number.value); };
+  Caller caller(primary_, request);
+  EXPECT_EQ(told.load(), 0U);
+  cut(caller);
+  while (told.load() == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_FALSE(caller.is_answered());
+  ASSERT_DONE(primary_.write(1, 6));  // not in it
+  primary_.run();
+  ASSERT_DONE(caller.outcome());
+  EXPECT_EQ(told.load(), caller.outcome()->checkpoint.id.number.value);
+  EXPECT_TRUE(primary_.is_changed(1));
+}
+
+TEST_F(CheckpointCallersTest, OneThatIsNotBegunTellsOfNoCut) {
+  ASSERT_DONE(primary_.start());
+  CheckpointRequest request = patient_for(milliseconds(5));
+  std::atomic<bool> told{false};
+  request.on_cut = [&told](Epoch) { told.store(true); };
+  Caller caller(primary_, request);
+  caller.run_out_of_time();
+  EXPECT_KIND(kVoid, caller.outcome());
+  EXPECT_FALSE(told.load());
+}
+
 }  // namespace
 }  // namespace ckpt::test

@@ -136,7 +136,6 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
 }
 
 TEST(Config, WhatIsNotThereYetSaysSo) {
-  expect_refused("tls", {"require"}, "does not have it yet");
   expect_refused("name", {"x"}, "does not have it yet");
 }
 
@@ -150,7 +149,7 @@ TEST(Config, ABackUpElsewhereHasAnAddress) {
   expect_refused("backup", {"unix:", "unix:run/x"}, "absolute path");
   expect_refused("backup", {"host:", "host:0", "host:70000", ":7000", "::1:7000", "[host]:7000"},
                  "not an address");
-  EXPECT_TRUE(with("tls", "off").tls_off);
+  EXPECT_EQ(with("tls", "off").tls.use, TlsUse::kOff);
 }
 
 TEST(Config, AnUnknownParameterIsNamed) {

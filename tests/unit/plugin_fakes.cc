@@ -107,6 +107,28 @@ Result<> FakeStore::receive(const EncodedBatch& batch) {
   return {};
 }
 
+Result<> FakeStore::attach(Epoch epoch, uint32_t index, ConstByteSpan piece) {
+  if (fail_attach) {
+    return Unexpected(*fail_attach);
+  }
+  EXPECT_TRUE(check_piece(piece));
+  attached[{epoch, index}].emplace_back(piece.begin(), piece.end());
+  return {};
+}
+
+Result<> FakeStore::read_attachment(Epoch number, const std::string& name, PieceSink& sink) {
+  for (uint32_t i = 0; greeting.last && i < greeting.last->attachments.size(); ++i) {
+    if (greeting.last->attachments[i].name == name) {
+      for (const auto& piece : attached[{number, i}]) {
+        CKPT_ASSIGN(const PieceHeader header, check_piece(piece));
+        CKPT_TRY(sink.take(header, piece));
+      }
+      return {};
+    }
+  }
+  return fail(ErrorKind::kNotFound, "no attachment " + name);
+}
+
 Result<> FakeStore::confirm(const Confirmation& confirmation) {
   if (on_confirm) {
     on_confirm(confirmation);
@@ -292,12 +314,12 @@ Result<CheckpointOutcome> Primary::start() {
 }
 
 Caller::Caller(Primary& primary, const CheckpointRequest& request)
-    : primary_(primary), thread_([this, request] {
+    : primary_(primary), asked_before_(primary.maker->asked()), thread_([this, request] {
         // While the clock stands still it waits until it is answered.
         outcome_ = primary_.maker->take(request);
         answered_.store(true);
       }) {
-  while (!primary.maker->is_asked() && !is_answered()) {
+  while (primary.maker->asked() == asked_before_ && !is_answered()) {
     std::this_thread::yield();
   }
 }

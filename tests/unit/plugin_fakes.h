@@ -136,6 +136,8 @@ class FakeStore : public StoreLink {
   Result<StoreGreeting> begin_session() override;
   Result<> accept(uint64_t incarnation) override;
   Result<> receive(const EncodedBatch& batch) override;
+  Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;
+  Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override;
   Result<> confirm(const Confirmation& confirmation) override;
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
@@ -161,6 +163,9 @@ class FakeStore : public StoreLink {
   Content content;              // of the last confirmed checkpoint
   std::vector<Batch> received;  // all that ever came
   std::vector<CheckpointId> rollbacks;
+  std::optional<Error> fail_attach;
+  // Pieces that came: of which epoch and attachment.
+  std::map<std::pair<Epoch, uint32_t>, std::vector<std::vector<std::byte>>> attached;
 
   // How often a block came, in any epoch, in batches from the nth on.
   [[nodiscard]] uint64_t times_received(uint64_t block, size_t from = 0) const;
@@ -245,6 +250,7 @@ class Caller {
     }
   }
   Primary& primary_;
+  size_t asked_before_;
   Result<CheckpointOutcome> outcome_ = fail(ErrorKind::kTimeout, "not answered");
   std::atomic<bool> answered_{false};
   std::thread thread_;

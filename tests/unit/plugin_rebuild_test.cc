@@ -8,7 +8,7 @@
 namespace ckpt {
 namespace {
 
-Uuid uuid_of(uint8_t value) {
+Uuid rebuild_uuid(uint8_t value) {
   Uuid uuid;
   uuid.bytes.fill(value);
   return uuid;
@@ -16,7 +16,7 @@ Uuid uuid_of(uint8_t value) {
 
 CheckpointInfo checkpoint(uint64_t number) {
   CheckpointInfo info;
-  info.id = {uuid_of(2), Epoch{number}};
+  info.id = {rebuild_uuid(2), Epoch{number}};
   info.digest.bytes = {static_cast<uint8_t>(number)};
   return info;
 }
@@ -24,14 +24,14 @@ CheckpointInfo checkpoint(uint64_t number) {
 class RebuildTest : public ::testing::Test {
  protected:
   RebuildTest() {
-    record_.volume = store_.volume = uuid_of(1);
+    record_.volume = store_.volume = rebuild_uuid(1);
     record_.size_bytes = store_.size_bytes = 1U << 20U;
-    record_.timeline = uuid_of(2);
+    record_.timeline = rebuild_uuid(2);
     record_.accepted = store_.incarnation = 77;
     record_.last = store_.last = checkpoint(5);
   }
   Result<> plan(bool fence = false) {
-    return plan_rebuild(record_, store_, {std::nullopt, fence, uuid_of(3)});
+    return plan_rebuild(record_, store_, {std::nullopt, fence, rebuild_uuid(3)});
   }
   VolumeRecord record_;
   StoreRecord store_;
@@ -41,7 +41,7 @@ TEST_F(RebuildTest, EverythingIsToBeRolledBack) {
   ASSERT_TRUE(plan(true));
   EXPECT_TRUE(record_.everything);
   EXPECT_EQ(record_.rollback->checkpoint, checkpoint(5).id);
-  EXPECT_EQ(record_.rollback->to, uuid_of(3));
+  EXPECT_EQ(record_.rollback->to, rebuild_uuid(3));
   EXPECT_TRUE(record_.rollback->fence);
   // The next start goes on with it.
   EXPECT_EQ(decide_handshake(record_, {store_.last, store_.incarnation}), HandshakeRow::kRollBack);
@@ -63,9 +63,9 @@ TEST_F(RebuildTest, AnOlderStoreOfOursIsAllThereIs) {
 }
 
 TEST_F(RebuildTest, OneThatWasBegunGoesOn) {
-  record_.rollback = RollbackTarget{checkpoint(5).id, uuid_of(9), false};
+  record_.rollback = RollbackTarget{checkpoint(5).id, rebuild_uuid(9), false};
   ASSERT_TRUE(plan(true));
-  EXPECT_EQ(record_.rollback->to, uuid_of(9));
+  EXPECT_EQ(record_.rollback->to, rebuild_uuid(9));
   EXPECT_TRUE(record_.rollback->fence);
   EXPECT_TRUE(record_.everything);
 }
@@ -79,7 +79,7 @@ TEST_F(RebuildTest, RefusedWhatIsNotOurs) {
     EXPECT_FALSE(record_.everything);
   };
   const StoreRecord ours = store_;
-  store_.volume = uuid_of(8);
+  store_.volume = rebuild_uuid(8);
   refused(ErrorKind::kFenced);
   store_ = ours;
   store_.incarnation = 78;
@@ -92,7 +92,7 @@ TEST_F(RebuildTest, RefusedWhatIsNotOurs) {
 }
 
 TEST_F(RebuildTest, RefusedForACheckpointThatIsNotKept) {
-  const auto planned = plan_rebuild(record_, store_, {checkpoint(4).id, false, uuid_of(3)});
+  const auto planned = plan_rebuild(record_, store_, {checkpoint(4).id, false, rebuild_uuid(3)});
   ASSERT_FALSE(planned);
   EXPECT_EQ(planned.error().kind, ErrorKind::kNotFound);
 }

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // A store behind backupd, as a primary sees it: over a real socket, with the daemon's own server.
+#include <netinet/in.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "backupd/server.h"
+#include "common/checksum.h"
 #include "common/clock.h"
 #include "plugin/remote_store.h"
 #include "tests/unit/first_checkpoint.h"
@@ -27,7 +32,7 @@ class MovingShelf final : public VolumeShelf {
     ASSERT_DONE(store);
     volume = std::make_shared<ServedVolume>(std::move(*store), kPeerDiskBytes);
   }
-  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello) override {
+  Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool) override {
     const auto until = system_clock().steady() + delay.load();
     while (system_clock().steady() < until) {
       std::this_thread::sleep_for(milliseconds(5));
@@ -81,6 +86,7 @@ std::string make_folder() {
 class RemoteStoreTest : public testing::Test, protected FirstCheckpoint {
  protected:
   RemoteStoreTest() { start_server(); }
+  explicit RemoteStoreTest(Guard guard) : guard_(std::move(guard)) { start_server(); }
   ~RemoteStoreTest() override {
     stop_server();
     (void)::unlink(address_.path.c_str());
@@ -91,10 +97,14 @@ class RemoteStoreTest : public testing::Test, protected FirstCheckpoint {
     server_ = std::make_unique<Server>(
         shelf_,
         ServerOptions{.silence = milliseconds(600), .software = "test", .log = [](auto&) {}});
-    auto listeners = listen_at(address_, Reach::kMachine);
-    ASSERT_DONE(listeners);
-    server_->add_listeners(std::move(*listeners));
-    thread_ = std::thread([this] { server_->run(stop_fd_.get()); });
+    server_->set_guard(guard_);
+    for (const Address& address : {address_, Address{"", "127.0.0.1", "0"}}) {
+      auto listeners = listen_at(address, Reach::kMachine);
+      ASSERT_DONE(listeners);
+      port_ = port_of(listeners->front().get());
+      server_->add_listeners(std::move(*listeners));
+    }
+    thread_ = std::thread([this] { server_->run(stop_fd_.get(), -1, {}); });
   }
   void stop_server() {
     if (thread_.joinable()) {
@@ -129,7 +139,16 @@ class RemoteStoreTest : public testing::Test, protected FirstCheckpoint {
     return now;
   }
 
+  static uint16_t port_of(int listener) {
+    sockaddr_in at{};
+    socklen_t length = sizeof(at);
+    EXPECT_EQ(::getsockname(listener, static_cast<sockaddr*>(static_cast<void*>(&at)), &length), 0);
+    return ntohs(at.sin_port);
+  }
+
   MovingShelf shelf_;
+  Guard guard_;
+  uint16_t port_ = 0;  // of the last listener
   const std::string folder_ = make_folder();
   const Address address_{folder_ + "/s", "", ""};
   UniqueFd stop_fd_;
@@ -171,6 +190,18 @@ TEST_F(RemoteStoreTest, HandsOverRangesInTheirOrder) {
   EXPECT_EQ(copy.parts.front().offset, 40960U);
   EXPECT_EQ(copy.parts.back(), (ByteRange{100, 50}));
   EXPECT_KIND(kInvalid, remote_.read_ranges(std::vector<ByteRange>{{0, kPeerDiskBytes + 1}}, copy));
+}
+
+TEST_F(RemoteStoreTest, DigestsAreTheStoresOwn) {
+  make_checkpoint();
+  const uint64_t blocks = block_count(kPeerDiskBytes);
+  const auto digests = remote_.digests({{1, blocks}, kPeerDiskBytes, 9});
+  ASSERT_DONE(digests);
+  EXPECT_EQ(*digests, *shelf_.volume->store().digests({{1, blocks}, kPeerDiskBytes, 9}));
+  EXPECT_EQ(digests->size(), blocks - 1);
+  const Content all = truth();
+  EXPECT_EQ(digests->front(), digest_of(ConstByteSpan(all).subspan(kBlockBytes, kBlockBytes), 9));
+  EXPECT_KIND(kInvalid, remote_.digests({{0, blocks + 1}, kPeerDiskBytes, 9}));
 }
 
 TEST_F(RemoteStoreTest, AnErrorOfWhoTakesTheContentIsPassedOn) {
@@ -391,6 +422,123 @@ TEST_F(RemoteStoreTest, NoErrorOfTheirsPassesForOneOfOurs) {
     RemoteStore remote(options(), system_clock());
     EXPECT_KIND(kIo, remote.begin_session());
   }
+}
+
+// ---- behind TLS, with keys
+
+class Keys {
+ public:
+  Keys() { write({{"alice", "a1"}, {"bob", "b2"}}, path()); }
+  ~Keys() { (void)std::system(("rm -r " + folder_).c_str()); }  // NOLINT(cert-env33-c)
+  Keys(const Keys&) = delete;
+  Keys& operator=(const Keys&) = delete;
+  // A client's file; a digit pair that is repeated is the key.
+  std::string of(const std::string& user, const std::string& digits) const {
+    const std::string file = folder_ + "/client.psk";
+    write({{user, digits}}, file);
+    return file;
+  }
+  [[nodiscard]] Guard guard() const {
+    auto loaded = TlsCredentials::load({.psk = path()}, TlsSide::kServer);
+    EXPECT_TRUE(loaded) << loaded.error().message();
+    return {loaded ? *loaded : nullptr, nullptr};
+  }
+
+ private:
+  [[nodiscard]] std::string path() const { return folder_ + "/server.psk"; }
+  static void write(const std::vector<std::pair<std::string, std::string>>& users,
+                    const std::string& file) {
+    std::ofstream out(file);
+    for (const auto& [user, digits] : users) {
+      out << user << ":";
+      for (int i = 0; i < 16; ++i) {
+        out << digits;
+      }
+      out << "\n";
+    }
+    EXPECT_EQ(::chmod(file.c_str(), 0600), 0);
+  }
+  const std::string folder_ = make_folder();
+};
+
+class RemoteStoreTlsTest : protected Keys, public RemoteStoreTest {
+ protected:
+  RemoteStoreTlsTest() : RemoteStoreTest(guard()) {}
+  RemoteOptions tls_options(const std::string& user, const std::string& digits) {
+    RemoteOptions chosen = options();
+    chosen.address = {"", "127.0.0.1", std::to_string(port_)};
+    chosen.tls.psk = of(user, digits);
+    chosen.patience = milliseconds(2000);
+    return chosen;
+  }
+};
+
+TEST_F(RemoteStoreTlsTest, ShipsConfirmsAndReads) {
+  RemoteStore remote(tls_options("alice", "a1"), system_clock());
+  ASSERT_DONE(remote.begin_session());
+  ASSERT_DONE(remote.accept(peer_.incarnation));
+  ASSERT_DONE(remote.receive(batch(1, {data(0, 2), data(9, 1)})));
+  ASSERT_DONE(remote.confirm(confirmation(1)));
+  Content now(kPeerDiskBytes);
+  ASSERT_DONE(remote.read_confirmed(0, now));
+  EXPECT_EQ(now, truth());
+  Copy copy;
+  ASSERT_DONE(remote.export_checkpoint(std::nullopt, copy));
+  EXPECT_EQ(copy.content, truth());
+}
+
+// Both connections are used at once. No status is asked for: the disk in memory is not made for it.
+TEST_F(RemoteStoreTlsTest, TwoAskAtOnce) {
+  RemoteStore remote(tls_options("alice", "a1"), system_clock());
+  ASSERT_DONE(remote.begin_session());
+  ASSERT_DONE(remote.accept(peer_.incarnation));
+  std::thread reader([&] {
+    for (int i = 0; i < 50; ++i) {
+      EXPECT_TRUE(remote.checkpoints());
+    }
+  });
+  for (uint64_t i = 0; i < 40; ++i) {
+    EXPECT_TRUE(remote.receive(batch(1, {data(i % 8, 1)})));
+  }
+  EXPECT_TRUE(remote.confirm(confirmation(1)));
+  reader.join();
+}
+
+TEST_F(RemoteStoreTlsTest, AWrongKeyIsDeniedAndARightOneIsReadWithoutARestart) {
+  for (const char* user : {"alice", "nobody"}) {
+    RemoteStore remote(tls_options(user, "b2"), system_clock());
+    const auto begun = remote.begin_session();
+    EXPECT_KIND(kDenied, begun);
+    EXPECT_KIND(kDenied, remote.check_link());
+    EXPECT_EQ(remote.status().state, "failed");
+    EXPECT_NE(remote.status().error.find("127.0.0.1"), std::string::npos);
+    (void)of("alice", "a1");
+    EXPECT_TRUE(remote.begin_session());
+  }
+}
+
+TEST_F(RemoteStoreTlsTest, WhoDoesNotKnowThatItIsTlsIsTold) {
+  RemoteOptions plain = tls_options("alice", "a1");
+  plain.tls = {};
+  RemoteStore remote(plain, system_clock());
+  const auto begun = remote.begin_session();
+  EXPECT_KIND(kUnreachable, begun);
+  EXPECT_NE(begun.error().message().find("tls-certificates"), std::string::npos);
+  RemoteStore local(options(), system_clock());
+  EXPECT_TRUE(local.begin_session()) << "a Unix socket has none";
+}
+
+TEST_F(RemoteStoreTlsTest, WhoGreetsReturnsWhenItStops) {
+  const auto silent = listen_at({"", "127.0.0.1", "0"}, Reach::kMachine);
+  ASSERT_DONE(silent);
+  RemoteOptions patient = tls_options("alice", "a1");
+  patient.address.port = std::to_string(port_of(silent->front().get()));
+  patient.patience = milliseconds(60000);
+  RemoteStore remote(patient, system_clock());
+  std::thread waiting([&] { EXPECT_KIND(kUnreachable, remote.begin_session()); });
+  std::this_thread::sleep_for(milliseconds(50));
+  remote.stop();
+  waiting.join();
 }
 
 }  // namespace

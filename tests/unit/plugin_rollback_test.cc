@@ -164,7 +164,7 @@ class NarrowerTest : public StoredTest {
     return {};
   }
 
-  Narrower narrower_{*primary_.disk, primary_.store};
+  Narrower narrower_{*primary_.disk, primary_.store, 5};
 };
 
 TEST_F(NarrowerTest, OnlyBlocksThatDifferStayChanged) {
@@ -236,7 +236,9 @@ TEST_F(NarrowerTest, AnErrorOfTheStoreClearsNothing) {
 
 class VerifierTest : public StoredTest {
  protected:
-  Result<VerifyOutcome> verify() { return Verifier(*primary_.disk, primary_.store).verify(go_on); }
+  Result<VerifyOutcome> verify() {
+    return Verifier(*primary_.disk, primary_.store, 5).verify(go_on);
+  }
   void flip(uint64_t byte) { primary_.store.content[byte] ^= std::byte{16}; }
 };
 
@@ -297,7 +299,7 @@ TEST_F(VerifierTest, ABlockThatIsWrittenAndCheckpointedMeanwhileIsNoMismatch) {
 
 TEST_F(VerifierTest, CanBeStopped) {
   const auto outcome =
-      Verifier(*primary_.disk, primary_.store).verify([](uint64_t, uint64_t) { return false; });
+      Verifier(*primary_.disk, primary_.store, 5).verify([](uint64_t, uint64_t) { return false; });
   EXPECT_KIND(kVoid, outcome);
 }
 

@@ -22,11 +22,15 @@ Result<> begin_history(StorePeer& peer) {
   CKPT_TRY(peer.begin());
   CKPT_TRY(peer.ship(1, {data(0, 4), data(15, 1)}));
   CKPT_TRY(peer.ship(1, {data(3, 3), zeroes(8, 2)}));
+  CKPT_TRY(peer.attach(1, "memory", 7000));
+  CKPT_TRY(peer.attach(1, "registers", 10));
   CKPT_TRY(peer.checkpoint(1));
   CKPT_TRY(apply_steps(peer, 3));
   // A void epoch, blocks of the next one among those of this, and two checkpoints that wait.
   CKPT_TRY(peer.ship(2, {data(0, 2)}));
+  CKPT_TRY(peer.attach(2, "void", 100));
   CKPT_TRY(peer.ship(4, {data(1, 3)}));
+  CKPT_TRY(peer.attach(3, "good", 5000));
   CKPT_TRY(peer.ship(3, {data(1, 1), zeroes(15, 1)}));
   CKPT_TRY(peer.checkpoint(3));
   CKPT_TRY(apply_steps(peer, 1));
@@ -36,8 +40,10 @@ Result<> begin_history(StorePeer& peer) {
 
 Result<> end_history(StorePeer& peer) {
   CKPT_TRY(peer.ship(5, {data(0, 15)}));
+  CKPT_TRY(peer.attach(5, "dropped", 4000));
   CKPT_TRY(peer.begin());
   CKPT_TRY(peer.ship(5, {data(2, 2)}));
+  CKPT_TRY(peer.attach(5, "again", 3000));
   CKPT_TRY(peer.checkpoint(5));
   CKPT_TRY(peer.store().finish_applying());
   CKPT_TRY(peer.ship(6, {data(0, 8)}));

@@ -13,9 +13,12 @@ namespace {
 Result<> make_history(StorePeer& peer) {
   CKPT_TRY(peer.begin());
   CKPT_TRY(peer.ship(1, {data(0, 6)}));
+  CKPT_TRY(peer.attach(1, "memory", 4000));
   CKPT_TRY(peer.checkpoint(1));
   CKPT_TRY(peer.ship(2, {zeroes(0, 2), data(7, 2)}));
   CKPT_TRY(peer.ship(3, {data(1, 1)}));
+  CKPT_TRY(peer.attach(2, "memory", 4000));
+  CKPT_TRY(peer.attach(2, "state", 10));
   CKPT_TRY(peer.checkpoint(2));
   CKPT_TRY(peer.checkpoint(3));
   CKPT_TRY(peer.store().finish_applying());
@@ -34,9 +37,13 @@ TEST(StoreFault, NothingIsAnsweredAfterAnErrorUntilOpenedAgain) {
     ASSERT_DONE(peer.open());
     disk.fail_operation(nth, EIO);
     const auto ended = make_history(peer);
-    if (ended) {
+    if (ended && disk.operations() < nth) {
       EXPECT_GT(nth, 50U);
       break;
+    }
+    if (ended) {
+      peer.expect_exact();
+      continue;  // an attachment of before that could not be unlinked
     }
     EXPECT_EQ(peer.store().status().state, "failed");
     EXPECT_FALSE(peer.store().status().error.empty());

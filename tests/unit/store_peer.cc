@@ -11,7 +11,7 @@ namespace {
 bool same(const CheckpointInfo& a, const CheckpointInfo& b) {
   return a.id == b.id && a.parent == b.parent && a.digest == b.digest && a.time == b.time &&
          a.name == b.name && a.message == b.message && a.changed_bytes == b.changed_bytes &&
-         a.shipped_bytes == b.shipped_bytes;
+         a.shipped_bytes == b.shipped_bytes && a.attachments == b.attachments;
 }
 
 }  // namespace
@@ -51,14 +51,14 @@ StoreOptions StorePeer::options() const {
 
 Result<> StorePeer::open() {
   store_.reset();
-  sent_.clear();
+  forget_all();
   CKPT_ASSIGN(store_, Store::open(disk_.root(), options()));
   return {};
 }
 
 Result<> StorePeer::begin() {
   CKPT_TRY(store_->begin_session());
-  sent_.clear();
+  forget_all();
   return store_->accept(incarnation);
 }
 
@@ -85,7 +85,7 @@ Result<> StorePeer::ship(uint64_t epoch, const std::vector<Extent>& extents) {
 Result<> StorePeer::ship_as(uint64_t sequence, uint64_t epoch, const std::vector<Extent>& extents) {
   const EncodedBatch encoded = batch(sequence, epoch, extents);
   if (auto received = store_->receive(encoded); !received) {
-    sent_.clear();
+    forget_all();
     return received;
   }
   sent_[epoch][sequence] = {encoded.header, extents, pattern(sequence, encoded.header.data_bytes)};
@@ -132,6 +132,9 @@ Confirmation StorePeer::confirmation(uint64_t number) const {
       confirmation.covered.push_back(covered);
     }
   }
+  if (const auto attached = attached_.find(number); attached != attached_.end()) {
+    checkpoint.attachments = attached->second;
+  }
   const Digest parent = last ? last->checkpoint.digest : Digest{};
   checkpoint.digest = checkpoint_digest(parent, timeline, {number}, confirmation.covered);
   return confirmation;
@@ -144,7 +147,7 @@ Result<> StorePeer::checkpoint(uint64_t number) {
     if (confirmed.error().kind == ErrorKind::kNoSpace) {
       in_flight.reset();  // that one is no longer possible
     }
-    sent_.clear();
+    forget_all();
     return confirmed;
   }
   last = std::move(in_flight);
@@ -153,10 +156,60 @@ Result<> StorePeer::checkpoint(uint64_t number) {
   return {};
 }
 
-void StorePeer::forget(uint64_t number) { sent_.erase(sent_.begin(), sent_.upper_bound(number)); }
+void StorePeer::forget(uint64_t number) {
+  sent_.erase(sent_.begin(), sent_.upper_bound(number));
+  attached_.erase(attached_.begin(), attached_.upper_bound(number));
+}
+
+void StorePeer::forget_all() {
+  sent_.clear();
+  attached_.clear();
+}
+
+Content attachment_content(uint64_t epoch, const std::string& name, uint64_t bytes) {
+  return pattern(epoch * 1000 + name.size(), bytes);
+}
+
+Result<> PieceCopy::take(const PieceHeader& header, ConstByteSpan piece) {
+  std::vector<std::byte> raw;
+  CKPT_TRY(decode_piece(header, piece, raw));
+  content.insert(content.end(), raw.begin(), raw.end());
+  return {};
+}
+
+Result<> StorePeer::attach(uint64_t epoch, const std::string& name, uint64_t bytes) {
+  constexpr uint64_t kPart = 3000;
+  const Content all = attachment_content(epoch, name, bytes);
+  const auto index = static_cast<uint32_t>(attached_[epoch].size());
+  AttachmentCounter counter;
+  for (uint64_t offset = 0; offset < bytes; offset += kPart) {
+    const ConstByteSpan part = ConstByteSpan(all).subspan(offset, std::min(kPart, bytes - offset));
+    const auto piece = encode_piece(offset, part, compression);
+    EXPECT_TRUE(counter.add(*check_piece(piece), piece));
+    if (auto taken = store_->attach({epoch}, index, piece); !taken) {
+      forget_all();
+      return taken;
+    }
+  }
+  attached_[epoch].push_back(counter.info());
+  attached_[epoch].back().name = name;
+  return {};
+}
+
+// Each byte of them.
+void StorePeer::expect_attachments() {
+  for (const AttachmentInfo& attachment : last->checkpoint.attachments) {
+    PieceCopy copy;
+    const Epoch number = last->checkpoint.id.number;
+    auto read = store_->read_attachment(number, attachment.name, copy);
+    ASSERT_TRUE(read) << read.error().message();
+    ASSERT_TRUE(copy.content ==
+                attachment_content(number.value, attachment.name, attachment.size_bytes));
+  }
+}
 
 Result<> StorePeer::roll_back(const Uuid& to) {
-  sent_.clear();
+  forget_all();
   in_flight = last;
   in_flight->checkpoint.id.timeline = to;
   CKPT_TRY(store_->roll_back(last->checkpoint.id, to));
@@ -193,6 +246,7 @@ void StorePeer::expect_exact() {
       << "first difference at "
       << std::mismatch(content.begin(), content.end(), last->content.begin()).first -
              content.begin();
+  expect_attachments();
 }
 
 }  // namespace ckpt::test

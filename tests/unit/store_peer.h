@@ -50,6 +50,8 @@ class StorePeer {
   Result<> ship(uint64_t epoch, const std::vector<Extent>& extents);
   // With a sequence number of the caller's.
   Result<> ship_as(uint64_t sequence, uint64_t epoch, const std::vector<Extent>& extents);
+  // A whole attachment of the checkpoint that the epoch will be, in pieces of at most 3000 bytes.
+  Result<> attach(uint64_t epoch, const std::string& name, uint64_t bytes);
   Result<> checkpoint(uint64_t number);
   Result<> roll_back(const Uuid& to);
 
@@ -77,13 +79,26 @@ class StorePeer {
   };
   [[nodiscard]] Content content_at(uint64_t number) const;
   void settle(const std::optional<CheckpointInfo>& confirmed);
+  void expect_attachments();
+  void forget_all();
   // Forgets what was sent for epochs up to that number.
   void forget(uint64_t number);
 
   MemoryDisk& disk_;
   const uint64_t size_bytes_;
-  std::map<uint64_t, std::map<uint64_t, Sent>> sent_;  // by epoch and sequence
+  std::map<uint64_t, std::map<uint64_t, Sent>> sent_;         // by epoch and sequence
+  std::map<uint64_t, std::vector<AttachmentInfo>> attached_;  // by epoch
   std::unique_ptr<Store> store_;
+};
+
+// What that attachment holds.
+Content attachment_content(uint64_t epoch, const std::string& name, uint64_t bytes);
+
+// Puts the pieces of an attachment together again.
+class PieceCopy final : public PieceSink {
+ public:
+  Result<> take(const PieceHeader& header, ConstByteSpan piece) override;
+  Content content{};
 };
 
 }  // namespace ckpt::test

@@ -31,6 +31,10 @@ class Borrowed : public VolumeApi {
   Result<> export_checkpoint(const std::string& id, ExportSink& sink) override {
     return volume_.export_checkpoint(id, sink);
   }
+  Result<> read_attachment(const std::string& id, const std::string& name,
+                           PieceSink& sink) override {
+    return volume_.read_attachment(id, name, sink);
+  }
 
  private:
   VolumeApi& volume_;
@@ -109,8 +113,9 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_EQ(run({"--help"}), 0);
   EXPECT_NE(out_.find("Exit status"), std::string::npos);
   EXPECT_EQ(err_, "");
-  for (const char* command : {"status", "checkpoint", "list", "show", "rollback", "accept",
-                              "verify", "export", "forget", "doctor", "metrics", "report"}) {
+  for (const char* command :
+       {"status", "checkpoint", "list", "show", "rollback", "accept", "verify", "export", "forget",
+        "doctor", "metrics", "report", "restore", "hook"}) {
     EXPECT_EQ(run({command, "--help"}), 0) << command;
     EXPECT_NE(out_.find("ckpt-tool " + std::string(command)), std::string::npos) << out_;
     EXPECT_NE(out_.find("--json"), std::string::npos) << command;
@@ -118,6 +123,34 @@ TEST_F(ToolCommandTest, HelpAndVersion) {
   EXPECT_EQ(run({"--version"}), 0);
   EXPECT_NE(out_.find("ckpt-tool "), std::string::npos);
   EXPECT_EQ(opened_.size(), 0U);
+}
+
+TEST_F(ToolCommandTest, WhatFollowsTwoDashesIsAnotherProgramsOrTheVolume) {
+  EXPECT_EQ(run({"status", "--", "-disk.img"}), 0);
+  EXPECT_EQ(opened_.back().path, "-disk.img");
+  // Of a checkpoint they are CRIU's, which is not asked for here.
+  EXPECT_EQ(run({"checkpoint", "disk.img", "--", "--shell-job"}), 2);
+  EXPECT_NE(err_.find("go with --criu PID"), std::string::npos) << err_;
+  // Not the ID, which may be left out: the last one has no processes.
+  EXPECT_EQ(run({"restore", "disk.img", "--yes", "--", "--no-such"}), 4);
+  EXPECT_EQ(err_.find("--no-such"), std::string::npos) << err_;
+}
+
+TEST_F(ToolCommandTest, WordsForProcessesGoTogether) {
+  const std::vector<std::vector<std::string>> wrong{
+      {"checkpoint", "disk.img", "--criu", "1"},
+      {"checkpoint", "disk.img", "--fs", "/mnt"},
+      {"checkpoint", "disk.img", "--images", "/tmp"},
+      {"checkpoint", "disk.img", "--end-processes"},
+      {"checkpoint", "disk.img", "--criu", "x", "--fs", "/mnt"},
+      {"rollback", "disk.img", "--yes", "--fs", "/mnt", "--clients", "keep"},
+      {"rollback", "disk.img", "--yes", "--fs", "/mnt", "--rebuild"},
+      {"hook", "vm"},
+  };
+  for (const auto& words : wrong) {
+    EXPECT_EQ(run(words), 2) << testing::PrintToString(words);
+  }
+  EXPECT_EQ(volume_.calls, 0);
 }
 
 TEST_F(ToolCommandTest, WrongUseIsTwo) {

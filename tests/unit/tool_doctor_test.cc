@@ -30,6 +30,7 @@ MachineFacts good_machine() {
   facts.nbdkit = "/usr/bin/nbdkit";
   facts.nbd_client = "/usr/sbin/nbd-client";
   facts.qemu = "/usr/bin/qemu-system-x86_64";
+  facts.criu = "/usr/sbin/criu";
   facts.nbdkit_version = std::string("nbdkit 1.32.5 (nbdkit-1.32.5)\n");
   facts.plugin = std::string("path=/plugins/ckpt.so\nname=ckpt\nckpt_version=" CKPT_VERSION "\n");
   facts.maps = MapsPlace{"/run/ckpt", kGib};
@@ -212,6 +213,9 @@ TEST(DoctorMachine, WhatNotEverybodyNeedsIsANote) {
       {[](auto& f) { f.nbd_client = ""; },
        {"nbd-client", Outcome::kNote, "not found", "nbd-client"}},
       {[](auto& f) { f.qemu = ""; }, {"qemu", Outcome::kNote, "not found", "qemu-system-x86"}},
+      {[](auto& f) { f.criu = ""; }, {"criu", Outcome::kNote, "not found", "criu"}},
+      {[](auto& f) { f.criu_problem = "vdso: Unexpected rt vDSO area bounds"; },
+       {"criu", Outcome::kNote, "vDSO area bounds", "kernel 6.1.0"}},
       {[](auto& f) { f.open_files_max = 64; },
        {"open-files", Outcome::kNote, "limited to 64", "ulimit -n"}},
       {[](auto& f) { f.file_bytes_max = kGib; },

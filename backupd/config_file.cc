@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backupd/config_file.h"
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <array>
+
+namespace ckpt {
+namespace {
+
+// What is wrong with a value; its place in the file is put in front.
+Unexpected wrong(const std::string& what) { return fail(ErrorKind::kInvalid, what); }
+
+Result<std::string> text_of(const toml::node& node) {
+  const auto text = node.value<std::string>();
+  return text && node.is_string() && !text->empty() ? Result<std::string>(*text)
+                                                    : wrong("must be a text, and not empty");
+}
+
+// One text, or a list of them.
+Result<std::vector<std::string>> texts_of(const toml::node& node) {
+  std::vector<std::string> texts;
+  if (const toml::array* const list = node.as_array()) {
+    for (const toml::node& one : *list) {
+      CKPT_ASSIGN(texts.emplace_back(), text_of(one));
+    }
+  } else {
+    CKPT_ASSIGN(texts.emplace_back(), text_of(node));
+  }
+  return texts.empty() ? wrong("is an empty list") : Result<std::vector<std::string>>(texts);
+}
+
+Result<bool> switch_of(const toml::node& node) {
+  const auto value = node.value<bool>();
+  return value && node.is_boolean() ? Result<bool>(*value) : wrong("must be true or false");
+}
+
+Result<> set_listen(DaemonOptions& options, const toml::node& node) {
+  CKPT_ASSIGN(const auto texts, texts_of(node));
+  CKPT_ASSIGN(options.listen, parse_addresses(texts));
+  return {};
+}
+
+Result<> set_silence(DaemonOptions& options, const toml::node& node) {
+  const auto seconds = node.value<int64_t>();
+  if (!seconds || !node.is_integer() || *seconds < 1 || *seconds > kSilenceMax.count()) {
+    return wrong("must be from 1 to " + std::to_string(kSilenceMax.count()) + " seconds");
+  }
+  options.silence = std::chrono::seconds(*seconds);
+  return {};
+}
+
+Result<> set_tls(DaemonOptions& options, const toml::node& node) {
+  CKPT_ASSIGN(const std::string word, text_of(node));
+  CKPT_ASSIGN(options.tls.use, parse_tls_use(word));
+  return {};
+}
+
+Result<> set_verify_peer(DaemonOptions& options, const toml::node& node) {
+  CKPT_ASSIGN(options.tls.verify_peer, switch_of(node));
+  return {};
+}
+
+// A rule for each identity and volume that an [[allow]] names.
+struct Allowance {
+  std::vector<std::string> identities;
+  std::vector<std::optional<Uuid>> volumes;
+  uint8_t operations = 0;
+};
+
+Result<> set_identities(Allowance& allowance, const toml::node& node) {
+  CKPT_ASSIGN(allowance.identities, texts_of(node));
+  return {};
+}
+
+Result<> set_volumes(Allowance& allowance, const toml::node& node) {
+  CKPT_ASSIGN(const auto texts, texts_of(node));
+  for (const std::string& text : texts) {
+    const auto volume = Uuid::parse(text);
+    if (!volume && text != "*") {
+      return wrong("\"" + text + "\": a volume is its UUID, or \"*\" for any");
+    }
+    allowance.volumes.push_back(volume);
+  }
+  return {};
+}
+
+Result<> set_operations(Allowance& allowance, const toml::node& node) {
+  CKPT_ASSIGN(const auto texts, texts_of(node));
+  for (const std::string& text : texts) {
+    CKPT_ASSIGN(const Operation operation, parse_operation(text));
+    allowance.operations |= static_cast<uint8_t>(operation);
+  }
+  return {};
+}
+
+template <typename Target>
+struct Key {
+  const char* name;
+  Result<> (*set)(Target&, const toml::node&);
+};
+
+template <std::string DaemonOptions::*kField>
+Result<> set_text(DaemonOptions& options, const toml::node& node) {
+  CKPT_ASSIGN(options.*kField, text_of(node));
+  return {};
+}
+
+template <std::string TlsOptions::*kField>
+Result<> set_tls_path(DaemonOptions& options, const toml::node& node) {
+  CKPT_ASSIGN(options.tls.*kField, text_of(node));
+  return {};
+}
+
+class ConfigReader {
+ public:
+  ConfigReader(std::string path, DaemonOptions& options)
+      : path_(std::move(path)), options_(options) {}
+
+  Result<> read(const toml::table& root) {
+    CKPT_TRY(set_all(root, options_, kKeys, "allow"));
+    if (const toml::node* const allow = root.get("allow")) {
+      CKPT_TRY(read_rules(*allow));
+    }
+    return {};
+  }
+
+ private:
+  static constexpr std::array<Key<DaemonOptions>, 8> kKeys{{
+      {"listen", set_listen},
+      {"store", set_text<&DaemonOptions::store>},
+      {"pidfile", set_text<&DaemonOptions::pid_file>},
+      {"silence", set_silence},
+      {"tls", set_tls},
+      {"tls-certificates", set_tls_path<&TlsOptions::certificates>},
+      {"tls-psk", set_tls_path<&TlsOptions::psk>},
+      {"tls-verify-peer", set_verify_peer},
+  }};
+  static constexpr std::array<Key<Allowance>, 3> kAllowKeys{{
+      {"identity", set_identities},
+      {"volume", set_volumes},
+      {"operations", set_operations},
+  }};
+
+  [[nodiscard]] Unexpected at(const toml::node& node, const std::string& what) const {
+    return wrong(path_ + ":" + std::to_string(node.source().begin.line) + ": " + what);
+  }
+
+  // All keys of a table; `known` is read by the caller.
+  template <typename Target, size_t kCount>
+  Result<> set_all(const toml::table& table, Target& target,
+                   const std::array<Key<Target>, kCount>& keys, std::string_view known = "") {
+    for (const auto& [name, node] : table) {
+      const std::string word(name.str());
+      const auto* const key =
+          std::ranges::find_if(keys, [&](const Key<Target>& one) { return word == one.name; });
+      if (key == keys.end() && word != known) {
+        return at(node, "there is no \"" + word + "\"; see backupd(8)");
+      }
+      if (key != keys.end()) {
+        if (auto set = key->set(target, node); !set) {
+          return at(node, word + ": " + set.error().message());
+        }
+      }
+    }
+    return {};
+  }
+
+  Result<> read_rules(const toml::node& node) {
+    const toml::array* const list = node.as_array();
+    if (list == nullptr || (!list->empty() && !list->is_array_of_tables())) {
+      return at(node, "allow: write [[allow]] above each rule, or allow = [] for nobody");
+    }
+    std::vector<AccessRule> rules;
+    for (const toml::node& rule : *list) {
+      Allowance allowance;
+      CKPT_TRY(set_all(*rule.as_table(), allowance, kAllowKeys));
+      if (allowance.identities.empty() || allowance.volumes.empty() || allowance.operations == 0) {
+        return at(rule, "[[allow]] needs identity, volume and operations");
+      }
+      add(allowance, rules);
+    }
+    options_.access = std::make_shared<const AccessList>(std::move(rules));
+    return {};
+  }
+
+  static void add(const Allowance& allowance, std::vector<AccessRule>& rules) {
+    for (const std::string& identity : allowance.identities) {
+      for (const auto& volume : allowance.volumes) {
+        rules.push_back({identity, volume, allowance.operations});
+      }
+    }
+  }
+
+  const std::string path_;
+  DaemonOptions& options_;
+};
+
+}  // namespace
+
+Result<> read_config_file(const std::string& path, DaemonOptions& options) {
+  try {
+    return ConfigReader(path, options).read(toml::parse_file(path));
+  } catch (const toml::parse_error& error) {
+    const auto line = error.source().begin.line;
+    return wrong(path + (line == 0 ? "" : ":" + std::to_string(line)) + ": " +
+                 std::string(error.description()));
+  }
+}
+
+}  // namespace ckpt

@@ -1,0 +1,231 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs in the guest: processes go back with their disk, by CRIU and the kernel's NBD client.
+#
+# Usage: processes.sh BUILD; /dev/vda is a scratch disk.
+set -euo pipefail
+
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source-path=SCRIPTDIR
+. "$here/guest-lib.sh" "$1"
+# shellcheck source-path=SCRIPTDIR
+. "$here/kernel-client.sh"
+
+readonly counter_file=$mnt/count
+readonly counter_log=/run/counter.log
+
+load_criu_modules
+
+count() { echo $((10#$(head -c 20 "${1:-$counter_file}"))); }
+
+# As a daemon: CRIU takes no part of a terminal's session.
+start_counter() {
+    setsid /usr/bin/python3 -S "$here/counter.py" "$counter_file" "$counter_log" \
+        </dev/null >/dev/null 2>&1 &
+    counter=$!
+    wait_until "the counter's start" test -s "$counter_file"
+}
+
+is_alive() { kill -0 "$counter" 2>/dev/null && [[ $(awk '{print $3}' "/proc/$counter/stat") != Z ]]; }
+
+counts_on() {
+    local before
+    before=$(count)
+    sleep 0.5
+    is_alive && (($(count) > before))
+}
+
+agrees() { # TEXT
+    check "$1: it counts on" counts_on
+    check "$1: memory and file agree" test ! -e "$counter_log"
+}
+
+takes_a_checkpoint() {
+    counted=$(count)
+    check "a checkpoint of disk and process" \
+        ckpt checkpoint "$image" --name first --criu "$counter" --fs "$mnt"
+    checkpoint=$(result_field checkpoint)
+    echo "# frozen for $(result_field frozen_us) us, of which $(result_field sync_us) to sync," \
+        "$(result_field cut_us) to cut"
+    check "the freeze is told" test "$(result_field frozen_us)" -gt 0
+    agrees "after the checkpoint"
+    check "it is listed" ckpt show "$image" first
+}
+
+# SIGNAL: how it dies.
+comes_back() {
+    sleep 0.5
+    kill "-$1" "$counter"
+    wait "$counter" 2>/dev/null || true
+    local lost
+    lost=$(count)
+    check "restored after SIG$1" ckpt restore "$image" first --yes
+    equal "to the checkpoint" "$checkpoint" "$(result_field checkpoint)"
+    check "the file went back" test "$(count)" -lt "$lost"
+    check "but no farther than the checkpoint" test "$(count)" -ge "$counted"
+    agrees "after SIG$1"
+}
+
+# What is left of it is ended first.
+comes_back_while_it_lives() {
+    sleep 0.3
+    check "restored while it runs" ckpt restore "$image" --yes
+    agrees "after a restore while it ran"
+}
+
+ends_with_the_dump() {
+    check "a checkpoint that ends the process" \
+        ckpt checkpoint "$image" --criu "$counter" --fs "$mnt" --end-processes --images /run/scratch
+    local images
+    images=$(result_field images)
+    check "its images are left" test -s "$images/criu-0/inventory.img"
+    check "the process has ended" fails is_alive
+    check "restored" ckpt restore "$image" --yes
+    agrees "after it was ended"
+}
+
+refuses() {
+    check "a process that is not there" \
+        fails_with 4 ckpt checkpoint "$image" --criu 4000000 --fs "$mnt"
+    check "a kernel thread" fails_with 2 ckpt checkpoint "$image" --criu 2 --fs "$mnt"
+    check "the command itself" fails_with 2 ckpt checkpoint "$image" --criu $$ --fs "$mnt"
+    check "no process number" fails_with 2 ckpt checkpoint "$image" --criu x1 --fs "$mnt"
+    check "another disk's mount" \
+        fails_with 2 ckpt checkpoint "$image" --criu "$counter" --fs /run/scratch
+    check "no mount" fails_with 4 ckpt checkpoint "$image" --criu "$counter" --fs /etc
+    check "images on the disk itself" \
+        fails_with 2 ckpt checkpoint "$image" --criu "$counter" --fs "$mnt" --images "$mnt"
+    agrees "after what was refused"
+    check "a checkpoint of the disk alone" ckpt checkpoint "$image" --name plain
+    check "has no process to restore" fails_with 4 ckpt restore "$image" plain --yes
+    agrees "after a restore that was refused"
+}
+
+# A block device that is open: CRIU's own words say so, and it runs on.
+cannot_be_dumped() {
+    setsid sleep 1000 <"$disk" >/dev/null 2>&1 &
+    local pid=$!
+    sleep 1
+    check "what CRIU cannot dump is no checkpoint" \
+        fails_with 1 ckpt checkpoint "$image" --criu "$pid" --fs "$mnt"
+    check "CRIU's reason is told" grep -q CRIU /run/ckpt-tool.out
+    check "the process runs on" kill -0 "$pid"
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
+# Without opening the database: CRIU 3.17 does not restore the locks on a file that is also mapped
+# (db-shm), so that another process would take it for one that nobody uses, and truncate it.
+sqlite_counts_on() {
+    local before
+    before=$(cksum <"$mnt/db-wal")
+    sleep 1
+    [[ $(cksum <"$mnt/db-wal") != "$before" ]] && pgrep -f sqlite_counter.py >/dev/null
+}
+
+# In WAL mode it has a file mapped, and locks.
+sqlite_comes_back() {
+    setsid /usr/bin/python3 -S "$here/sqlite_counter.py" "$mnt/db" "$counter_log" \
+        </dev/null >/dev/null 2>&1 &
+    local pid=$! signal
+    wait_until "a write-ahead log" test -s "$mnt/db-wal"
+    sleep 1
+    check "a checkpoint of SQLite" \
+        ckpt checkpoint "$image" --criu "$counter" --criu "$pid" --fs "$mnt" -- --file-locks
+    for signal in KILL SEGV; do
+        sleep 1
+        kill "-$signal" "$pid"
+        wait "$pid" 2>/dev/null || true
+        check "SQLite is restored after SIG$signal" ckpt restore "$image" --yes
+        check "it counts on" sqlite_counts_on
+        check "memory and database agree" test ! -e "$counter_log"
+    done
+    pkill -9 -f sqlite_counter.py
+    equal "the database is whole" ok "$(/usr/bin/python3 -S -c 'import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute("PRAGMA integrity_check").fetchone()[0])' "$mnt/db")"
+    agrees "after SQLite came back"
+}
+
+# Two process trees are one checkpoint; one has three processes and a pipe.
+group_comes_back() {
+    setsid /usr/bin/python3 -S "$here/family.py" "$mnt/family" "$counter_log" \
+        </dev/null >/dev/null 2>&1 &
+    local family=$!
+    wait_until "the family's start" test -s "$mnt/family"
+    check "a checkpoint of two trees" \
+        ckpt checkpoint "$image" --criu "$counter" --criu "$family" --fs "$mnt"
+    pkill -9 -f family.py
+    kill -9 "$counter"
+    wait "$family" 2>/dev/null || true
+    check "both are restored" ckpt restore "$image" --yes
+    check "a checkpoint that ends two trees" \
+        ckpt checkpoint "$image" --criu "$counter" --criu "$family" --fs "$mnt" --end-processes
+    check "both have ended" fails pgrep -f "family.py|counter.py"
+    check "both are restored again" ckpt restore "$image" --yes
+    equal "three processes are" 3 "$(pgrep -c -f family.py)"
+    local before
+    before=$(count "$mnt/family")
+    agrees "after the group was restored"
+    check "the family counts on" test "$(count "$mnt/family")" -gt "$before"
+    pkill -9 -f family.py
+    check "one that is gone makes no checkpoint of the other" \
+        fails_with 4 ckpt checkpoint "$image" --criu "$counter" --criu "$family" --fs "$mnt"
+    agrees "after a group that was refused"
+}
+
+# The server is killed below the mount, and started again: the mount is dead, and so is the process.
+server_dies() {
+    check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    kill -KILL "$server"
+    wait "$server" || true
+    sleep 0.5
+    start_server "$image"
+    check "restored after the server was killed" ckpt restore "$image" --yes
+    agrees "after the server was killed"
+}
+
+out_of_time() {
+    check "one that is not there in time is void" \
+        fails_with 1 ckpt checkpoint "$image" --criu "$counter" --fs "$mnt" --timeout 0.05
+    agrees "after a checkpoint that was void"
+    check "nothing of it is left" fails compgen -G "$image.ckpt/criu.*"
+}
+
+mount_is_in_use() {
+    sleep 1000 <"$counter_file" &
+    local user=$!
+    check "a mount that somebody else uses is not taken away" \
+        fails_with 5 ckpt rollback "$image" --yes --fs "$mnt"
+    check "who is named" grep -q "process $user (sleep)" /run/ckpt-tool.out
+    kill "$user"
+    kill -9 "$counter"
+    wait "$user" "$counter" 2>/dev/null || true
+    check "the disk alone goes back below its mount" ckpt rollback "$image" --yes --fs "$mnt"
+    check "it is mounted again" mountpoint -q "$mnt"
+}
+
+prepare_scratch 256M
+start_server "$image"
+attach
+mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk"
+mount "$disk" "$mnt"
+start_counter
+takes_a_checkpoint
+comes_back KILL
+comes_back SEGV
+comes_back_while_it_lives
+ends_with_the_dump
+refuses
+cannot_be_dumped
+sqlite_comes_back
+group_comes_back
+server_dies
+out_of_time
+mount_is_in_use
+umount "$mnt"
+check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
+detach
+checkpoint_and_verify "$image"
+stop_server
+finish

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool hook
+#include <cstdlib>
+
+#include "tools/command.h"
+#include "tools/format.h"
+#include "tools/hook_socket.h"
+#include "tools/mounted_disk.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kHookHelp{
+    "hook", "What CRIU is to run as an action script",
+    "For those who run CRIU themselves. Give CRIU a script of one line,\n\n"
+    "  exec ckpt-tool hook criu\n\n"
+    "with --action-script, and in its environment CKPT_VOLUME, the primary image, and CKPT_FS, "
+    "where\n"
+    "its disk is mounted. When `criu dump` has frozen the processes, the file system is synced "
+    "and\n"
+    "a checkpoint is made; the dump fails if that fails. ckpt.json beside CRIU's images says "
+    "which.\n"
+    "Before `criu restore` begins, the disk is unmounted, rolled back to just that checkpoint, "
+    "and\n"
+    "mounted again; if it cannot be, the restore fails.",
+    false};
+
+struct HookOptions {
+  std::string socket;
+};
+
+Result<std::string> from_environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value != nullptr && *value != 0
+             ? Result<std::string>(value)
+             : Result<std::string>(fail(ErrorKind::kInvalid,
+                                        std::string(name) + " is not set in CRIU's environment"));
+}
+
+class CriuHook {
+ public:
+  static Result<CriuHook> make(Context& context) {
+    VolumeName name;
+    CKPT_ASSIGN(name.path, from_environment("CKPT_VOLUME"));
+    CKPT_ASSIGN(std::string mount, from_environment("CKPT_FS"));
+    CKPT_ASSIGN(std::string images, from_environment("CRTOOLS_IMAGE_DIR"));
+    CKPT_ASSIGN(OpenedVolume opened, open_primary(context, name));
+    return CriuHook(std::move(opened), std::move(mount), std::move(images));
+  }
+
+  Result<> pre_dump() {
+    CKPT_ASSIGN(const Mount mount, find_mount(mount_));
+    return sync_mount(mount);
+  }
+  // The processes stand still.
+  Result<> post_dump() {
+    const VolumeStatus status = opened_.volume->status();
+    CKPT_ASSIGN(const MountedDisk disk, MountedDisk::find({mount_}, status));
+    CKPT_TRY(sync_mount(disk.mounts().front()));
+    CKPT_ASSIGN(const CheckpointOutcome made, opened_.volume->checkpoint({}));
+    return write_image_note(
+        images_, {status.volume, made.checkpoint.id.timeline, made.checkpoint.id.number});
+  }
+  Result<> pre_restore() {
+    const VolumeStatus status = opened_.volume->status();
+    CKPT_ASSIGN(const ImageNote note, read_image_note(images_));
+    if (note.volume != status.volume) {
+      return fail(ErrorKind::kMismatch, images_ + "/ckpt.json: these images belong to volume " +
+                                            note.volume.to_string() + ", and " + status.image +
+                                            " is " + status.volume.to_string());
+    }
+    CKPT_ASSIGN(MountedDisk disk, MountedDisk::find({mount_}, status));
+    CKPT_TRY(roll_back_below(disk, *opened_.volume, {std::to_string(note.checkpoint.value)}, {}));
+    return {};
+  }
+
+ private:
+  CriuHook(OpenedVolume opened, std::string mount, std::string images)
+      : opened_(std::move(opened)), mount_(std::move(mount)), images_(std::move(images)) {}
+
+  OpenedVolume opened_;
+  const std::string mount_;
+  const std::string images_;
+};
+
+Result<> act(Context& context, const std::string& action) {
+  if (action != "pre-dump" && action != "post-dump" && action != "pre-restore") {
+    return {};
+  }
+  CKPT_ASSIGN(CriuHook hook, CriuHook::make(context));
+  return action == "pre-dump"    ? hook.pre_dump()
+         : action == "post-dump" ? hook.post_dump()
+                                 : hook.pre_restore();
+}
+
+Result<int> hook(Context& context, const VolumeName& name, const HookOptions& options) {
+  if (name.path != "criu") {
+    return fail(ErrorKind::kInvalid, "hook " + name.path + ": there is `ckpt-tool hook criu`");
+  }
+  CKPT_ASSIGN(const std::string action, from_environment("CRTOOLS_SCRIPT_ACTION"));
+  CKPT_TRY(options.socket.empty() ? act(context, action) : call_hook(options.socket, action));
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_hook(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<HookOptions>();
+  Arguments arguments =
+      add_command(app, invocation, kHookHelp, [options](Context& context, const VolumeName& name) {
+        return hook(context, name, *options);
+      });
+  arguments.add_text("--socket", "PATH", options->socket,
+                     "Of the command that has started CRIU, which does the rest");
+}
+
+}  // namespace ckpt

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/hook_socket.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace ckpt {
+namespace {
+
+constexpr size_t kLineBytesMax = 4096;
+
+// Up to its newline, or the end.
+std::string read_line(int fd) {
+  std::string line;
+  char next = 0;
+  while (line.size() < kLineBytesMax) {
+    const ssize_t count = ::read(fd, &next, 1);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count <= 0 || next == '\n') {
+      break;
+    }
+    line += next;
+  }
+  return line;
+}
+
+bool write_line(int fd, const std::string& text) {
+  const std::string line = text + "\n";
+  // A line of this size fits into an empty socket.
+  return ::send(fd, line.data(), line.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(line.size());
+}
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return fail(ErrorKind::kInvalid, path + ": too long for a Unix socket");
+  }
+  path.copy(address.sun_path, path.size());
+  return address;
+}
+
+// Quoted for the shell.
+std::string quoted(const std::string& word) {
+  std::string text = "'";
+  for (const char letter : word) {
+    text += letter == '\'' ? "'\\''" : std::string(1, letter);
+  }
+  return text + "'";
+}
+
+Result<> write_script(const std::string& path, const std::string& socket) {
+  std::error_code failed;
+  const std::string tool = std::filesystem::read_symlink("/proc/self/exe", failed).string();
+  if (failed) {
+    return fail_errno(failed.value(), "/proc/self/exe");
+  }
+  std::ofstream script(path);
+  script << "#!/bin/sh\nexec " << quoted(tool) << " hook criu --socket " << quoted(socket) << "\n";
+  script.close();
+  if (!script || ::chmod(path.c_str(), 0700) != 0) {
+    return fail_errno(errno, "write " + path);
+  }
+  return {};
+}
+
+Result<UniqueFd> listen_at(const std::string& path) {
+  CKPT_ASSIGN(const sockaddr_un address, address_of(path));
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address),  // NOLINT: as bind(2) has it
+             sizeof(address)) != 0 ||
+      ::listen(fd.get(), 4) != 0) {
+    return fail_errno(errno, "listen at " + path);
+  }
+  return fd;
+}
+
+// Where programs may be executed, and paths are short.
+std::string short_base() {
+  const char* const base = std::getenv("TMPDIR");
+  return base == nullptr || *base == 0 ? "/tmp" : base;
+}
+
+}  // namespace
+
+void HookCall::answer(const Result<>& outcome) {
+  // One that is gone has failed anyway.
+  (void)write_line(fd_.get(),
+                   outcome ? "ok" : outcome.error().message().substr(0, kLineBytesMax - 1));
+  fd_.reset();
+}
+
+Result<HookSocket> HookSocket::make() {
+  CKPT_ASSIGN(WorkFolder folder, WorkFolder::make(short_base(), "ckpt-hook"));
+  HookSocket hook(std::move(folder));
+  const std::string socket = hook.folder_.path() + "/socket";
+  CKPT_ASSIGN(hook.listening_, listen_at(socket));
+  CKPT_TRY(write_script(hook.script(), socket));
+  return hook;
+}
+
+std::optional<HookCall> HookSocket::next(int milliseconds) {
+  pollfd entry{listening_.get(), POLLIN, 0};
+  if (::poll(&entry, 1, milliseconds) <= 0) {
+    return std::nullopt;
+  }
+  UniqueFd fd(::accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!fd) {
+    return std::nullopt;
+  }
+  std::string action = read_line(fd.get());
+  return HookCall(std::move(action), std::move(fd));
+}
+
+Result<> call_hook(const std::string& socket, const std::string& action) {
+  CKPT_ASSIGN(const sockaddr_un address, address_of(socket));
+  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd ||
+      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),  // NOLINT: as connect(2)
+                sizeof(address)) != 0 ||
+      !write_line(fd.get(), action)) {
+    return fail_errno(errno, "call the command that started CRIU, at " + socket);
+  }
+  const std::string answer = read_line(fd.get());
+  if (answer == "ok") {
+    return {};
+  }
+  return fail(ErrorKind::kVoid, answer.empty() ? "the command that started CRIU is gone" : answer);
+}
+
+}  // namespace ckpt

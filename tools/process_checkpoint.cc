@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/process_checkpoint.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+
+#include "common/clock.h"
+#include "plugin/control_codec.h"
+#include "plugin/control_socket.h"
+#include "tools/program.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::chrono::hours kArchivePatience{12};
+constexpr std::chrono::milliseconds kCutLook{1};
+constexpr std::chrono::seconds kCutPatience{10};  // everything stands still meanwhile
+constexpr int kRecordPipeBytes = kProcessRecordBytesMax;
+
+std::string attachment_of(size_t tree) { return "criu-" + std::to_string(tree); }
+
+std::string path_of(int fd) {
+  return "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(fd);
+}
+
+// Into a pipe that has room for the largest record, so that it waits for nobody.
+Result<> write_record(int pipe, const std::string& text) {
+  if (text.size() > kProcessRecordBytesMax) {
+    return fail(ErrorKind::kInvalid, "too many processes, mounts and options for one checkpoint");
+  }
+  if (::fcntl(pipe, F_SETPIPE_SZ, kRecordPipeBytes) < 0 ||
+      ::write(pipe, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    return fail_errno(errno, "write into a pipe");
+  }
+  return {};
+}
+
+// The server would be frozen with them, and they would wait for it.
+Result<> check_server_is_outside(pid_t root, pid_t server) {
+  CKPT_ASSIGN(const auto tree, process_tree(root));
+  return std::ranges::find(tree, server, &ProcessIdentity::pid) == tree.end()
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid,
+                             "the volume's server, process " + std::to_string(server) +
+                                 ", descends from process " + std::to_string(root) +
+                                 " and would be frozen with it: start the server from elsewhere"));
+}
+
+Result<> check_processes(const std::vector<pid_t>& pids, const std::string& state) {
+  CKPT_ASSIGN(const ControlConnection connection, ControlConnection::connect(state));
+  CKPT_ASSIGN(const pid_t server, connection.peer_pid());
+  for (const pid_t pid : pids) {
+    CKPT_TRY(check_can_freeze(pid));
+    CKPT_TRY(check_server_is_outside(pid, server));
+  }
+  return {};
+}
+
+// Processes do not stand still for what cannot be.
+Result<> check_store(const VolumeStatus& status) {
+  const bool is_there =
+      status.store && (status.store->state == "connected" || status.store->state == "syncing");
+  return is_there
+             ? Result<>()
+             : Result<>(fail(status.store ? ErrorKind::kUnreachable : ErrorKind::kInvalid,
+                             "the back-up takes no checkpoint now: " +
+                                 (status.store ? status.store->address + " is " +
+                                                     status.store->state + "; " + status.problem
+                                               : std::string("backup=none"))));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ProcessCheckpoint>> ProcessCheckpoint::prepare(const OpenedVolume& opened,
+                                                                      CheckpointRequest request,
+                                                                      ProcessOptions options) {
+  CKPT_TRY(find_criu());
+  const VolumeStatus status = opened.volume->status();
+  if (!opened.served || status.state.empty()) {
+    return fail(ErrorKind::kNotFound,
+                opened.paths.image + ": no server runs: nothing can be mounted from its disk");
+  }
+  CKPT_TRY(check_processes(options.pids, opened.paths.state));
+  CKPT_TRY(check_store(status));
+  CKPT_ASSIGN(MountedDisk disk, MountedDisk::find(options.mounts, status));
+  std::unique_ptr<ProcessCheckpoint> checkpoint(new ProcessCheckpoint(
+      *opened.volume, std::move(request), std::move(options), std::move(disk)));
+  checkpoint->status_ = status;
+  CKPT_TRY(checkpoint->make_folders(opened.paths.state));
+  CKPT_TRY(checkpoint->open_pipes());
+  CKPT_ASSIGN(HookSocket hook, HookSocket::make());
+  checkpoint->hook_.emplace(std::move(hook));
+  return checkpoint;
+}
+
+ProcessCheckpoint::~ProcessCheckpoint() { give_up({ErrorKind::kVoid, 0, "it was given up"}); }
+
+Result<> ProcessCheckpoint::make_folders(const std::string& state) {
+  const std::string base = options_.images.empty() ? state : options_.images;
+  CKPT_TRY(check_elsewhere(base, disk_.mounts()));
+  CKPT_ASSIGN(WorkFolder folder, WorkFolder::make(base, "criu"));
+  folder_.emplace(std::move(folder));
+  for (size_t i = 0; i < options_.pids.size(); ++i) {
+    std::error_code failed;
+    fs::create_directory(folder_of(i), failed);
+    if (failed) {
+      return fail_errno(failed.value(), "make " + folder_of(i));
+    }
+  }
+  return {};
+}
+
+std::string ProcessCheckpoint::folder_of(size_t tree) const {
+  return folder_->path() + "/" + attachment_of(tree);
+}
+
+// The attachments are named before there is anything in them: the cut does not wait for that.
+Result<> ProcessCheckpoint::open_pipes() {
+  std::vector<std::string> words;
+  for (size_t i = 0; i <= options_.pids.size(); ++i) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+      return fail_errno(errno, "pipe");
+    }
+    pipes_.push_back({UniqueFd(ends[0]), UniqueFd(ends[1])});
+    words.push_back((i == 0 ? kProcessAttachment : attachment_of(i - 1)) + "=" + path_of(ends[0]));
+  }
+  words.insert(words.end(), options_.attach.begin(), options_.attach.end());
+  CKPT_ASSIGN(source_, AttachmentSource::open(words));
+  for (size_t i = 1; i < pipes_.size(); ++i) {
+    pipes_[i].out.reset();  // who writes into it is told when nobody reads any more
+  }
+  request_.attachments = source_->feed();
+  return {};
+}
+
+Result<ProcessOutcome> ProcessCheckpoint::make() {
+  auto dumped = dump(0);
+  if (dumped && number_.value == 0) {
+    dumped = fail(ErrorKind::kVoid, "CRIU has not run its action script");
+  }
+  if (dumped && !made_) {
+    dumped = save();
+  }
+  if (!dumped && made_ && *made_) {
+    return fail(ErrorKind::kHalfway,
+                "checkpoint " + std::to_string(number_.value) +
+                    " exists, but CRIU has not ended the processes: " + dumped.error().message());
+  }
+  if (!dumped) {
+    give_up(dumped.error());
+    return Unexpected(dumped.error());
+  }
+  freeze_.frozen = frozen_time(folder_of(0));
+  const std::string number = std::to_string(number_.value);
+  return ProcessOutcome{**made_, freeze_, options_.images.empty() ? "" : folder_->keep_as(number)};
+}
+
+Result<> ProcessCheckpoint::dump(size_t tree) {
+  const CriuDump dump{options_.pids[tree], folder_of(tree), !options_.end_processes,
+                      options_.criu_options};
+  return dump_processes(
+      dump, *hook_, [this, tree](const std::string& action) { return on_action(tree, action); });
+}
+
+Result<> ProcessCheckpoint::on_action(size_t tree, const std::string& action) {
+  if (action == "pre-dump") {
+    return sync_all();  // most of what is cached is written while the processes still run
+  }
+  if (action != "post-dump") {
+    return {};
+  }
+  CKPT_ASSIGN(auto processes, process_tree(options_.pids[tree]));
+  trees_.push_back(
+      {attachment_of(tree), std::move(processes), has_own_numbers(options_.pids[tree])});
+  return tree + 1 < options_.pids.size() ? dump(tree + 1) : all_stand_still();
+}
+
+// And the images of all are there.
+Result<> ProcessCheckpoint::all_stand_still() {
+  CKPT_TRY(cut());
+  for (size_t i = 0; i < options_.pids.size(); ++i) {
+    CKPT_TRY(write_image_note(folder_of(i), {status_.volume, status_.timeline, number_}));
+  }
+  // None ends before the checkpoint exists.
+  return options_.end_processes ? save() : Result<>();
+}
+
+Result<> ProcessCheckpoint::sync_all() {
+  for (const Mount& mount : disk_.mounts()) {
+    CKPT_TRY(sync_mount(mount));
+  }
+  return {};
+}
+
+Result<> ProcessCheckpoint::cut() {
+  const SteadyTime frozen = system_clock().steady();
+  CKPT_TRY(sync_all());
+  const SteadyTime synced = system_clock().steady();
+  ask();
+  auto told = cut_.get_future();
+  while (told.wait_for(kCutLook) != std::future_status::ready) {
+    if (system_clock().steady() - synced > kCutPatience) {
+      return fail(ErrorKind::kVoid,
+                  "the disk was not cut within 10 s, and the processes were not to wait longer: "
+                  "see `ckpt-tool status`");
+    }
+    if (asked_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+      made_ = asked_.get();
+      return *made_ ? Result<>(fail(ErrorKind::kIo, "the server has not told of the cut"))
+                    : Result<>(Unexpected(made_->error()));
+    }
+  }
+  number_ = told.get();
+  freeze_.sync = synced - frozen;
+  freeze_.cut = system_clock().steady() - synced;
+  return {};
+}
+
+// On a thread of its own, since it returns when the checkpoint exists.
+void ProcessCheckpoint::ask() {
+  request_.on_cut = [this](Epoch number) { cut_.set_value(number); };
+  asked_ = std::async(std::launch::async, [this] {
+    auto made = volume_.checkpoint(request_);
+    request_.attachments->stop();  // a checkpoint that has failed takes no more
+    return made;
+  });
+}
+
+Result<> ProcessCheckpoint::save() {
+  const auto saved = save_all();
+  if (!saved) {
+    // Why nobody takes it any more says more than that nobody does.
+    source_->feed()->abort(saved.error());
+  }
+  made_ = asked_.get();
+  return *made_ ? Result<>() : Result<>(Unexpected(made_->error()));
+}
+
+Result<> ProcessCheckpoint::save_all() {
+  const std::string tar = find_program("tar", "/usr/bin:/bin");
+  CKPT_TRY(write_record(pipes_[0].in.get(), encode_process_record(record())));
+  pipes_[0].in.reset();
+  for (size_t i = 0; i < trees_.size(); ++i) {
+    UniqueFd& pipe = pipes_[i + 1].in;
+    const auto said =
+        output_of({tar.empty() ? "tar" : tar, "--create", "--file=" + path_of(pipe.get()),
+                   "--directory=" + folder_of(i), "."},
+                  kArchivePatience);
+    if (!said) {
+      return within("save the images of process " + std::to_string(options_.pids[i]), said.error());
+    }
+    pipe.reset();
+  }
+  return {};
+}
+
+ProcessRecord ProcessCheckpoint::record() const {
+  ProcessRecord record{
+      disk_.disk().device, disk_.disk().block_bytes, {}, trees_, options_.criu_options};
+  for (const Mount& mount : disk_.mounts()) {
+    record.mounts.push_back({mount.point, mount.source, mount.type, mount.options});
+  }
+  return record;
+}
+
+// Nobody waits for anything any more; there will be no checkpoint, unless it exists already.
+void ProcessCheckpoint::give_up(const Error& why) {
+  if (source_ != nullptr) {
+    source_->feed()->abort(why);
+  }
+  pipes_.clear();
+  if (asked_.valid()) {
+    made_ = asked_.get();
+  }
+}
+
+}  // namespace ckpt

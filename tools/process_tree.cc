@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/process_tree.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/text.h"
+#include "tools/text_file.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+// One may wait for a device that has lost its server.
+constexpr std::chrono::seconds kEndPatience{60};
+constexpr std::chrono::milliseconds kEndLook{10};
+constexpr size_t kCommandBytes = 512;                // tell one program from another
+constexpr unsigned long kKernelThread = 0x00200000;  // PF_KTHREAD, proc_pid_stat(5)
+
+// What proc_pid_stat(5) says.
+struct Stat {
+  std::string name;
+  char state = 0;
+  pid_t parent = 0;
+  unsigned long flags = 0;
+};
+
+std::optional<Stat> stat_of(pid_t pid) {
+  const std::string text = content_of("/proc/" + std::to_string(pid) + "/stat");
+  const size_t open = text.find('(');
+  const size_t close = text.rfind(')');  // the name may have one, too
+  if (open == std::string::npos || close == std::string::npos || close < open) {
+    return std::nullopt;
+  }
+  Stat found;
+  found.name = text.substr(open + 1, close - open - 1);
+  std::istringstream words(text.substr(close + 1));
+  std::string skipped;
+  words >> found.state >> found.parent >> skipped >> skipped >> skipped >> skipped >> found.flags;
+  return words ? std::optional(found) : std::nullopt;
+}
+
+// One that has ended and is not yet waited for holds nothing any more, but its number.
+bool is_alive(const Stat& stat) { return stat.state != 'Z' && stat.state != 'X'; }
+
+std::map<pid_t, Stat> all_processes() {
+  std::map<pid_t, Stat> all;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+    const pid_t pid = static_cast<pid_t>(std::strtol(entry.path().filename().c_str(), nullptr, 10));
+    if (auto stat = pid > 0 ? stat_of(pid) : std::nullopt) {
+      all.emplace(pid, std::move(*stat));
+    }
+  }
+  return all;
+}
+
+Unexpected no_process(pid_t pid) {
+  return fail(ErrorKind::kNotFound, "there is no process " + std::to_string(pid));
+}
+
+std::string command_of(pid_t pid) {
+  std::string text = content_of("/proc/" + std::to_string(pid) + "/cmdline", kCommandBytes);
+  std::ranges::replace(text, char{0}, ' ');
+  return printable(text);
+}
+
+ProcessIdentity identity_of(pid_t pid, const Stat& stat) {
+  return {pid, stat.name, command_of(pid)};
+}
+
+// One that has become another program's number has ended, too.
+bool has_ended(const ProcessIdentity& process) {
+  const auto stat = stat_of(process.pid);
+  return !stat || !is_alive(*stat) || identity_of(process.pid, *stat) != process;
+}
+
+}  // namespace
+
+Result<std::vector<ProcessIdentity>> process_tree(pid_t root) {
+  const auto all = all_processes();
+  if (!all.contains(root)) {
+    return no_process(root);
+  }
+  std::vector<ProcessIdentity> tree{identity_of(root, all.at(root))};
+  for (size_t i = 0; i < tree.size(); ++i) {
+    for (const auto& [pid, stat] : all) {
+      if (stat.parent == tree[i].pid) {
+        tree.push_back(identity_of(pid, stat));
+      }
+    }
+  }
+  return tree;
+}
+
+Result<> check_can_freeze(pid_t root) {
+  const auto all = all_processes();
+  const auto found = all.find(root);
+  if (found == all.end()) {
+    return no_process(root);
+  }
+  const std::string text = "process " + std::to_string(root) + " (" + found->second.name + ")";
+  if ((found->second.flags & kKernelThread) != 0) {
+    return fail(ErrorKind::kInvalid, text + " is a kernel thread, which CRIU cannot dump");
+  }
+  if (!is_alive(found->second)) {
+    return fail(ErrorKind::kNotFound, text + " has ended");
+  }
+  for (pid_t pid = getpid(); pid > 0;) {
+    if (pid == root) {
+      return fail(ErrorKind::kInvalid,
+                  text +
+                      " is this command itself, or what it was started from: it would be "
+                      "frozen, too. Start ckpt-tool from outside that process");
+    }
+    const auto next = all.find(pid);
+    pid = next == all.end() ? 0 : next->second.parent;
+  }
+  return {};
+}
+
+bool has_own_numbers(pid_t pid) {
+  std::error_code ended;
+  const auto theirs = fs::read_symlink("/proc/" + std::to_string(pid) + "/ns/pid", ended);
+  return !ended && theirs != fs::read_symlink("/proc/self/ns/pid", ended);
+}
+
+std::vector<ProcessIdentity> living(const std::vector<ProcessIdentity>& processes) {
+  std::vector<ProcessIdentity> all;
+  for (const ProcessIdentity& process : processes) {
+    if (const auto tree = process_tree(process.pid); tree && !has_ended(process)) {
+      all.insert(all.end(), tree->begin(), tree->end());
+    }
+  }
+  return all;
+}
+
+Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
+  for (const ProcessIdentity& process : processes) {
+    const auto stat = stat_of(process.pid);
+    if (stat && is_alive(*stat) && has_ended(process)) {
+      const ProcessIdentity other = identity_of(process.pid, *stat);
+      return fail(ErrorKind::kBusy, "the number " + std::to_string(process.pid) + " of process " +
+                                        process.name + " is now that of another, " + other.name +
+                                        " (" + other.command + "): end that one first");
+    }
+  }
+  const auto ours = [](const ProcessIdentity& process) { return process.pid == getpid(); };
+  if (std::ranges::any_of(living(processes), ours)) {
+    return fail(ErrorKind::kBusy,
+                "this command was started from one of the processes that it is to end: start it "
+                "from elsewhere");
+  }
+  return {};
+}
+
+Result<> end_processes(const std::vector<ProcessIdentity>& processes) {
+  CKPT_TRY(check_can_end(processes));
+  const SteadyTime deadline = system_clock().steady() + kEndPatience;
+  // Again until none is left: one may start another just before it is killed.
+  for (auto left = living(processes); !left.empty(); left = living(left)) {
+    for (const ProcessIdentity& process : left) {
+      if (::kill(process.pid, SIGKILL) != 0 && errno != ESRCH) {
+        return fail_errno(errno, "end process " + std::to_string(process.pid));
+      }
+    }
+    if (system_clock().steady() >= deadline) {
+      return fail(ErrorKind::kBusy, "process " + std::to_string(left.front().pid) + " (" +
+                                        left.front().name + ") does not end when it is killed");
+    }
+    std::this_thread::sleep_for(kEndLook);
+  }
+  return {};
+}
+
+}  // namespace ckpt

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// A process with all that descend from it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "common/result.h"
+
+namespace ckpt {
+
+// What tells a process from a later one with its number.
+struct ProcessIdentity {
+  pid_t pid = 0;
+  std::string name;     // as the kernel has it, at most 15 bytes (proc_pid_comm(5))
+  std::string command;  // the first words that it was started with, made printable
+  bool operator==(const ProcessIdentity&) const = default;
+};
+
+// The process first. Those that end meanwhile are left out. kNotFound: there is no such process.
+Result<std::vector<ProcessIdentity>> process_tree(pid_t root);
+
+// Whether CRIU could take it: kNotFound: there is none. kInvalid: a kernel thread, or this process
+// is among its descendants and would be frozen with it.
+Result<> check_can_freeze(pid_t root);
+
+// Whether it is in another PID namespace than this process (pid_namespaces(7)). False: it has
+// ended.
+bool has_own_numbers(pid_t pid);
+
+// Whether those on record that still live can be ended. kBusy: a number is now another program's,
+// or this process descends from one of them.
+Result<> check_can_end(const std::vector<ProcessIdentity>& processes);
+
+// Those on record that still live, and all that descend from them by now.
+std::vector<ProcessIdentity> living(const std::vector<ProcessIdentity>& processes);
+
+// Kills those, and waits until they have ended; 60 s at most. kBusy, before any is killed: as
+// check_can_end().
+Result<> end_processes(const std::vector<ProcessIdentity>& processes);
+
+}  // namespace ckpt

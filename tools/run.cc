@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool run
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <thread>
+
+#include "plugin/checkpoint_name.h"
+#include "plugin/schedule.h"
+#include "tools/command.h"
+#include "tools/contained_command.h"
+#include "tools/format.h"
+#include "tools/mounted_disk.h"
+#include "tools/process_checkpoint.h"
+#include "tools/program.h"
+#include "tools/run_folder.h"
+#include "tools/saved_processes.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr CommandHelp kRunHelp{
+    "run", "Runs a command on the volume's disk, and brings both back when it fails",
+    "Attaches and mounts the disk, and starts the command in PID and mount namespaces of its own.\n"
+    "Checkpoints of the disk and of the command are made every so many seconds, and when the\n"
+    "command asks: `ckpt-tool checkpoint --self`. When it is killed by a signal or ends with\n"
+    "another exit code than 0, disk and command go back to the last checkpoint together, and go\n"
+    "on. Where that happens again and again without a new checkpoint, this command gives up.\n"
+    "The command's input is empty; its output comes out here, and is kept in IMAGE.ckpt/run/log.\n"
+    "With SIGTERM or SIGINT the command is asked to end. --resume goes on from the last "
+    "checkpoint,\n"
+    "as after a loss of power. Needs root, nbd.ko, nbd-client and CRIU: see `ckpt-tool doctor`.\n\n"
+    "  ckpt-tool run disk.img --fs /mnt/data --every 10 -- /usr/bin/my-server --verbose",
+    true, true};
+
+constexpr std::chrono::milliseconds kLook{20};
+constexpr std::chrono::seconds kStopPatience{10};
+constexpr std::chrono::hours kFirstCopyPatience{12};
+constexpr uint64_t kDeviceBlockBytes = 512;  // what any file system can be mounted from
+constexpr size_t kOutputPieceBytes = 65536;
+constexpr size_t kOutputPieces = 64;
+constexpr size_t kAllPieces = std::numeric_limits<size_t>::max();
+
+struct RunOptions {
+  std::string fs;
+  double every_seconds = 0;
+  std::string retries = "3";
+  bool resume = false;
+  std::vector<std::string> words;
+};
+
+volatile sig_atomic_t stop_signal = 0;
+
+void note_signal(int signal) { stop_signal = signal; }
+
+void listen_for_signals() {
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  // SIGPIPE: whoever read the output is gone.
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+// The first that is attached to nothing.
+Result<std::string> free_device() {
+  for (size_t i = 0; fs::exists("/sys/block/nbd" + std::to_string(i)); ++i) {
+    const std::string name = "nbd" + std::to_string(i);
+    const auto in_use = has_size({"/dev/" + name, kDeviceBlockBytes, ""});
+    if (in_use && !*in_use && !fs::exists("/sys/block/" + name + "/pid")) {
+      return "/dev/" + name;
+    }
+  }
+  return fail(ErrorKind::kNotFound,
+              "no NBD device is free: modprobe nbd, or nbd-client -d what is not needed");
+}
+
+Result<unsigned> parse_retries(const std::string& text) {
+  unsigned count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  return error == std::errc() && end == text.data() + text.size()
+             ? Result<unsigned>(count)
+             : Result<unsigned>(
+                   fail(ErrorKind::kInvalid, "--retries " + text + ": give a number, 0 or more"));
+}
+
+Unexpected made_by_others(const CheckpointInfo& checkpoint) {
+  return fail(ErrorKind::kNotFound,
+              fmt::format("checkpoint {}{} was made by somebody else, without the command, and is "
+                          "the only one kept: the command cannot be brought back",
+                          checkpoint.id.number.value, quoted_name(checkpoint)));
+}
+
+// Its output, as it comes.
+class CommandOutput {
+ public:
+  explicit CommandOutput(std::string path) : path_(std::move(path)) {
+    std::error_code missing;
+    const auto size = fs::file_size(path_, missing);
+    offset_ = missing ? 0 : size;
+  }
+  std::string next() {
+    std::ifstream file(path_, std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(offset_));
+    std::string text(kOutputPieceBytes, 0);
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    text.resize(static_cast<size_t>(file.gcount()));
+    offset_ += text.size();
+    return text;
+  }
+
+ private:
+  const std::string path_;
+  uint64_t offset_ = 0;
+};
+
+// The patent's Fig. 9: a command that checkpoints itself with its files, and is restarted.
+class Run {
+ public:
+  Run(Context& context, const OpenedVolume& opened, RunOptions options, unsigned retries,
+      RunFolder folder)
+      : console_(context.console),
+        opened_(opened),
+        options_(std::move(options)),
+        retries_(retries),
+        folder_(std::move(folder)),
+        output_(folder_.log()) {}
+
+  Result<int> run();
+
+ private:
+  Result<> end_leftover() const;
+  Result<> bring_up();
+  Result<> begin();
+  Result<> begin_anew();
+  Result<> start();
+  Result<> watch();
+  // So many pieces of the command's output, if there are.
+  void relay(size_t pieces);
+  std::optional<int> ended();
+  void checkpoint(const std::vector<std::string>& asks);
+  Result<ProcessOutcome> make_checkpoint();
+  Result<> recover(int exit_code);
+  Result<> go_back(const CheckpointInfo& target);
+  Result<> go_back_with_processes(const CheckpointInfo& target);
+  Result<> roll_back(const CheckpointInfo& target);
+  Result<> follow(pid_t root);
+  void stop();
+  Result<> take_down();
+  // Both for people and for scripts.
+  void tell(const std::string& event, const std::string& text, Json fields = {});
+
+  Console& console_;
+  const OpenedVolume& opened_;
+  const RunOptions options_;
+  const unsigned retries_;
+  RunFolder folder_;
+  CommandOutput output_;
+  std::optional<MountedDisk> brought_up_;  // by this command, which takes it down again
+  pid_t root_ = 0;                         // the command's first process; 0: none runs
+  Epoch base_;                             // the checkpoint of the disk without the command
+  std::optional<Schedule> schedule_;       // of checkpoints, since the command runs
+  unsigned failures_ = 0;                  // since the last checkpoint
+  uint64_t checkpoints_ = 0;
+  uint64_t restores_ = 0;
+};
+
+void Run::tell(const std::string& event, const std::string& text, Json fields) {
+  Json all{{"event", event}, {"time", format_time(system_clock().wall())}};
+  all.update(fields.is_null() ? Json::object() : fields);
+  console_.event(all);
+  if (!console_.verbosity().json) {
+    console_.remark("ckpt-tool: " + text);
+  }
+}
+
+Result<int> Run::run() {
+  CKPT_TRY(adopt_orphans());
+  CKPT_TRY(end_leftover());
+  CKPT_TRY(bring_up());
+  auto went = begin();
+  if (went) {
+    went = watch();
+  }
+  stop();
+  const auto down = went || went.error().kind != ErrorKind::kHalfway ? take_down() : Result<>();
+  CKPT_TRY(went);
+  CKPT_TRY(down);
+  console_.result(Json{{"checkpoints", checkpoints_}, {"restores", restores_}});
+  return kExitDone;
+}
+
+void Run::relay(size_t pieces) {
+  std::string text;
+  do {
+    text = console_.verbosity().json ? "" : output_.next();
+    console_.print(text);
+  } while (!text.empty() && --pieces > 0);
+}
+
+// What an earlier one has left that was killed.
+Result<> Run::end_leftover() const {
+  const auto left = folder_.leftover();
+  if (!left) {
+    return {};
+  }
+  if (!options_.resume) {
+    return fail(ErrorKind::kBusy, fmt::format("process {} of an earlier `ckpt-tool run`, which was "
+                                              "killed, still runs the command: end it, or go on "
+                                              "from the last checkpoint with --resume",
+                                              left->pid));
+  }
+  return end_processes({*left});
+}
+
+Result<> Run::bring_up() {
+  const VolumeStatus status = opened_.volume->status();
+  if (const auto there = find_mount(options_.fs); there) {
+    CKPT_ASSIGN(const MountedDisk disk, MountedDisk::find({options_.fs}, status));
+    return disk.check();
+  }
+  CKPT_ASSIGN(const std::string device, free_device());
+  const ProcessRecord wanted{
+      device, kDeviceBlockBytes, {{options_.fs, device, "auto", "rw"}}, {}, {}};
+  CKPT_ASSIGN(MountedDisk disk, MountedDisk::recorded(wanted, status));
+  CKPT_TRY(disk.check());
+  auto up = disk.bring_up();
+  if (!up) {
+    (void)disk.take_down();
+    return within("attach and mount the disk", up.error());
+  }
+  brought_up_.emplace(std::move(disk));
+  return {};
+}
+
+Result<> Run::begin() {
+  CKPT_ASSIGN(const auto kept, opened_.volume->checkpoints());
+  if (options_.resume && !kept.empty()) {
+    base_ = folder_.base();
+    if (kept.back().id.number == base_ || check_has_processes(kept.back())) {
+      return go_back(kept.back());
+    }
+  }
+  return begin_anew();
+}
+
+// What the command finds now is what it finds again if it fails before its first checkpoint.
+Result<> Run::begin_anew() {
+  CKPT_ASSIGN(const Mount mount, find_mount(options_.fs));
+  CKPT_TRY(sync_mount(mount));
+  CheckpointRequest request;
+  request.message = "before the start of " + options_.words.front();
+  request.timeout = kFirstCopyPatience;
+  CKPT_ASSIGN(const CheckpointOutcome made, opened_.volume->checkpoint(request));
+  base_ = made.checkpoint.id.number;
+  CKPT_TRY(folder_.note_base(base_));
+  return start();
+}
+
+Result<> Run::start() {
+  folder_.forget_asks();
+  CKPT_ASSIGN(const pid_t root, start_contained({options_.words, folder_.log(), folder_.path()}));
+  tell("started", fmt::format("process {} runs {}", root, options_.words.front()),
+       Json{{"process", root}});
+  return follow(root);
+}
+
+Result<> Run::follow(pid_t root) {
+  root_ = root;
+  schedule_.emplace(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                        std::chrono::duration<double>(options_.every_seconds)),
+                    system_clock().steady());
+  return folder_.note_root(root);
+}
+
+// Nothing: it runs. Its exit code else.
+std::optional<int> Run::ended() {
+  const auto code = reap(root_);
+  if (code) {
+    root_ = 0;
+  }
+  return code;
+}
+
+Result<> Run::watch() {
+  for (;;) {
+    relay(kOutputPieces);  // a command that never stops talking does not keep all else waiting
+    if (const auto code = ended()) {
+      relay(kAllPieces);
+      // Who stops a service may signal all its processes at once: that is no failure.
+      if (*code == 0 || stop_signal != 0) {
+        tell("ended", "the command " + how_it_ended(*code), Json{{"exit_code", *code}});
+        return {};
+      }
+      CKPT_TRY(recover(*code));
+    } else if (stop_signal != 0) {
+      tell("stopping", fmt::format("stops: signal {}", int{stop_signal}),
+           Json{{"signal", int{stop_signal}}});
+      return {};
+    } else if (const auto asks = folder_.asks();
+               !asks.empty() || schedule_->passed(system_clock().steady()) > 0) {
+      checkpoint(asks);
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+}
+
+Result<ProcessOutcome> Run::make_checkpoint() {
+  ProcessOptions options;
+  options.pids = {root_};
+  options.mounts = {options_.fs};
+  options.criu_options = contained_options();
+  CKPT_ASSIGN(const auto checkpoint, ProcessCheckpoint::prepare(opened_, {}, std::move(options)));
+  return checkpoint->make();
+}
+
+// The command runs on whether there is one or not.
+void Run::checkpoint(const std::vector<std::string>& asks) {
+  const auto made = make_checkpoint();
+  if (!made) {
+    folder_.answer(asks, Unexpected(made.error()));
+    tell("checkpoint-failed", "no checkpoint: " + made.error().message(),
+         Json{{"message", made.error().message()}});
+    return;
+  }
+  const Epoch number = made->made.checkpoint.id.number;
+  folder_.answer(asks, RunAnswer{number});
+  ++checkpoints_;
+  failures_ = 0;
+  const auto frozen = made->freeze.frozen.value_or(std::chrono::microseconds(0));
+  tell("checkpoint",
+       fmt::format("checkpoint {}: frozen for {}", number.value, format_duration(frozen)),
+       Json{{"checkpoint", number.value}, {"frozen_us", frozen.count()}});
+}
+
+Result<> Run::recover(int exit_code) {
+  const std::string how = how_it_ended(exit_code);
+  tell("failed", "the command " + how, Json{{"exit_code", exit_code}});
+  if (++failures_ > retries_) {
+    return fail(ErrorKind::kIo,
+                fmt::format("the command {}; it has failed {} times without a checkpoint since, "
+                            "and is given up. The disk is as it left it; `ckpt-tool run --resume` "
+                            "tries again from the last checkpoint",
+                            how, failures_));
+  }
+  CKPT_ASSIGN(const auto kept, opened_.volume->checkpoints());
+  return kept.empty() ? Result<>(fail(ErrorKind::kNotFound, "there is no checkpoint any more"))
+                      : go_back(kept.back());
+}
+
+Result<> Run::go_back(const CheckpointInfo& target) {
+  if (check_has_processes(target)) {
+    return go_back_with_processes(target);
+  }
+  if (target.id.number != base_) {
+    return made_by_others(target);
+  }
+  CKPT_TRY(roll_back(target));
+  tell("rolled-back", "the disk is as before the command's start",
+       Json{{"checkpoint", target.id.number.value}});
+  return start();
+}
+
+Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
+  CKPT_ASSIGN(WorkFolder folder, WorkFolder::make(opened_.paths.state, "restore"));
+  SavedProcesses saved(*opened_.volume, target, folder.path());
+  CKPT_TRY(saved.fetch());
+  if (saved.record().trees.size() != 1 || !saved.record().trees.front().own_numbers) {
+    return made_by_others(target);
+  }
+  CKPT_TRY(end_processes(saved.processes()));
+  CKPT_TRY(roll_back(target));
+  folder_.go_back(target.id.number);
+  CKPT_ASSIGN(const auto roots, saved.restore(saved.record().options));
+  tell("restored",
+       fmt::format("disk and command are those of checkpoint {}; process {}",
+                   target.id.number.value, roots.front()),
+       Json{{"checkpoint", target.id.number.value}, {"process", roots.front()}});
+  return follow(roots.front());
+}
+
+// The disk alone.
+Result<> Run::roll_back(const CheckpointInfo& target) {
+  CKPT_ASSIGN(MountedDisk disk, MountedDisk::find({options_.fs}, opened_.volume->status()));
+  CKPT_TRY(roll_back_below(disk, *opened_.volume, {std::to_string(target.id.number.value)}, {}));
+  ++restores_;
+  return {};
+}
+
+// Whatever still runs is asked to end, and then is ended.
+void Run::stop() {
+  if (root_ == 0) {
+    return;
+  }
+  ::kill(root_, SIGTERM);
+  const SteadyTime deadline = system_clock().steady() + kStopPatience;
+  while (!ended() && root_ != 0) {
+    if (system_clock().steady() >= deadline) {
+      ::kill(root_, SIGKILL);
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  relay(kAllPieces);
+}
+
+Result<> Run::take_down() { return brought_up_ ? brought_up_->take_down() : Result<>(); }
+
+Result<> check_can_run(const OpenedVolume& opened, const RunOptions& options) {
+  if (options.words.empty()) {
+    return fail(ErrorKind::kInvalid, "give the command after --");
+  }
+  const char* const path = std::getenv("PATH");
+  const std::string& program = options.words.front();
+  if (program.find('/') == std::string::npos &&
+      find_program(program, path == nullptr ? "/usr/bin:/bin" : path).empty()) {
+    return fail(ErrorKind::kNotFound, program + ": no such program in $PATH");
+  }
+  if (::geteuid() != 0) {
+    return fail(ErrorKind::kDenied, "run: needs root, to mount and for CRIU");
+  }
+  CKPT_TRY(find_criu());
+  if (!opened.served) {
+    return fail(ErrorKind::kNotFound, opened.paths.image + ": no server runs: start it first");
+  }
+  return opened.volume->status().checkpoint_interval.count() == 0
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid,
+                             "the server makes checkpoints by itself (checkpoint-interval=), "
+                             "without the command: start it without, and give --every here"));
+}
+
+Result<int> run(Context& context, const VolumeName& name, RunOptions options) {
+  CKPT_ASSIGN(const unsigned retries, parse_retries(options.retries));
+  if (options.fs.empty()) {
+    return fail(ErrorKind::kInvalid, "give with --fs where the disk is, or is to be, mounted");
+  }
+  std::error_code unknown;
+  const auto mount = fs::weakly_canonical(options.fs, unknown);
+  options.fs = (unknown ? fs::absolute(options.fs) : mount).string();
+  CKPT_ASSIGN(const OpenedVolume opened, open_primary(context, name));
+  CKPT_TRY(check_can_run(opened, options));
+  CKPT_ASSIGN(RunFolder folder, RunFolder::open(opened.paths.state));
+  listen_for_signals();
+  return Run(context, opened, std::move(options), retries, std::move(folder)).run();
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<RunOptions>();
+  constexpr double kLongest = 86400;
+  Arguments arguments = add_command(
+      app, invocation, kRunHelp, [options, &invocation](Context& context, const VolumeName& name) {
+        options->words = invocation.rest;
+        return run(context, name, *options);
+      });
+  arguments.add_filled_text("--fs", "MOUNT", options->fs, "Where the disk is mounted, or is to be");
+  arguments.add_seconds("--every", options->every_seconds, {0, kLongest},
+                        "Seconds between two checkpoints; 0: only when the command asks");
+  arguments.add_text("--retries", "N", options->retries,
+                     "So often it may fail without a checkpoint since");
+  arguments.add_flag("--resume", options->resume,
+                     "Goes on from the last checkpoint of an earlier run");
+}
+
+}  // namespace ckpt

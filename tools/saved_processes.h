@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The processes of a checkpoint, brought back.
+#pragma once
+
+#include "plugin/volume_api.h"
+#include "tools/process_record.h"
+
+namespace ckpt {
+
+// kNotFound: the checkpoint has none.
+Result<> check_has_processes(const CheckpointInfo& checkpoint);
+
+// Everything of a checkpoint that its processes need, fetched and checked before anything is
+// changed.
+//
+// Threads: one.
+class SavedProcesses {
+ public:
+  // folder: an empty one for CRIU's images, which must be there until they are restored.
+  SavedProcesses(VolumeApi& volume, CheckpointInfo checkpoint, std::string folder)
+      : volume_(volume), checkpoint_(std::move(checkpoint)), folder_(std::move(folder)) {}
+
+  Result<> fetch();
+  // Those whose numbers must be free. Of those in a PID namespace of their own only what lives.
+  [[nodiscard]] std::vector<ProcessIdentity> processes() const;
+  // When the disk is back and mounted, and processes() have ended. The root of each tree.
+  // kHalfway: not all are restored.
+  [[nodiscard]] Result<std::vector<pid_t>> restore(const std::vector<std::string>& options) const;
+  [[nodiscard]] const ProcessRecord& record() const { return record_; }
+
+ private:
+  [[nodiscard]] std::string folder_of(const TreeRecord& tree) const;
+  [[nodiscard]] Result<> fetch_to(const std::string& name, const std::string& path) const;
+  [[nodiscard]] Result<std::string> fetch_text(const std::string& name) const;
+  [[nodiscard]] Result<> fetch_images(const TreeRecord& tree) const;
+
+  VolumeApi& volume_;
+  const CheckpointInfo checkpoint_;
+  const std::string folder_;
+  ProcessRecord record_;
+};
+
+}  // namespace ckpt
