@@ -12,6 +12,7 @@ die() {
     poweroff -f
 }
 
+echo "guest-init: up" # boot.sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc

@@ -27,6 +27,8 @@
 # would be the same cut, but needs O_DIRECT, which tmpfs does not have. cache=unsafe drops flushes.
 set -euo pipefail
 
+. "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/boot.sh"
+
 cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 drives=()
 timeout_seconds=300
@@ -71,7 +73,7 @@ qemu_arguments() {
     arguments=(-accel "tcg,thread=multi" -cpu max -smp 2 -m 2048
         -nodefaults -display none -no-reboot -serial stdio -nic none
         -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img"
-        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off"
+        -append "$kernel_words"
         -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
         -virtfs "local,path=$(escape "$out"),mount_tag=out,security_model=none,multidevs=remap")
     local drive path
@@ -86,19 +88,21 @@ qemu_arguments() {
 }
 
 # Copies the console to its log, line by line, until QEMU ends, the pattern shows up or the time is
-# over. Sets outcome to ended, killed or timeout.
+# over. Sets outcome to ended, killed, timeout, or stuck: the kernel did not come to /init.
 watch_console() {
-    local line left
+    local line left late=stuck end=$((SECONDS + up_seconds))
     outcome=ended
+    ((end < timeout_seconds)) || { late=timeout end=$timeout_seconds; }
     while :; do
-        left=$((timeout_seconds - SECONDS))
-        ((left > 0)) || { outcome=timeout; return; }
+        left=$((end - SECONDS))
+        ((left > 0)) || { outcome=$late; return; }
         IFS= read -r -t "$left" -u "$console" line || {
-            (($? <= 128)) || outcome=timeout # or the end of the console
+            (($? <= 128)) || outcome=$late # or the end of the console
             printf '%s' "$line" >>"$console_log"
             return 0
         }
         line=${line%$'\r'}
+        [[ $line != "$up_line" ]] || { late=timeout end=$timeout_seconds; }
         if [[ -n $kill_on && $line =~ $kill_on ]]; then
             kill -KILL "$qemu"
             outcome=killed
@@ -113,18 +117,30 @@ tail_console() {
     tail -n 40 "$console_log" | sed 's/^/    /' >&2
 }
 
+# Boots the guest and watches it to its end.
+boot() {
+    exec {console}< <(exec qemu-system-x86_64 "${arguments[@]}" </dev/null 2>&1)
+    qemu=$!
+    trap 'kill -KILL "$qemu" 2>/dev/null || true' EXIT
+    watch_console
+    [[ $outcome == ended ]] || kill -KILL "$qemu" 2>/dev/null || true
+    wait "$qemu" || true # whoever boots the same drive next must find no QEMU on it
+    exec {console}<&-
+}
+
 SECONDS=0
 qemu_arguments
-exec {console}< <(exec qemu-system-x86_64 "${arguments[@]}" </dev/null 2>&1)
-qemu=$!
-trap 'kill -KILL "$qemu" 2>/dev/null || true' EXIT
-watch_console
-[[ $outcome == ended ]] || kill -KILL "$qemu" 2>/dev/null || true
-wait "$qemu" || true # whoever boots the same drive next must find no QEMU on it
+for ((tries = 1; tries <= up_tries; tries++)); do
+    boot
+    [[ $outcome == stuck ]] || break
+    echo "run-in-guest: boot $tries: the kernel did not come to /init in $up_seconds s" |
+        tee -a "$console_log" >&2
+    [[ $tries == "$up_tries" ]] || timeout_seconds=$((timeout_seconds + up_seconds))
+done
 
 case $outcome in
 killed) exit 0 ;;
-timeout)
+timeout | stuck)
     [[ -e $out/started ]] || { tail_console "the guest did not come up in time"; exit 125; }
     tail_console "no end after $timeout_seconds s"
     exit 124
