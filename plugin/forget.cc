@@ -20,9 +20,9 @@ namespace ckpt {
 namespace {
 
 // Of the state directory and of the store: docs/ckpt-formats.pod. What is not here is not ours.
-constexpr std::array<const char*, 8> kStateFiles{"regions",       "regions.new", "saved-map",
-                                                 "saved-map.new", "preserved",   "events",
-                                                 "events.new",    "control.sock"};
+constexpr std::array<const char*, 9> kStateFiles{"regions",       "regions.new",  "saved-map",
+                                                 "saved-map.new", "preserved",    "events",
+                                                 "events.new",    "control.sock", "restore.lock"};
 constexpr std::array<const char*, 3> kStoreFiles{"backup.img", "reserve", "volume.new"};
 constexpr const char* kVolume = "volume";  // says what the folder is: goes last
 

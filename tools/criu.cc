@@ -85,7 +85,7 @@ Result<pid_t> restore_processes(const CriuRestore& restore) {
                                  restore.images, "--log-file", kRestoreLog,
                                  "--pidfile",    number,       "--restore-detached"};
   words.insert(words.end(), restore.options.begin(), restore.options.end());
-  const auto said = output_of(words, kPatience);
+  const auto said = output_of(words, kPatience, restore.kept);
   if (!said) {
     return fail(ErrorKind::kHalfway, reason(restore.images, kRestoreLog, said.error()));
   }

@@ -25,6 +25,7 @@ struct CriuDump {
 struct CriuRestore {
   std::string images;
   std::vector<std::string> options{};
+  int kept = -1;  // a descriptor that CRIU has as long as it runs
 };
 
 // Where CRIU is. kNotFound: nowhere.

@@ -61,12 +61,9 @@ std::string quoted(const std::string& word) {
   return text + "'";
 }
 
+// This very program, also when its file was replaced by that of another version meanwhile.
 Result<> write_script(const std::string& path, const std::string& socket) {
-  std::error_code failed;
-  const std::string tool = std::filesystem::read_symlink("/proc/self/exe", failed).string();
-  if (failed) {
-    return fail_errno(failed.value(), "/proc/self/exe");
-  }
+  const std::string tool = "/proc/" + std::to_string(getpid()) + "/exe";
   std::ofstream script(path);
   script << "#!/bin/sh\nexec " << quoted(tool) << " hook criu --socket " << quoted(socket) << "\n";
   script.close();

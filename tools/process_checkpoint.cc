@@ -185,6 +185,7 @@ Result<> ProcessCheckpoint::on_action(size_t tree, const std::string& action) {
 
 // And the images of all are there.
 Result<> ProcessCheckpoint::all_stand_still() {
+  CKPT_TRY(options_.check_frozen ? options_.check_frozen() : Result<>());
   CKPT_TRY(cut());
   for (size_t i = 0; i < options_.pids.size(); ++i) {
     CKPT_TRY(write_image_note(folder_of(i), {status_.volume, status_.timeline, number_}));

@@ -19,6 +19,8 @@ struct ProcessOptions {
   std::vector<std::string> criu_options;  // more words for CRIU
   std::string images;                     // where they are left; empty: nowhere
   bool end_processes = false;             // by the dump, when the checkpoint exists
+  // Asked when all stand still: whether what was dumped is worth a checkpoint. May be empty.
+  std::function<Result<>()> check_frozen{};
 };
 
 // What the processes waited for.

@@ -33,6 +33,7 @@ struct Stat {
   char state = 0;
   pid_t parent = 0;
   unsigned long flags = 0;
+  uint64_t start = 0;
 };
 
 std::optional<Stat> stat_of(pid_t pid) {
@@ -47,6 +48,12 @@ std::optional<Stat> stat_of(pid_t pid) {
   std::istringstream words(text.substr(close + 1));
   std::string skipped;
   words >> found.state >> found.parent >> skipped >> skipped >> skipped >> skipped >> found.flags;
+  constexpr int kFlagsField = 9;
+  constexpr int kStartField = 22;
+  for (int field = kFlagsField + 1; field < kStartField; ++field) {
+    words >> skipped;
+  }
+  words >> found.start;
   return words ? std::optional(found) : std::nullopt;
 }
 
@@ -63,6 +70,14 @@ std::map<pid_t, Stat> all_processes() {
     }
   }
   return all;
+}
+
+// A set of signals, of what proc_pid_status(5) says.
+uint64_t signals_of(const std::string& status, const std::string& field) {
+  const size_t at = status.find("\n" + field);
+  return at == std::string::npos
+             ? 0
+             : std::strtoull(status.c_str() + at + 1 + field.size(), nullptr, 16);
 }
 
 Unexpected no_process(pid_t pid) {
@@ -101,6 +116,32 @@ Result<std::vector<ProcessIdentity>> process_tree(pid_t root) {
     }
   }
   return tree;
+}
+
+bool has_ended_child(pid_t parent) {
+  return std::ranges::any_of(all_processes(), [parent](const auto& process) {
+    return process.second.parent == parent && !is_alive(process.second);
+  });
+}
+
+int ending_signal(pid_t root) {
+  const auto tree = process_tree(root);
+  for (const ProcessIdentity& process : tree ? *tree : std::vector<ProcessIdentity>()) {
+    const std::string status = content_of("/proc/" + std::to_string(process.pid) + "/status");
+    const uint64_t waiting = (signals_of(status, "SigPnd:") | signals_of(status, "ShdPnd:")) &
+                             ~signals_of(status, "SigIgn:");
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+      if ((waiting & (uint64_t{1} << static_cast<unsigned>(signal - 1))) != 0) {
+        return signal;
+      }
+    }
+  }
+  return 0;
+}
+
+uint64_t start_of(pid_t pid) {
+  const auto stat = stat_of(pid);
+  return stat ? stat->start : 0;
 }
 
 Result<> check_can_freeze(pid_t root) {

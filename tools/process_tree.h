@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,16 @@ struct ProcessIdentity {
 
 // The process first. Those that end meanwhile are left out. kNotFound: there is no such process.
 Result<std::vector<ProcessIdentity>> process_tree(pid_t root);
+
+// Whether one that it has started has ended, and nobody has waited for that yet.
+bool has_ended_child(pid_t parent);
+
+// A signal that tells one of a tree to end (SIGTERM, SIGINT, SIGHUP or SIGQUIT), and has not
+// reached it yet, nor is ignored. 0: there is none.
+int ending_signal(pid_t root);
+
+// When it began, in ticks since the machine did (proc_pid_stat(5)). 0: there is no such process.
+uint64_t start_of(pid_t pid);
 
 // Whether CRIU could take it: kNotFound: there is none. kInvalid: a kernel thread, or this process
 // is among its descendants and would be frozen with it.

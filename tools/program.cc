@@ -66,8 +66,11 @@ class Child {
 // What posix_spawn(3) is to do: nothing to read, both streams into the pipe, a group of its own.
 class SpawnPlan {
  public:
-  explicit SpawnPlan(int output) {
+  SpawnPlan(int output, int kept) {
     posix_spawn_file_actions_init(&actions_);
+    if (kept >= 0) {  // posix_spawn(3): onto itself, and it is not closed
+      posix_spawn_file_actions_adddup2(&actions_, kept, kept);
+    }
     posix_spawn_file_actions_addopen(&actions_, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions_, output, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions_, output, STDERR_FILENO);
@@ -160,7 +163,7 @@ std::string find_program(const std::string& name, const std::string& path) {
 }
 
 Result<std::string> output_of(const std::vector<std::string>& words,
-                              std::chrono::milliseconds timeout) {
+                              std::chrono::milliseconds timeout, int kept) {
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) {
     return fail_errno(errno, "pipe");
@@ -168,7 +171,7 @@ Result<std::string> output_of(const std::vector<std::string>& words,
   const UniqueFd ours(ends[0]);
   UniqueFd theirs(ends[1]);
   const SteadyTime deadline = system_clock().steady() + timeout;
-  CKPT_ASSIGN(const pid_t pid, SpawnPlan(theirs.get()).spawn(words));
+  CKPT_ASSIGN(const pid_t pid, SpawnPlan(theirs.get(), kept).spawn(words));
   Child child(pid);
   theirs.reset();
   CKPT_ASSIGN(std::string text, read_all(ours.get(), deadline));

@@ -19,10 +19,12 @@ inline constexpr size_t kOutputBytesMax = 65536;
 // Runs a program, without a shell, and returns what it says on both its streams. words: its path,
 // then its arguments. Blocks until it has ended, at most for the time given and a second.
 //
+// `kept`: a descriptor that it has too, as long as it runs, such as that of a lock; -1: none.
+//
 // Failure: kTimeout when it has not ended in time; kNotFound when there is none; kIo, with the line
 //          that it said first, when it ends with other than 0. It is killed when this returns, and
 //          so are those that it started in its process group.
 Result<std::string> output_of(const std::vector<std::string>& words,
-                              std::chrono::milliseconds timeout);
+                              std::chrono::milliseconds timeout, int kept = -1);
 
 }  // namespace ckpt

@@ -112,6 +112,7 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
   CKPT_ASSIGN(const auto kept, opened.volume->checkpoints());
   CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, options.id));
   CKPT_TRY(check_has_processes(target));
+  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(opened.paths.state));
   CKPT_ASSIGN(
       WorkFolder folder,
       WorkFolder::make(options.images.empty() ? opened.paths.state : options.images, "restore"));
@@ -126,8 +127,8 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
   if (!outcome) {
     return half_way(outcome.error(), target, folder);
   }
-  const auto pids =
-      saved.restore(options.criu_options.empty() ? saved.record().options : options.criu_options);
+  const auto pids = saved.restore(
+      options.criu_options.empty() ? saved.record().options : options.criu_options, lock);
   if (!pids) {
     return half_way(pids.error(), target, folder);
   }

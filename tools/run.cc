@@ -35,15 +35,17 @@ constexpr CommandHelp kRunHelp{
     "another exit code than 0, disk and command go back to the last checkpoint together, and go\n"
     "on. Where that happens again and again without a new checkpoint, this command gives up.\n"
     "The command's input is empty; its output comes out here, and is kept in IMAGE.ckpt/run/log.\n"
-    "With SIGTERM or SIGINT the command is asked to end. --resume goes on from the last "
-    "checkpoint,\n"
-    "as after a loss of power. Needs root, nbd.ko, nbd-client and CRIU: see `ckpt-tool doctor`.\n\n"
+    "With SIGTERM or SIGINT the command is asked to end, or with --suspend saved. --resume goes "
+    "on\n"
+    "from the last checkpoint, as after a loss of power. Needs root, nbd.ko, nbd-client and CRIU: "
+    "see `ckpt-tool doctor`.\n\n"
     "  ckpt-tool run disk.img --fs /mnt/data --every 10 -- /usr/bin/my-server --verbose",
     true, true};
 
 constexpr std::chrono::milliseconds kLook{20};
 constexpr std::chrono::seconds kStopPatience{10};
-constexpr std::chrono::hours kFirstCopyPatience{12};
+constexpr std::chrono::seconds kKillPatience{60};
+constexpr std::chrono::milliseconds kCopyLook{200};
 constexpr uint64_t kDeviceBlockBytes = 512;  // what any file system can be mounted from
 constexpr size_t kOutputPieceBytes = 65536;
 constexpr size_t kOutputPieces = 64;
@@ -52,8 +54,11 @@ constexpr size_t kAllPieces = std::numeric_limits<size_t>::max();
 struct RunOptions {
   std::string fs;
   double every_seconds = 0;
+  double timeout_seconds = 60;
   std::string retries = "3";
   bool resume = false;
+  bool suspend = false;
+  std::vector<std::string> criu_options;
   std::vector<std::string> words;
 };
 
@@ -99,6 +104,19 @@ Unexpected made_by_others(const CheckpointInfo& checkpoint) {
                           checkpoint.id.number.value, quoted_name(checkpoint)));
 }
 
+// Whether a command that was just frozen would go on, and not be brought back dead or dying: one
+// that was killed before it stood still, or is told to end while it does.
+Result<> check_goes_on(pid_t root) {
+  if (has_ended_child(root)) {
+    return fail(ErrorKind::kVoid, "a process of the command has just ended");
+  }
+  const int signal = ending_signal(root);
+  return signal == 0
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kVoid,
+                             fmt::format("the command is just told to end, by signal {}", signal)));
+}
+
 // Its output, as it comes.
 class CommandOutput {
  public:
@@ -141,20 +159,27 @@ class Run {
   Result<> bring_up();
   Result<> begin();
   Result<> begin_anew();
+  void await_first_copy() const;
   Result<> start();
   Result<> watch();
   // So many pieces of the command's output, if there are.
   void relay(size_t pieces);
   std::optional<int> ended();
   void checkpoint(const std::vector<std::string>& asks);
-  Result<ProcessOutcome> make_checkpoint();
+  void suspend();
+  void tell_made(const Result<ProcessOutcome>& made);
+  Result<ProcessOutcome> make_checkpoint(bool end_processes);
   Result<> recover(int exit_code);
   Result<> go_back(const CheckpointInfo& target);
   Result<> go_back_with_processes(const CheckpointInfo& target);
   Result<> roll_back(const CheckpointInfo& target);
   Result<> follow(pid_t root);
-  void stop();
+  Result<> stop();
   Result<> take_down();
+  [[nodiscard]] std::chrono::milliseconds timeout() const {
+    return std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(options_.timeout_seconds));
+  }
   // Both for people and for scripts.
   void tell(const std::string& event, const std::string& text, Json fields = {});
 
@@ -190,9 +215,11 @@ Result<int> Run::run() {
   if (went) {
     went = watch();
   }
-  stop();
-  const auto down = went || went.error().kind != ErrorKind::kHalfway ? take_down() : Result<>();
+  const auto stopped = stop();
+  const bool is_whole = went || went.error().kind != ErrorKind::kHalfway;
+  const auto down = is_whole && stopped ? take_down() : Result<>();
   CKPT_TRY(went);
+  CKPT_TRY(stopped);
   CKPT_TRY(down);
   console_.result(Json{{"checkpoints", checkpoints_}, {"restores", restores_}});
   return kExitDone;
@@ -254,15 +281,30 @@ Result<> Run::begin() {
 
 // What the command finds now is what it finds again if it fails before its first checkpoint.
 Result<> Run::begin_anew() {
+  await_first_copy();
+  if (stop_signal != 0) {
+    return {};
+  }
   CKPT_ASSIGN(const Mount mount, find_mount(options_.fs));
   CKPT_TRY(sync_mount(mount));
   CheckpointRequest request;
   request.message = "before the start of " + options_.words.front();
-  request.timeout = kFirstCopyPatience;
+  request.timeout = timeout();
   CKPT_ASSIGN(const CheckpointOutcome made, opened_.volume->checkpoint(request));
   base_ = made.checkpoint.id.number;
   CKPT_TRY(folder_.note_base(base_));
   return start();
+}
+
+// Which may take hours: a checkpoint would have to wait for it.
+void Run::await_first_copy() const {
+  for (;;) {
+    const VolumeStatus status = opened_.volume->status();
+    if (stop_signal != 0 || !status.store || status.store->state != "syncing") {
+      return;
+    }
+    std::this_thread::sleep_for(kCopyLook);
+  }
 }
 
 Result<> Run::start() {
@@ -304,6 +346,9 @@ Result<> Run::watch() {
     } else if (stop_signal != 0) {
       tell("stopping", fmt::format("stops: signal {}", int{stop_signal}),
            Json{{"signal", int{stop_signal}}});
+      if (options_.suspend) {
+        suspend();
+      }
       return {};
     } else if (const auto asks = folder_.asks();
                !asks.empty() || schedule_->passed(system_clock().steady()) > 0) {
@@ -313,26 +358,44 @@ Result<> Run::watch() {
   }
 }
 
-Result<ProcessOutcome> Run::make_checkpoint() {
+Result<ProcessOutcome> Run::make_checkpoint(bool end_processes) {
   ProcessOptions options;
   options.pids = {root_};
   options.mounts = {options_.fs};
   options.criu_options = contained_options();
-  CKPT_ASSIGN(const auto checkpoint, ProcessCheckpoint::prepare(opened_, {}, std::move(options)));
+  options.criu_options.insert(options.criu_options.end(), options_.criu_options.begin(),
+                              options_.criu_options.end());
+  options.end_processes = end_processes;
+  options.check_frozen = [this] { return check_goes_on(root_); };
+  CheckpointRequest request;
+  request.timeout = timeout();
+  CKPT_ASSIGN(const auto checkpoint,
+              ProcessCheckpoint::prepare(opened_, std::move(request), std::move(options)));
   return checkpoint->make();
 }
 
 // The command runs on whether there is one or not.
 void Run::checkpoint(const std::vector<std::string>& asks) {
-  const auto made = make_checkpoint();
+  const auto made = make_checkpoint(false);
+  folder_.answer(asks, made ? Result<RunAnswer>(RunAnswer{made->made.checkpoint.id.number})
+                            : Result<RunAnswer>(Unexpected(made.error())));
+  tell_made(made);
+}
+
+// The command ends with it. If there is none, it is asked to end, as without --suspend.
+void Run::suspend() {
+  if (root_ != 0) {
+    tell_made(make_checkpoint(true));
+  }
+}
+
+void Run::tell_made(const Result<ProcessOutcome>& made) {
   if (!made) {
-    folder_.answer(asks, Unexpected(made.error()));
     tell("checkpoint-failed", "no checkpoint: " + made.error().message(),
          Json{{"message", made.error().message()}});
     return;
   }
   const Epoch number = made->made.checkpoint.id.number;
-  folder_.answer(asks, RunAnswer{number});
   ++checkpoints_;
   failures_ = 0;
   const auto frozen = made->freeze.frozen.value_or(std::chrono::microseconds(0));
@@ -370,6 +433,7 @@ Result<> Run::go_back(const CheckpointInfo& target) {
 }
 
 Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
+  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(opened_.paths.state));
   CKPT_ASSIGN(WorkFolder folder, WorkFolder::make(opened_.paths.state, "restore"));
   SavedProcesses saved(*opened_.volume, target, folder.path());
   CKPT_TRY(saved.fetch());
@@ -379,7 +443,7 @@ Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
   CKPT_TRY(end_processes(saved.processes()));
   CKPT_TRY(roll_back(target));
   folder_.go_back(target.id.number);
-  CKPT_ASSIGN(const auto roots, saved.restore(saved.record().options));
+  CKPT_ASSIGN(const auto roots, saved.restore(saved.record().options, lock));
   tell("restored",
        fmt::format("disk and command are those of checkpoint {}; process {}",
                    target.id.number.value, roots.front()),
@@ -396,19 +460,28 @@ Result<> Run::roll_back(const CheckpointInfo& target) {
 }
 
 // Whatever still runs is asked to end, and then is ended.
-void Run::stop() {
+Result<> Run::stop() {
   if (root_ == 0) {
-    return;
+    return {};
   }
   ::kill(root_, SIGTERM);
   const SteadyTime deadline = system_clock().steady() + kStopPatience;
   while (!ended() && root_ != 0) {
-    if (system_clock().steady() >= deadline) {
+    const SteadyTime now = system_clock().steady();
+    if (now >= deadline + kKillPatience) {
+      return fail(
+          ErrorKind::kBusy,
+          fmt::format("process {} does not end when it is killed: it may wait for a device; "
+                      "the disk is left mounted",
+                      root_));
+    }
+    if (now >= deadline) {
       ::kill(root_, SIGKILL);
     }
     std::this_thread::sleep_for(kLook);
   }
   relay(kAllPieces);
+  return {};
 }
 
 Result<> Run::take_down() { return brought_up_ ? brought_up_->take_down() : Result<>(); }
@@ -457,6 +530,7 @@ Result<int> run(Context& context, const VolumeName& name, RunOptions options) {
 void add_run(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<RunOptions>();
   constexpr double kLongest = 86400;
+  constexpr double kShortest = 0.001;
   Arguments arguments = add_command(
       app, invocation, kRunHelp, [options, &invocation](Context& context, const VolumeName& name) {
         options->words = invocation.rest;
@@ -469,6 +543,13 @@ void add_run(CLI::App& app, Invocation& invocation) {
                      "So often it may fail without a checkpoint since");
   arguments.add_flag("--resume", options->resume,
                      "Goes on from the last checkpoint of an earlier run");
+  arguments.add_flag("--suspend", options->suspend,
+                     "When it is told to stop, makes a last checkpoint for --resume to go on from");
+  arguments.add_seconds("--timeout", options->timeout_seconds,
+                        {kShortest, std::chrono::duration<double>(kTimeoutMax).count()},
+                        "Seconds to wait until a checkpoint exists");
+  arguments.add_texts("--criu-option", "WORD", options->criu_options,
+                      "More words for CRIU, such as --tcp-established; again for more");
 }
 
 }  // namespace ckpt

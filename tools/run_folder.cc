@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "common/clock.h"
@@ -78,19 +79,23 @@ Result<RunFolder> RunFolder::open(const std::string& state) {
 
 Result<> RunFolder::note_root(pid_t root) const {
   std::ofstream file(path_ + "/" + kRoot);
-  file << root << "\n";
+  file << root << " " << start_of(root) << "\n";
   file.close();
   return file ? Result<>() : Result<>(fail_errno(errno, "write " + path_ + "/" + kRoot));
 }
 
 std::optional<ProcessIdentity> RunFolder::leftover() const {
   const std::string text = first_line_of(path_ + "/" + kRoot);
-  const auto pid = static_cast<pid_t>(std::strtol(text.c_str(), nullptr, 10));
-  const auto tree = pid > 0 && has_own_numbers(pid)
-                        ? process_tree(pid)
-                        : Result<std::vector<ProcessIdentity>>(fail(ErrorKind::kNotFound, "ended"));
-  // One of its own kind, and no other with its number.
-  return tree && tree->front().name == "ckpt-tool" ? std::optional(tree->front()) : std::nullopt;
+  std::istringstream words(text);
+  pid_t pid = 0;
+  uint64_t start = 0;
+  words >> pid >> start;
+  // That very process, and no other with its number.
+  if (pid <= 0 || start == 0 || start_of(pid) != start || !has_own_numbers(pid)) {
+    return std::nullopt;
+  }
+  const auto tree = process_tree(pid);
+  return tree ? std::optional(tree->front()) : std::nullopt;
 }
 
 // Who was told just before it asked once more waits for nothing.

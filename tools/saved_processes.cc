@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/saved_processes.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
+#include <thread>
 
+#include "common/clock.h"
 #include "tools/attachment_destination.h"
 #include "tools/criu.h"
 #include "tools/program.h"
@@ -17,6 +22,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::chrono::hours kUnpackPatience{12};
+constexpr const char* kLock = "restore.lock";
+constexpr std::chrono::seconds kLockPatience{60};
+constexpr std::chrono::milliseconds kLockLook{20};
 
 Result<AttachmentInfo> find_attachment(const CheckpointInfo& checkpoint, const std::string& name) {
   const auto found = std::ranges::find(checkpoint.attachments, name, &AttachmentInfo::name);
@@ -33,6 +41,24 @@ Result<AttachmentInfo> find_attachment(const CheckpointInfo& checkpoint, const s
 Result<> check_has_processes(const CheckpointInfo& checkpoint) {
   const auto found = find_attachment(checkpoint, kProcessAttachment);
   return found ? Result<>() : Result<>(Unexpected(found.error()));
+}
+
+Result<RestoreLock> RestoreLock::take(const std::string& state) {
+  const std::string path = state + "/" + kLock;
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!fd) {
+    return fail_errno(errno, "open " + path);
+  }
+  const SteadyTime deadline = system_clock().steady() + kLockPatience;
+  while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (system_clock().steady() >= deadline) {
+      return fail(ErrorKind::kBusy, path +
+                                        ": processes of this volume are just being restored, by "
+                                        "another command, or by CRIU for one that was killed");
+    }
+    std::this_thread::sleep_for(kLockLook);
+  }
+  return RestoreLock(std::move(fd));
 }
 
 Result<> SavedProcesses::fetch() {
@@ -56,10 +82,11 @@ std::vector<ProcessIdentity> SavedProcesses::processes() const {
   return all;
 }
 
-Result<std::vector<pid_t>> SavedProcesses::restore(const std::vector<std::string>& options) const {
+Result<std::vector<pid_t>> SavedProcesses::restore(const std::vector<std::string>& options,
+                                                   const RestoreLock& lock) const {
   std::vector<pid_t> roots;
   for (const TreeRecord& tree : record_.trees) {
-    const auto restored = restore_processes({folder_of(tree), options});
+    const auto restored = restore_processes({folder_of(tree), options, lock.fd()});
     if (!restored) {
       return within(
           fmt::format("the disk is that of checkpoint {} and mounted; process {} is not restored",

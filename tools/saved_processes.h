@@ -2,6 +2,7 @@
 // The processes of a checkpoint, brought back.
 #pragma once
 
+#include "common/fd.h"
 #include "plugin/volume_api.h"
 #include "tools/process_record.h"
 
@@ -9,6 +10,20 @@ namespace ckpt {
 
 // kNotFound: the checkpoint has none.
 Result<> check_has_processes(const CheckpointInfo& checkpoint);
+
+// Held while the processes of a volume are brought back: by CRIU, too. Where the tool is killed
+// meanwhile CRIU goes on, and the next one waits until it has ended.
+class RestoreLock {
+ public:
+  // state: the volume's state directory. Waits for a minute; then kBusy.
+  static Result<RestoreLock> take(const std::string& state);
+  [[nodiscard]] int fd() const { return fd_.get(); }
+
+ private:
+  explicit RestoreLock(UniqueFd fd) : fd_(std::move(fd)) {}
+
+  UniqueFd fd_;
+};
 
 // Everything of a checkpoint that its processes need, fetched and checked before anything is
 // changed.
@@ -25,7 +40,8 @@ class SavedProcesses {
   [[nodiscard]] std::vector<ProcessIdentity> processes() const;
   // When the disk is back and mounted, and processes() have ended. The root of each tree.
   // kHalfway: not all are restored.
-  [[nodiscard]] Result<std::vector<pid_t>> restore(const std::vector<std::string>& options) const;
+  [[nodiscard]] Result<std::vector<pid_t>> restore(const std::vector<std::string>& options,
+                                                   const RestoreLock& lock) const;
   [[nodiscard]] const ProcessRecord& record() const { return record_; }
 
  private:

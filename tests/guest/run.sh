@@ -5,13 +5,14 @@
 #
 # Usage: run.sh BUILD_DIR [TEST...]   without TEST all but systemd_boot
 #        run.sh --list                names them
-# CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run.
+# CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
+# often processes are killed, and their machine's power is cut.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
-tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes run_command nbd_rollback slow_link)
+tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes process_rounds process_power_cuts run_command nbd_rollback slow_link)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -19,6 +20,7 @@ if [[ $1 == --list ]]; then
 fi
 build=$(realpath -e "$1")
 seed=${CKPT_GUEST_SEED:-$RANDOM}
+rounds=${CKPT_GUEST_ROUNDS:-3}
 failed=0
 if (($# > 1)); then tests=("${@:2}"); fi
 for name in "${tests[@]}"; do
@@ -57,6 +59,25 @@ slow_link() {
 processes() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --timeout 850 "$here/processes.sh" "$1" "$build"
+}
+
+# A round is three checkpoints and five or six restores.
+process_rounds() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout $((300 + rounds * 200)) "$here/process_rounds.sh" "$1" "$build" "$rounds" "$seed"
+}
+
+# A boot each.
+process_power_cuts() {
+    local round part=first
+    new_drive "$1/drive" || return
+    for ((round = 1; round <= rounds; round++)); do
+        guest --drive "$1/drive" --kill-on '^cut the power now' \
+            "$here/process_power_cut.sh" "$1" "$build" "$part" $((seed + round)) || return
+        mv "$1/console.log" "$1/console-$round.log"
+        part=again
+    done
+    guest --drive "$1/drive" "$here/process_power_cut.sh" "$1" "$build" last "$seed"
 }
 
 # Eleven dumps and ten restores by CRIU, in emulation.

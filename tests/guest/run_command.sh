@@ -103,6 +103,29 @@ resumes() {
     equal "restores" 1 "$(count_of restored)"
 }
 
+# Told to stop, it is saved as it is, and goes on from there.
+is_suspended() {
+    start_long_run --resume --suspend
+    sleep 0.5
+    kill -TERM "$runner"
+    check "it stops when it is told" wait "$runner"
+    sed 's/^/# /' "$events"
+    check "the command has ended" fails pgrep -f counter.py
+    local before
+    before=$(number_in_file)
+    start_long_run --resume
+    check "it was restored" grep -q '"event":"restored"' "$events"
+    check "it goes on from where it was" test "$(number_in_file)" -ge "$before"
+    kill -TERM "$runner"
+    check "it stops again" wait "$runner"
+    check "memory and file always agreed" test ! -e "$complaints"
+}
+
+what_criu_refuses_is_told() {
+    check "the command runs on without checkpoints" run --every 1 --criu-option --no-such-option -- sleep 3
+    check "why is told" grep -q '"event":"checkpoint-failed".*no-such-option' "$events"
+}
+
 prepare_scratch 256M
 start_server "$image"
 attach
@@ -112,6 +135,8 @@ carries_it_over_ten_crashes
 gives_up
 refuses
 resumes
+is_suspended
+what_criu_refuses_is_told
 umount "$mnt"
 check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
 detach

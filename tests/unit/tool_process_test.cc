@@ -187,6 +187,32 @@ TEST(ProcessTree, HasAllThatDescendFromIt) {
   EXPECT_EQ(process_tree(child.pid())->size(), 1U);
 }
 
+TEST(ProcessTree, ChildrenThatHaveEndedAreSeenUntilTheyAreWaitedFor) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+  }
+  EXPECT_FALSE(has_ended_child(::getpid()));
+  ::kill(child, SIGKILL);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_TRUE(has_ended_child(::getpid()));
+  ::waitpid(child, nullptr, 0);
+  EXPECT_FALSE(has_ended_child(::getpid()));
+}
+
+TEST(ProcessTree, ThatOneIsToldToEndIsSeen) {
+  const Sleeper child;
+  ::kill(child.pid(), SIGSTOP);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WSTOPPED), 0);
+  ::kill(child.pid(), SIGUSR1);
+  EXPECT_EQ(ending_signal(child.pid()), 0);
+  ::kill(child.pid(), SIGTERM);
+  EXPECT_EQ(ending_signal(child.pid()), SIGTERM);
+  EXPECT_EQ(ending_signal(::getpid()), SIGTERM) << "of one that descends from it";
+}
+
 TEST(ProcessTree, WhatCannotBeFrozenIsRefused) {
   const Sleeper child;
   EXPECT_TRUE(check_can_freeze(child.pid()));

@@ -2,18 +2,22 @@
 // What `run` and its command tell each other.
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <thread>
 
 #include "tools/contained_command.h"
+#include "tools/program.h"
 #include "tools/run_folder.h"
+#include "tools/saved_processes.h"
 #include "tools/work_folder.h"
 
 namespace ckpt {
@@ -176,6 +180,38 @@ TEST_F(RunFolderTest, WhatRunsOutsideIsNotLeft) {
   ASSERT_TRUE(folder_.note_root(getpid()));
   EXPECT_FALSE(folder_.leftover());
   prctl(PR_SET_NAME, name.data());
+}
+
+// Needs root, as `run` does.
+TEST_F(RunFolderTest, WhatWasLeftIsThatVeryProcess) {
+  const auto root = start_contained({{"sleep", "1000"}, folder_.log(), folder_.path()});
+  ASSERT_TRUE(root) << root.error().message();
+  ASSERT_TRUE(folder_.note_root(*root));
+  const auto left = folder_.leftover();
+  EXPECT_TRUE(left && left->pid == *root);
+  std::ofstream(folder_.path() + "/root") << *root << " 1\n";
+  EXPECT_FALSE(folder_.leftover()) << "another one with its number";
+  ::kill(*root, SIGKILL);
+  ::waitpid(*root, nullptr, 0);
+}
+
+// The tool is killed; CRIU, which has the lock too, goes on.
+TEST_F(RunFolderTest, ARestoreWaitsForTheProgramOfTheOneBefore) {
+  const std::string started = state_.path() + "/started";
+  const pid_t tool = ::fork();
+  if (tool == 0) {
+    const auto lock = RestoreLock::take(state_.path());
+    (void)output_of({"/bin/sh", "-c", "touch " + started + "; sleep 1"}, seconds(30), lock->fd());
+    _exit(1);
+  }
+  while (!fs::exists(started)) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  ::kill(tool, SIGKILL);
+  ::waitpid(tool, nullptr, 0);
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_TRUE(RestoreLock::take(state_.path()));
+  EXPECT_GE(std::chrono::steady_clock::now() - began, milliseconds(500));
 }
 
 TEST(ContainedCommandTest, HowItEndedIsSaid) {
