@@ -13,13 +13,15 @@ cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
 packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-client
-          e2fsprogs xfsprogs iproute2 systemd udev criu)
+          e2fsprogs xfsprogs iproute2 systemd udev criu runc podman)
 
 # Needed to reach the root file system. virtio_net, veth, sch_netem, loop and dm_* are for tests
-# that want them, the *_diag are CRIU's; the guest cannot load a module that is not in this list's closure.
+# that want them. The *_diag are CRIU's, and so are nf_tables and what follows, for a network
+# namespace. The guest cannot load a module that is not in this list's closure.
 modules=(crc32c_generic virtio_pci virtio_blk virtio_net 9p 9pnet_virtio overlay
          nbd ext4 xfs loop dm_mod dm_log_writes dm_flakey veth sch_netem
-         unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag nf_tables tun)
+         unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag tun
+         nf_tables nf_conntrack_netlink nft_compat xt_mark)
 
 say() { echo "prepare: $*"; }
 die() { echo "prepare: $*" >&2; exit 1; }

@@ -12,7 +12,7 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
-tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes process_rounds process_power_cuts run_command nbd_rollback slow_link)
+tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes process_rounds process_power_cuts run_command containers nbd_rollback slow_link)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -84,6 +84,11 @@ process_power_cuts() {
 run_command() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --timeout 850 "$here/run_command.sh" "$1" "$build"
+}
+
+containers() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/containers.sh" "$1" "$build"
 }
 
 tutorial() {
