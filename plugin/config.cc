@@ -118,6 +118,17 @@ Result<> set_preserve_limit(LocalOptions& options, const std::string& value) {
   return {};
 }
 
+// It holds what processes had in memory: a folder that the user has made, with the access that they
+// want.
+Result<> set_attachments(LocalOptions& options, const std::string& value) {
+  std::error_code failed;
+  if (!std::filesystem::is_directory(value, failed)) {
+    return invalid("must be an existing folder");
+  }
+  options.volume.attachments_path = absolute(value);
+  return {};
+}
+
 Result<> not_yet(LocalOptions&, const std::string&) {
   return invalid("this version of ckpt does not have it yet");
 }
@@ -154,7 +165,7 @@ Result<> set_verify_peer(LocalOptions& options, const std::string& value) {
   return {};
 }
 
-constexpr std::array<Parameter, 19> kParameters{{
+constexpr std::array<Parameter, 20> kParameters{{
     {"file",
      [](LocalOptions& o, const std::string& v) -> Result<> {
        if (!o.image_path.empty()) {
@@ -182,6 +193,7 @@ constexpr std::array<Parameter, 19> kParameters{{
        return o.raw ? Result<>() : Result<>(invalid("only raw images are served"));
      }},
     {"backup", set_backup},
+    {"attachments", set_attachments},
     {"size", set_size},
     {"batch-bytes", set_batch_bytes},
     {"batch-delay", set_batch_delay},

@@ -197,6 +197,7 @@ constexpr char kHelp[] =
     "backup=embedded[:DIR]      keep the back-up here [in the state directory]\n"
     "backup=unix:PATH|HOST:PORT keep it with the backupd that listens there\n"
     "backup=none                keep none\n"
+    "attachments=DIR            keep a copy of what processes are saved in there, too\n"
     "tls=off                    reach a back-up beyond this machine without TLS\n"
     "batch-bytes=SIZE           ship when so much has changed [4M]\n"
     "batch-delay=MS             ... or so long after a change [100]\n"

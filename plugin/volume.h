@@ -20,6 +20,7 @@ struct VolumeOptions {
   ShipOptions ship;
   ClientGate::Options clients;
   std::string image_path;                       // for status
+  std::string attachments_path;                 // for status
   std::string io;                               // for status: what is used and why
   bool has_backup = true;                       // the store is one
   std::chrono::seconds checkpoint_interval{0};  // for status

@@ -62,10 +62,11 @@ struct VerifyOutcome {
 inline constexpr size_t kMismatchesMax = 1000;
 
 struct VolumeStatus {
-  std::string state;  // running | stopped | rolling-back | fenced | diverged | promoted
-  std::string role;   // primary
-  std::string image;  // absolute path
+  std::string state;              // running | stopped | rolling-back | fenced | diverged | promoted
+  std::string role;               // primary
+  std::string image;              // absolute path
   std::vector<std::string> uris;  // where its server listens (NBD uri.md); empty: nowhere known
+  std::string attachments_folder;  // attachments=, absolute; empty: none
   Uuid volume;
   Uuid timeline;
   uint64_t size_bytes = 0;

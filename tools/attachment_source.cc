@@ -16,7 +16,7 @@ constexpr int kLookMilliseconds = 100;
 }  // namespace
 
 Result<std::unique_ptr<AttachmentSource>> AttachmentSource::open(
-    const std::vector<std::string>& words) {
+    const std::vector<std::string>& words, std::shared_ptr<AttachmentCopy> copy) {
   std::vector<std::string> names;
   std::vector<Opened> files;
   for (const std::string& word : words) {
@@ -33,11 +33,16 @@ Result<std::unique_ptr<AttachmentSource>> AttachmentSource::open(
     files.push_back(std::move(opened));
   }
   CKPT_ASSIGN(auto feed, AttachmentFeed::make(std::move(names)));
-  return std::unique_ptr<AttachmentSource>(new AttachmentSource(std::move(files), std::move(feed)));
+  return std::unique_ptr<AttachmentSource>(
+      new AttachmentSource(std::move(files), std::move(feed), std::move(copy)));
 }
 
-AttachmentSource::AttachmentSource(std::vector<Opened> files, std::shared_ptr<AttachmentFeed> feed)
-    : files_(std::move(files)), feed_(std::move(feed)), reader_([this] { read_all(); }) {}
+AttachmentSource::AttachmentSource(std::vector<Opened> files, std::shared_ptr<AttachmentFeed> feed,
+                                   std::shared_ptr<AttachmentCopy> copy)
+    : files_(std::move(files)),
+      feed_(std::move(feed)),
+      copy_(std::move(copy)),
+      reader_([this] { read_all(); }) {}
 
 AttachmentSource::~AttachmentSource() {
   feed_->stop();
@@ -90,7 +95,11 @@ Result<> AttachmentSource::read(uint32_t index) {
     if (filled == 0) {
       return {};
     }
-    CKPT_TRY(feed_->put({index, encode_piece(offset, ByteSpan(buffer).first(filled), {})}));
+    auto piece = encode_piece(offset, ByteSpan(buffer).first(filled), {});
+    if (copy_ != nullptr) {
+      copy_->add(index, piece);
+    }
+    CKPT_TRY(feed_->put({index, std::move(piece)}));
     offset += filled;
   }
 }

@@ -10,6 +10,7 @@
 
 #include "common/fd.h"
 #include "plugin/attachment_feed.h"
+#include "tools/attachment_copy.h"
 
 namespace ckpt {
 
@@ -17,8 +18,10 @@ namespace ckpt {
 // file. What cannot be read aborts the feed.
 class AttachmentSource {
  public:
-  // words: NAME=FILE each. kInvalid; kNotFound, kIo: a file cannot be opened.
-  static Result<std::unique_ptr<AttachmentSource>> open(const std::vector<std::string>& words);
+  // words: NAME=FILE each. copy: gets every piece, too; may be empty. kInvalid; kNotFound, kIo: a
+  // file cannot be opened.
+  static Result<std::unique_ptr<AttachmentSource>> open(const std::vector<std::string>& words,
+                                                        std::shared_ptr<AttachmentCopy> copy = {});
   ~AttachmentSource();
   AttachmentSource(const AttachmentSource&) = delete;
   AttachmentSource& operator=(const AttachmentSource&) = delete;
@@ -30,13 +33,15 @@ class AttachmentSource {
     std::string path;
     UniqueFd fd;
   };
-  AttachmentSource(std::vector<Opened> files, std::shared_ptr<AttachmentFeed> feed);
+  AttachmentSource(std::vector<Opened> files, std::shared_ptr<AttachmentFeed> feed,
+                   std::shared_ptr<AttachmentCopy> copy);
   void read_all();
   Result<> read(uint32_t index);
   Result<size_t> read_fully(const Opened& file, ByteSpan buffer) const;
 
   std::vector<Opened> files_;  // by the reader: open until they are read, or nobody wants them
   const std::shared_ptr<AttachmentFeed> feed_;
+  const std::shared_ptr<AttachmentCopy> copy_;
   std::atomic<bool> stopping_{false};
   std::thread reader_;
 };

@@ -73,6 +73,9 @@ Json to_result(const CheckpointOutcome& outcome) {
 }
 
 void say_freeze(Console& console, const ProcessOutcome& outcome) {
+  if (!outcome.no_copy.empty()) {
+    console.remark("no copy of the images was kept (attachments=): " + outcome.no_copy);
+  }
   if (console.verbosity().quiet) {
     return;
   }

@@ -133,12 +133,42 @@ Result<> ProcessCheckpoint::open_pipes() {
     words.push_back((i == 0 ? kProcessAttachment : attachment_of(i - 1)) + "=" + path_of(ends[0]));
   }
   words.insert(words.end(), options_.attach.begin(), options_.attach.end());
-  CKPT_ASSIGN(source_, AttachmentSource::open(words));
+  open_copy(words);
+  CKPT_ASSIGN(source_, AttachmentSource::open(words, copy_));
   for (size_t i = 1; i < pipes_.size(); ++i) {
     pipes_[i].out.reset();  // who writes into it is told when nobody reads any more
   }
   request_.attachments = source_->feed();
   return {};
+}
+
+// Without one there is a checkpoint all the same.
+void ProcessCheckpoint::open_copy(const std::vector<std::string>& words) {
+  const std::string& base = status_.attachments_folder;
+  if (base.empty()) {
+    return;
+  }
+  std::vector<std::string> names;
+  for (const std::string& word : words) {
+    names.push_back(word.substr(0, word.find('=')));
+  }
+  if (!std::ranges::all_of(names, valid_attachment_name)) {
+    return;  // there will be no checkpoint either
+  }
+  auto copy = check_elsewhere(base, disk_.mounts());
+  if (auto made =
+          copy ? AttachmentCopy::make(base, status_.volume, names) : Unexpected(copy.error())) {
+    copy_ = std::make_shared<AttachmentCopy>(std::move(*made));
+  } else {
+    no_copy_ = made.error().message();
+  }
+}
+
+void ProcessCheckpoint::keep_copy() {
+  if (copy_ != nullptr) {
+    const auto kept = copy_->keep(number_);
+    no_copy_ = kept ? "" : kept.error().message();
+  }
 }
 
 Result<ProcessOutcome> ProcessCheckpoint::make() {
@@ -159,8 +189,10 @@ Result<ProcessOutcome> ProcessCheckpoint::make() {
     return Unexpected(dumped.error());
   }
   freeze_.frozen = frozen_time(folder_of(0));
+  keep_copy();
   const std::string number = std::to_string(number_.value);
-  return ProcessOutcome{**made_, freeze_, options_.images.empty() ? "" : folder_->keep_as(number)};
+  return ProcessOutcome{**made_, freeze_, options_.images.empty() ? "" : folder_->keep_as(number),
+                        no_copy_};
 }
 
 Result<> ProcessCheckpoint::dump(size_t tree) {

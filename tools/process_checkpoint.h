@@ -33,7 +33,8 @@ struct FreezeTimes {
 struct ProcessOutcome {
   CheckpointOutcome made;
   FreezeTimes freeze;
-  std::string images;  // of this checkpoint, if they are left
+  std::string images;     // of this checkpoint, if they are left
+  std::string no_copy{};  // why there is none in attachments=, if there should be
 };
 
 // CRIU freezes the processes and writes what they are; then, while all stand still, the file
@@ -66,6 +67,8 @@ class ProcessCheckpoint {
         options_(std::move(options)),
         disk_(std::move(disk)) {}
   Result<> open_pipes();
+  void open_copy(const std::vector<std::string>& words);
+  void keep_copy();
   Result<> make_folders(const std::string& state);
   [[nodiscard]] std::string folder_of(size_t tree) const;
   // Dumps this process and those after it; the innermost one cuts.
@@ -88,6 +91,8 @@ class ProcessCheckpoint {
   VolumeStatus status_;
   std::optional<WorkFolder> folder_;  // of the images
   std::vector<Pipe> pipes_;
+  std::shared_ptr<AttachmentCopy> copy_;
+  std::string no_copy_;
   std::unique_ptr<AttachmentSource> source_;
   std::optional<HookSocket> hook_;
   std::vector<TreeRecord> trees_;

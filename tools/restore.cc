@@ -50,13 +50,15 @@ Result<> check_agreed(Console& console, const CheckpointInfo& target, bool yes) 
              : Result<>(fail(ErrorKind::kVoid, "not restored: nothing changed"));
 }
 
-void say(Console& console, const RollbackOutcome& outcome, const std::vector<pid_t>& pids) {
+void say(Console& console, const RollbackOutcome& outcome, const std::vector<pid_t>& pids,
+         bool is_from_copy) {
   const CheckpointInfo& target = outcome.checkpoint;
   console.result(
       Json{{"checkpoint", target.id.number.value},
            {"restored_bytes", outcome.restored_bytes},
            {"elapsed_ms", std::chrono::ceil<std::chrono::milliseconds>(outcome.elapsed).count()},
-           {"processes", pids}});
+           {"processes", pids},
+           {"images_from", is_from_copy ? "copy" : "back-up"}});
   if (!console.verbosity().quiet) {
     console.print(fmt::format("{} to checkpoint {}{}: {} of the disk, and process {}\n",
                               console.paint(Colour::kGood, "restored"), target.id.number.value,
@@ -132,7 +134,7 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
   if (!pids) {
     return half_way(pids.error(), target, folder);
   }
-  say(console, *outcome, *pids);
+  say(console, *outcome, *pids, saved.is_from_copy());
   return kExitDone;
 }
 

@@ -402,6 +402,10 @@ void Run::tell_made(const Result<ProcessOutcome>& made) {
   tell("checkpoint",
        fmt::format("checkpoint {}: frozen for {}", number.value, format_duration(frozen)),
        Json{{"checkpoint", number.value}, {"frozen_us", frozen.count()}});
+  if (!made->no_copy.empty()) {
+    tell("no-copy", "no copy of the images was kept (attachments=): " + made->no_copy,
+         Json{{"message", made->no_copy}});
+  }
 }
 
 Result<> Run::recover(int exit_code) {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/clock.h"
+#include "tools/attachment_copy.h"
 #include "tools/attachment_destination.h"
 #include "tools/criu.h"
 #include "tools/program.h"
@@ -62,6 +63,7 @@ Result<RestoreLock> RestoreLock::take(const std::string& state) {
 }
 
 Result<> SavedProcesses::fetch() {
+  status_ = volume_.status();
   CKPT_ASSIGN(const std::string text, fetch_text(kProcessAttachment));
   CKPT_ASSIGN(record_, decode_process_record(text));
   for (const TreeRecord& tree : record_.trees) {
@@ -102,21 +104,34 @@ std::string SavedProcesses::folder_of(const TreeRecord& tree) const {
   return folder_ + "/" + tree.attachment;
 }
 
-Result<> SavedProcesses::fetch_to(const std::string& name, const std::string& path) const {
+// Out of the copy if there is a good one, else from the back-up.
+Result<> SavedProcesses::fetch_to(const std::string& name, const std::string& path) {
   CKPT_ASSIGN(const AttachmentInfo found, find_attachment(checkpoint_, name));
+  if (!status_.attachments_folder.empty() && copy_to(found, path)) {
+    return {};
+  }
+  is_from_copy_ = false;
   CKPT_ASSIGN(auto destination, AttachmentDestination::open(path, true));
   CKPT_TRY(destination.begin(found));
   CKPT_TRY(volume_.read_attachment(std::to_string(checkpoint_.id.number.value), name, destination));
   return destination.finish();
 }
 
-Result<std::string> SavedProcesses::fetch_text(const std::string& name) const {
+Result<> SavedProcesses::copy_to(const AttachmentInfo& info, const std::string& path) {
+  CKPT_ASSIGN(auto destination, AttachmentDestination::open(path, true));
+  CKPT_TRY(destination.begin(info));
+  CKPT_TRY(read_attachment_copy(status_.attachments_folder, status_.volume, checkpoint_.id.number,
+                                info, destination));
+  return destination.finish();
+}
+
+Result<std::string> SavedProcesses::fetch_text(const std::string& name) {
   const std::string path = folder_ + "/" + name;
   CKPT_TRY(fetch_to(name, path));
   return content_of(path, kProcessRecordBytesMax + 1);
 }
 
-Result<> SavedProcesses::fetch_images(const TreeRecord& tree) const {
+Result<> SavedProcesses::fetch_images(const TreeRecord& tree) {
   const std::string archive = folder_of(tree) + ".tar";
   CKPT_TRY(fetch_to(tree.attachment, archive));
   std::error_code failed;

@@ -43,17 +43,22 @@ class SavedProcesses {
   [[nodiscard]] Result<std::vector<pid_t>> restore(const std::vector<std::string>& options,
                                                    const RestoreLock& lock) const;
   [[nodiscard]] const ProcessRecord& record() const { return record_; }
+  // All came out of the copy in attachments=, and nothing from the back-up.
+  [[nodiscard]] bool is_from_copy() const { return is_from_copy_; }
 
  private:
   [[nodiscard]] std::string folder_of(const TreeRecord& tree) const;
-  [[nodiscard]] Result<> fetch_to(const std::string& name, const std::string& path) const;
-  [[nodiscard]] Result<std::string> fetch_text(const std::string& name) const;
-  [[nodiscard]] Result<> fetch_images(const TreeRecord& tree) const;
+  Result<> fetch_to(const std::string& name, const std::string& path);
+  Result<> copy_to(const AttachmentInfo& info, const std::string& path);
+  Result<std::string> fetch_text(const std::string& name);
+  Result<> fetch_images(const TreeRecord& tree);
 
   VolumeApi& volume_;
   const CheckpointInfo checkpoint_;
   const std::string folder_;
+  VolumeStatus status_;
   ProcessRecord record_;
+  bool is_from_copy_ = true;
 };
 
 }  // namespace ckpt

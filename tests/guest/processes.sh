@@ -60,6 +60,7 @@ comes_back() {
     local lost
     lost=$(count)
     check "restored after SIGKILL" ckpt restore "$image" first --yes
+    equal "out of the copy beside it" copy "$(result_field images_from)"
     equal "to the checkpoint" "$checkpoint" "$(result_field checkpoint)"
     check "the file went back" test "$(count)" -lt "$lost"
     check "but no farther than the checkpoint" test "$(count)" -ge "$counted"
@@ -69,7 +70,9 @@ comes_back() {
 # What is left of it is ended first.
 comes_back_while_it_lives() {
     sleep 0.3
+    rm -r /run/copies/*
     check "restored while it runs" ckpt restore "$image" --yes
+    equal "out of the back-up, as the copy is lost" back-up "$(result_field images_from)"
     agrees "after a restore while it ran"
 }
 
@@ -228,7 +231,8 @@ mount_is_in_use() {
 }
 
 prepare_scratch 256M
-start_server "$image"
+mkdir /run/copies
+start_server "$image" attachments=/run/copies
 attach
 mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk"
 mount "$disk" "$mnt"

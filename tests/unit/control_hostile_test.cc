@@ -125,7 +125,8 @@ TEST(ControlHostile, ResultsWithoutOneFieldAreRefused) {
   for (const auto& [name, value] : whole.items()) {
     ParsedJson object = whole;
     object.erase(name);
-    const bool may_be_missing = name == "last_checkpoint" || name == "backup" || name == "uris";
+    const bool may_be_missing = name == "last_checkpoint" || name == "backup" || name == "uris" ||
+                                name == "attachments_folder";
     EXPECT_EQ(decode_volume_status(object).has_value(), may_be_missing) << name;
     object[name] = ParsedJson::array({1, "x"});
     EXPECT_FALSE(decode_volume_status(object)) << name;

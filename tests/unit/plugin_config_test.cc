@@ -87,6 +87,7 @@ TEST(Config, GoodValuesAreSet) {
   EXPECT_FALSE(with("direct", "off").direct);
   EXPECT_FALSE(with("backup", "none").has_backup);
   EXPECT_TRUE(with("backup", "embedded").has_backup);
+  EXPECT_EQ(with("attachments", "/tmp").volume.attachments_path, "/tmp");
   with("tls", "off");
 }
 
