@@ -94,6 +94,19 @@ ProcessIdentity identity_of(pid_t pid, const Stat& stat) {
   return {pid, stat.name, command_of(pid)};
 }
 
+// Who has a number: threads have numbers, too.
+std::string owner_of(pid_t pid) {
+  const std::string status = content_of("/proc/" + std::to_string(pid) + "/status");
+  const size_t at = status.find("\nTgid:");
+  const pid_t whole = at == std::string::npos
+                          ? pid
+                          : static_cast<pid_t>(std::strtol(status.c_str() + at + 6, nullptr, 10));
+  const auto stat = stat_of(whole);
+  return stat ? (whole == pid ? stat->name + " (" + command_of(pid) + ")"
+                              : "a thread of process " + std::to_string(whole) + ", " + stat->name)
+              : "a process that has ended";
+}
+
 // One that has become another program's number has ended, too.
 bool has_ended(const ProcessIdentity& process) {
   const auto stat = stat_of(process.pid);
@@ -190,10 +203,9 @@ Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
   for (const ProcessIdentity& process : processes) {
     const auto stat = stat_of(process.pid);
     if (stat && is_alive(*stat) && has_ended(process)) {
-      const ProcessIdentity other = identity_of(process.pid, *stat);
       return fail(ErrorKind::kBusy, "the number " + std::to_string(process.pid) + " of process " +
-                                        process.name + " is now that of another, " + other.name +
-                                        " (" + other.command + "): end that one first");
+                                        process.name + " is now that of another, " +
+                                        owner_of(process.pid) + ": end that one first");
     }
   }
   const auto ours = [](const ProcessIdentity& process) { return process.pid == getpid(); };

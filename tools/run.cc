@@ -7,13 +7,13 @@
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <thread>
 
 #include "plugin/checkpoint_name.h"
 #include "plugin/schedule.h"
 #include "tools/command.h"
+#include "tools/command_output.h"
 #include "tools/contained_command.h"
 #include "tools/format.h"
 #include "tools/mounted_disk.h"
@@ -47,7 +47,6 @@ constexpr std::chrono::seconds kStopPatience{10};
 constexpr std::chrono::seconds kKillPatience{60};
 constexpr std::chrono::milliseconds kCopyLook{200};
 constexpr uint64_t kDeviceBlockBytes = 512;  // what any file system can be mounted from
-constexpr size_t kOutputPieceBytes = 65536;
 constexpr size_t kOutputPieces = 64;
 constexpr size_t kAllPieces = std::numeric_limits<size_t>::max();
 
@@ -117,28 +116,15 @@ Result<> check_goes_on(pid_t root) {
                              fmt::format("the command is just told to end, by signal {}", signal)));
 }
 
-// Its output, as it comes.
-class CommandOutput {
- public:
-  explicit CommandOutput(std::string path) : path_(std::move(path)) {
-    std::error_code missing;
-    const auto size = fs::file_size(path_, missing);
-    offset_ = missing ? 0 : size;
-  }
-  std::string next() {
-    std::ifstream file(path_, std::ios::binary);
-    file.seekg(static_cast<std::streamoff>(offset_));
-    std::string text(kOutputPieceBytes, 0);
-    file.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<size_t>(file.gcount()));
-    offset_ += text.size();
-    return text;
-  }
-
- private:
-  const std::string path_;
-  uint64_t offset_ = 0;
-};
+// The command looks for its files where they were.
+Result<> check_same_mount(const ProcessRecord& record, const std::string& point) {
+  const bool is_same = record.mounts.size() == 1 && record.mounts.front().point == point;
+  return is_same || record.mounts.empty()
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid, "at the checkpoint the disk was mounted at " +
+                                                      record.mounts.front().point +
+                                                      ": give that with --fs"));
+}
 
 // The patent's Fig. 9: a command that checkpoints itself with its files, and is restarted.
 class Run {
@@ -156,7 +142,9 @@ class Run {
 
  private:
   Result<> end_leftover() const;
+  Result<MountedDisk> find_disk(const ProcessRecord* record) const;
   Result<> bring_up();
+  Result<std::optional<CheckpointInfo>> resumed();
   Result<> begin();
   Result<> begin_anew();
   void await_first_copy() const;
@@ -172,7 +160,7 @@ class Run {
   Result<> recover(int exit_code);
   Result<> go_back(const CheckpointInfo& target);
   Result<> go_back_with_processes(const CheckpointInfo& target);
-  Result<> roll_back(const CheckpointInfo& target);
+  Result<> roll_back(const CheckpointInfo& target, const ProcessRecord* record);
   Result<> follow(pid_t root);
   Result<> stop();
   Result<> take_down();
@@ -210,7 +198,6 @@ void Run::tell(const std::string& event, const std::string& text, Json fields) {
 Result<int> Run::run() {
   CKPT_TRY(adopt_orphans());
   CKPT_TRY(end_leftover());
-  CKPT_TRY(bring_up());
   auto went = begin();
   if (went) {
     went = watch();
@@ -248,34 +235,51 @@ Result<> Run::end_leftover() const {
   return end_processes({*left});
 }
 
-Result<> Run::bring_up() {
+// As it is mounted; as it was at a checkpoint; else anew.
+Result<MountedDisk> Run::find_disk(const ProcessRecord* record) const {
   const VolumeStatus status = opened_.volume->status();
-  if (const auto there = find_mount(options_.fs); there) {
-    CKPT_ASSIGN(const MountedDisk disk, MountedDisk::find({options_.fs}, status));
-    return disk.check();
+  if (find_mount(options_.fs)) {
+    return MountedDisk::find({options_.fs}, status);
+  }
+  if (record != nullptr) {
+    return MountedDisk::recorded(*record, status);
   }
   CKPT_ASSIGN(const std::string device, free_device());
-  const ProcessRecord wanted{
-      device, kDeviceBlockBytes, {{options_.fs, device, "auto", "rw"}}, {}, {}};
-  CKPT_ASSIGN(MountedDisk disk, MountedDisk::recorded(wanted, status));
+  return MountedDisk::recorded(
+      {device, kDeviceBlockBytes, {{options_.fs, device, "auto", "rw"}}, {}, {}}, status);
+}
+
+Result<> Run::bring_up() {
+  const bool was_up = find_mount(options_.fs).has_value();
+  CKPT_ASSIGN(MountedDisk disk, find_disk(nullptr));
   CKPT_TRY(disk.check());
   auto up = disk.bring_up();
   if (!up) {
     (void)disk.take_down();
     return within("attach and mount the disk", up.error());
   }
-  brought_up_.emplace(std::move(disk));
+  if (!was_up) {
+    brought_up_.emplace(std::move(disk));
+  }
   return {};
 }
 
-Result<> Run::begin() {
+// Where --resume goes on from, if there is such a checkpoint.
+Result<std::optional<CheckpointInfo>> Run::resumed() {
   CKPT_ASSIGN(const auto kept, opened_.volume->checkpoints());
-  if (options_.resume && !kept.empty()) {
-    base_ = folder_.base();
-    if (kept.back().id.number == base_ || check_has_processes(kept.back())) {
-      return go_back(kept.back());
-    }
+  base_ = folder_.base();
+  const bool is_ours = options_.resume && !kept.empty() &&
+                       (kept.back().id.number == base_ || check_has_processes(kept.back()));
+  return is_ours ? std::optional(kept.back()) : std::nullopt;
+}
+
+// A disk that goes back first is mounted only then: what lost power may not be mountable.
+Result<> Run::begin() {
+  CKPT_ASSIGN(const auto target, resumed());
+  if (target) {
+    return go_back(*target);
   }
+  CKPT_TRY(bring_up());
   return begin_anew();
 }
 
@@ -430,7 +434,7 @@ Result<> Run::go_back(const CheckpointInfo& target) {
   if (target.id.number != base_) {
     return made_by_others(target);
   }
-  CKPT_TRY(roll_back(target));
+  CKPT_TRY(roll_back(target, nullptr));
   tell("rolled-back", "the disk is as before the command's start",
        Json{{"checkpoint", target.id.number.value}});
   return start();
@@ -444,8 +448,9 @@ Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
   if (saved.record().trees.size() != 1 || !saved.record().trees.front().own_numbers) {
     return made_by_others(target);
   }
+  CKPT_TRY(check_same_mount(saved.record(), options_.fs));
   CKPT_TRY(end_processes(saved.processes()));
-  CKPT_TRY(roll_back(target));
+  CKPT_TRY(roll_back(target, &saved.record()));
   folder_.go_back(target.id.number);
   CKPT_ASSIGN(const auto roots, saved.restore(saved.record().options, lock));
   tell("restored",
@@ -456,9 +461,15 @@ Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
 }
 
 // The disk alone.
-Result<> Run::roll_back(const CheckpointInfo& target) {
-  CKPT_ASSIGN(MountedDisk disk, MountedDisk::find({options_.fs}, opened_.volume->status()));
-  CKPT_TRY(roll_back_below(disk, *opened_.volume, {std::to_string(target.id.number.value)}, {}));
+Result<> Run::roll_back(const CheckpointInfo& target, const ProcessRecord* record) {
+  const bool was_up = find_mount(options_.fs).has_value();
+  CKPT_ASSIGN(MountedDisk disk, find_disk(record));
+  auto rolled =
+      roll_back_below(disk, *opened_.volume, {std::to_string(target.id.number.value)}, {});
+  if (!was_up) {
+    brought_up_.emplace(std::move(disk));
+  }
+  CKPT_TRY(rolled);
   ++restores_;
   return {};
 }

@@ -75,6 +75,7 @@ comes_back() {
     find_scratch
     cut_the_power_later restoring
     check "restored after the power was cut" ckpt restore "$image" --yes
+    ((failures == 0)) || finish
     local number at restored
     restored=$(result_field checkpoint)
     read -r number at < <(tail -n 1 "$answered")

@@ -15,8 +15,10 @@ start_program() { # SCRIPT FILE
     setsid "${python[@]}" "$here/$1" "$mnt/$2" "$complaints" </dev/null >/dev/null 2>&1 &
 }
 
-# Sets group to the first process of each.
+# Sets group to the first process of each. Their numbers are such that no other process has them after
+# a reboot, nor a thread.
 start_programs() {
+    echo 20000 >/proc/sys/kernel/ns_last_pid
     rm -f "$mnt"/count "$mnt"/db* "$mnt"/family
     start_program counter.py count
     start_program sqlite_counter.py db

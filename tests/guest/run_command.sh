@@ -103,6 +103,15 @@ resumes() {
     equal "restores" 1 "$(count_of restored)"
 }
 
+# So that it cannot be mounted before it is rolled back.
+ruin_the_file_system() {
+    /usr/bin/python3 -c 'import nbd, sys
+h = nbd.NBD()
+h.connect_unix(sys.argv[1])
+h.pwrite(bytes(65536), 0)
+h.shutdown()' "$socket"
+}
+
 # Told to stop, it is saved as it is, and goes on from there.
 is_suspended() {
     start_long_run --resume --suspend
@@ -113,11 +122,17 @@ is_suspended() {
     check "the command has ended" fails pgrep -f counter.py
     local before
     before=$(number_in_file)
+    umount "$mnt"
+    detach
+    ruin_the_file_system
     start_long_run --resume
     check "it was restored" grep -q '"event":"restored"' "$events"
     check "it goes on from where it was" test "$(number_in_file)" -ge "$before"
     kill -TERM "$runner"
     check "it stops again" wait "$runner"
+    check "the disk is unmounted and detached" is_down
+    attach
+    mount "$disk" "$mnt"
     check "memory and file always agreed" test ! -e "$complaints"
 }
 

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "plugin/listeners.h"
@@ -233,6 +234,23 @@ TEST(ProcessTree, EndsThoseOnRecordAndNobodyElse) {
   EXPECT_EQ(check_can_freeze(child.pid()).error().kind, ErrorKind::kNotFound);
   EXPECT_TRUE(end_processes({{1 << 22, "gone", ""}}));
   EXPECT_EQ(check_can_end(*process_tree(::getppid())).error().kind, ErrorKind::kBusy);
+}
+
+TEST(ProcessTree, AThreadThatHasTheNumberIsNamedByItsProcess) {
+  std::promise<pid_t> told;
+  std::promise<void> over;
+  std::thread other([&] {
+    told.set_value(::gettid());
+    over.get_future().wait();
+  });
+  const pid_t number = told.get_future().get();
+  const auto refused = check_can_end({{number, "counter", ""}});
+  over.set_value();
+  other.join();
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("a thread of process " + std::to_string(::getpid())),
+            std::string::npos)
+      << refused.error().message();
 }
 
 TEST(HookSocketTest, CallsAreAnswered) {
