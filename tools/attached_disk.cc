@@ -17,6 +17,7 @@
 #include "common/text.h"
 #include "plugin/own_export.h"
 #include "tools/destination.h"
+#include "tools/fuse_disk.h"
 #include "tools/program.h"
 #include "tools/text_file.h"
 
@@ -132,7 +133,8 @@ std::string usable_uri(const std::vector<std::string>& uris) {
 Result<bool> has_size(const AttachedDisk& disk) {
   const std::string size = first_line_of(block_folder(disk) + "/size");
   return size.empty() ? Result<bool>(fail(ErrorKind::kNotFound,
-                                          disk.device + ": there is no such device: modprobe nbd"))
+                                          disk.device + ": there is no such device: modprobe " +
+                                              (disk.file.empty() ? "nbd" : "loop")))
                       : Result<bool>(size != "0");
 }
 
@@ -163,14 +165,20 @@ Result<AttachedDisk> find_disk(const Mount& mount, uint64_t size_bytes, const st
                                          mount.source +
                                          ": give the mount of the whole file system");
   }
-  if (!name.starts_with("nbd")) {
-    return fail(ErrorKind::kInvalid,
-                mount.point + " is on " + mount.source + ", which is " +
-                    (name.empty() ? "no NBD device of this volume's size"
-                                  : name + " and not an NBD device of the kernel") +
-                    ": give a mount of the volume's disk");
+  const bool is_loop = name.starts_with("loop");
+  if (!name.starts_with("nbd") && !is_loop) {
+    return fail(
+        ErrorKind::kInvalid,
+        mount.point + " is on " + mount.source + ", which is " +
+            (name.empty()
+                 ? "no NBD device of this volume's size, nor a file of nbdfuse"
+                 : name + " and neither an NBD device of the kernel nor a file of nbdfuse") +
+            ": give a mount of the volume's disk");
   }
-  AttachedDisk disk{"/dev/" + name, 512, ""};
+  AttachedDisk disk{"/dev/" + name.substr(0, name.find(' ')), 512, ""};
+  if (is_loop) {
+    disk.file = first_line_of(block_folder(disk) + "/loop/backing_file");
+  }
   if (auto same = check_content(mount.source, image, start_of(mount.device)); !same) {
     const bool is_other = same.error().kind == ErrorKind::kBusy;
     return is_other ? fail(ErrorKind::kInvalid, same.error().context) : Unexpected(same.error());
@@ -194,7 +202,28 @@ Result<> check_server(const std::string& uri, const Uuid& volume) {
                                                       "\", and not volume " + volume.to_string()));
 }
 
+// The first that is attached to nothing.
+Result<AttachedDisk> free_disk(const std::string& file) {
+  bool has_client = false;
+  for (size_t i = 0; first_line_of("/sys/block/nbd" + std::to_string(i) + "/size") != ""; ++i) {
+    const AttachedDisk disk{"/dev/nbd" + std::to_string(i), 512, ""};
+    has_client = true;
+    if (first_line_of(block_folder(disk) + "/size") == "0" &&
+        ::access((block_folder(disk) + "/pid").c_str(), F_OK) != 0) {
+      return disk;
+    }
+  }
+  if (has_client) {
+    return fail(ErrorKind::kNotFound, "no NBD device is free: nbd-client -d what is not needed");
+  }
+  CKPT_ASSIGN(std::string device, free_loop_device());
+  return AttachedDisk{std::move(device), 512, "", file};
+}
+
 Result<> detach(const AttachedDisk& disk) {
+  if (!disk.file.empty()) {
+    return detach_by_fuse(disk);
+  }
   CKPT_TRY(run_client({"-d", disk.device}));
   return wait_for_size(disk, false);
 }
@@ -205,6 +234,9 @@ Result<> attach(const AttachedDisk& disk) {
     return fail(ErrorKind::kInvalid, disk.device +
                                          " cannot be attached again: the server listens "
                                          "nowhere that nbd-client could connect to");
+  }
+  if (!disk.file.empty()) {
+    return attach_by_fuse(disk);
   }
   words.insert(words.end(), {disk.device, "-block-size", std::to_string(disk.block_bytes)});
   CKPT_TRY(run_client(words));

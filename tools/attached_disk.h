@@ -11,16 +11,17 @@
 
 namespace ckpt {
 
-// An NBD device that nbd-client(8) has attached.
+// An NBD device that nbd-client(8) has attached, or a loop device above a file of nbdfuse(1).
 struct AttachedDisk {
-  std::string device;          // "/dev/nbd0"
+  std::string device;          // "/dev/nbd0", "/dev/loop0"
   uint64_t block_bytes = 512;  // of its logical blocks: a file system may rely on it
   std::string uri;             // of the server it is attached to
+  std::string file{};          // of nbdfuse; empty: it is an NBD device
 };
 
 // The disk below a mount. uris: where the volume's server listens, the first that nbd-client can
-// use is taken. kInvalid: the mount is not on an NBD device of just the volume's size, or on one
-// whose content is not the image's; or nbd-client could not attach it again.
+// use is taken. kInvalid: the mount is not on such a device of just the volume's size, or on one
+// whose content is not the image's; or it could not be attached again.
 Result<AttachedDisk> find_disk(const Mount& mount, uint64_t size_bytes, const std::string& image,
                                const std::vector<std::string>& uris);
 
@@ -36,6 +37,10 @@ Result<> check_content(const std::string& device, const std::string& image,
 // kBusy: something has the device for itself: a file system or another device is made of it or of a
 // part of it.
 Result<> check_unused(const AttachedDisk& disk);
+
+// One to attach the disk as: an NBD device that is attached to nothing; where the kernel has none,
+// a loop device above that file. kNotFound: there is no way here.
+Result<AttachedDisk> free_disk(const std::string& file);
 
 // Whether it is attached to anything now. kNotFound: the kernel has no such device.
 Result<bool> has_size(const AttachedDisk& disk);

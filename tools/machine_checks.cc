@@ -129,9 +129,10 @@ Check check_nbd_module(const MachineFacts& facts) {
       return noted(kName, "not loaded: there is no /dev/nbd0 yet", "load it: modprobe nbd");
     case NbdModule::kMissing: break;
   }
-  return noted(kName,
-               "none for kernel " + facts.kernel + ": nbd-client cannot make /dev/nbd0 of a disk",
-               "install the module, or use what does without it: QEMU, nbdfuse, libnbd's tools");
+  return noted(
+      kName, "none for kernel " + facts.kernel + ": nbd-client cannot make /dev/nbd0 of a disk",
+      "install the module, or use what does without it: QEMU, nbdfuse (`ckpt-tool run` does "
+      "so by itself), libnbd's tools");
 }
 
 struct Program {

@@ -78,7 +78,7 @@ Result<MountedDisk> MountedDisk::find(const std::vector<std::string>& points,
 }
 
 Result<MountedDisk> MountedDisk::recorded(const ProcessRecord& record, const VolumeStatus& status) {
-  AttachedDisk disk{record.device, record.block_bytes, usable_uri(status.uris)};
+  AttachedDisk disk{record.device, record.block_bytes, usable_uri(status.uris), record.file};
   std::vector<Mount> mounts;
   Up up;
   for (const MountRecord& one : record.mounts) {

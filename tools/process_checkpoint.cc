@@ -296,8 +296,8 @@ Result<> ProcessCheckpoint::save_all() {
 }
 
 ProcessRecord ProcessCheckpoint::record() const {
-  ProcessRecord record{
-      disk_.disk().device, disk_.disk().block_bytes, {}, trees_, options_.criu_options};
+  ProcessRecord record{disk_.disk().device,   disk_.disk().block_bytes, {}, trees_,
+                       options_.criu_options, disk_.disk().file};
   for (const Mount& mount : disk_.mounts()) {
     record.mounts.push_back({mount.point, mount.source, mount.type, mount.options});
   }

@@ -117,12 +117,13 @@ std::string encode_process_record(const ProcessRecord& record) {
                          {"processes", std::move(processes)},
                          {"own_numbers", tree.own_numbers}});
   }
-  return to_line(Json{{"schema", kControlSchema},
-                      {"device", record.device},
-                      {"block_bytes", record.block_bytes},
-                      {"mounts", std::move(mounts)},
-                      {"trees", std::move(trees)},
-                      {"options", record.options}});
+  Json object{{"schema", kControlSchema},          {"device", record.device},
+              {"block_bytes", record.block_bytes}, {"mounts", std::move(mounts)},
+              {"trees", std::move(trees)},         {"options", record.options}};
+  if (!record.file.empty()) {
+    object["file"] = record.file;
+  }
+  return to_line(object);
 }
 
 Result<ProcessRecord> decode_process_record(const std::string& text) {
@@ -135,8 +136,15 @@ Result<ProcessRecord> decode_process_record(const std::string& text) {
   CKPT_ASSIGN(record.mounts, decode_each(fields.array("mounts"), decode_mount));
   CKPT_ASSIGN(record.trees, decode_each(fields.array("trees"), decode_tree));
   CKPT_ASSIGN(record.options, decode_each(fields.array("options"), decode_word));
-  if (!record.device.starts_with("/dev/nbd")) {
-    fields.refuse("device", "is no NBD device");
+  if (fields.optional("file") != nullptr) {
+    record.file = fields.text("file");
+  }
+  const char* const kind = record.file.empty() ? "/dev/nbd" : "/dev/loop";
+  if (!record.device.starts_with(kind)) {
+    fields.refuse("device", "is no NBD device, and no loop device with a file");
+  }
+  if (!record.file.empty() && !record.file.starts_with('/')) {
+    fields.refuse("file", "is no absolute path");
   }
   return fields.finish(std::move(record));
 }

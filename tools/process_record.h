@@ -30,6 +30,7 @@ struct ProcessRecord {
   std::vector<MountRecord> mounts;
   std::vector<TreeRecord> trees;
   std::vector<std::string> options;  // CRIU's, of the dump
+  std::string file{};                // of nbdfuse, below the device; empty: an NBD device
 };
 
 // Which checkpoint a folder of CRIU's images belongs to: ckpt.json in it.

@@ -63,10 +63,11 @@ class Child {
   pid_t pid_;  // of its process group too; 0: it has ended
 };
 
-// What posix_spawn(3) is to do: nothing to read, both streams into the pipe, a group of its own.
+// What posix_spawn(3) is to do: nothing to read, both streams into the file, a group of its own.
 class SpawnPlan {
  public:
-  SpawnPlan(int output, int kept) {
+  // kept: a descriptor that it has, too; -1: none.
+  SpawnPlan(int output, int kept, short flags = POSIX_SPAWN_SETPGROUP) {
     posix_spawn_file_actions_init(&actions_);
     if (kept >= 0) {  // posix_spawn(3): onto itself, and it is not closed
       posix_spawn_file_actions_adddup2(&actions_, kept, kept);
@@ -75,7 +76,7 @@ class SpawnPlan {
     posix_spawn_file_actions_adddup2(&actions_, output, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions_, output, STDERR_FILENO);
     posix_spawnattr_init(&attributes_);
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setflags(&attributes_, flags);
   }
   SpawnPlan(const SpawnPlan&) = delete;
   SpawnPlan& operator=(const SpawnPlan&) = delete;
@@ -178,6 +179,15 @@ Result<std::string> output_of(const std::vector<std::string>& words,
   const std::optional<int> status = child.wait_until(deadline);
   return status ? outcome_of(*status, std::move(text))
                 : Result<std::string>(fail(ErrorKind::kTimeout, "it does not end"));
+}
+
+Result<pid_t> start_detached(const std::vector<std::string>& words, const std::string& log) {
+  const UniqueFd output(
+      ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!output) {
+    return fail_errno(errno, "open " + log);
+  }
+  return SpawnPlan(output.get(), -1, POSIX_SPAWN_SETSID).spawn(words);
 }
 
 }  // namespace ckpt

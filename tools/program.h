@@ -2,6 +2,8 @@
 // Other projects' programs: where they are, and what they say.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <string>
 #include <vector>
@@ -26,5 +28,9 @@ inline constexpr size_t kOutputBytesMax = 65536;
 //          so are those that it started in its process group.
 Result<std::string> output_of(const std::vector<std::string>& words,
                               std::chrono::milliseconds timeout, int kept = -1);
+
+// Starts a program, without a shell, in a session of its own, and leaves it to itself: it may
+// outlive this process. Nothing comes in, and what it says goes to the end of a file.
+Result<pid_t> start_detached(const std::vector<std::string>& words, const std::string& log);
 
 }  // namespace ckpt

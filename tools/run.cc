@@ -35,10 +35,11 @@ constexpr CommandHelp kRunHelp{
     "another exit code than 0, disk and command go back to the last checkpoint together, and go\n"
     "on. Where that happens again and again without a new checkpoint, this command gives up.\n"
     "The command's input is empty; its output comes out here, and is kept in IMAGE.ckpt/run/log.\n"
-    "With SIGTERM or SIGINT the command is asked to end, or with --suspend saved. --resume goes "
-    "on\n"
-    "from the last checkpoint, as after a loss of power. Needs root, nbd.ko, nbd-client and CRIU: "
-    "see `ckpt-tool doctor`.\n\n"
+    "With SIGTERM or SIGINT the command is asked to end, or with --suspend saved. With --resume "
+    "it\n"
+    "goes on from the last checkpoint, as after a loss of power. Needs root, CRIU, and "
+    "nbd-client,\n"
+    "or nbdfuse where the kernel has no NBD client: see `ckpt-tool doctor`.\n\n"
     "  ckpt-tool run disk.img --fs /mnt/data --every 10 -- /usr/bin/my-server --verbose",
     true, true};
 
@@ -46,7 +47,6 @@ constexpr std::chrono::milliseconds kLook{20};
 constexpr std::chrono::seconds kStopPatience{10};
 constexpr std::chrono::seconds kKillPatience{60};
 constexpr std::chrono::milliseconds kCopyLook{200};
-constexpr uint64_t kDeviceBlockBytes = 512;  // what any file system can be mounted from
 constexpr size_t kOutputPieces = 64;
 constexpr size_t kAllPieces = std::numeric_limits<size_t>::max();
 
@@ -72,19 +72,6 @@ void listen_for_signals() {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
     sigaction(signal, &action, nullptr);
   }
-}
-
-// The first that is attached to nothing.
-Result<std::string> free_device() {
-  for (size_t i = 0; fs::exists("/sys/block/nbd" + std::to_string(i)); ++i) {
-    const std::string name = "nbd" + std::to_string(i);
-    const auto in_use = has_size({"/dev/" + name, kDeviceBlockBytes, ""});
-    if (in_use && !*in_use && !fs::exists("/sys/block/" + name + "/pid")) {
-      return "/dev/" + name;
-    }
-  }
-  return fail(ErrorKind::kNotFound,
-              "no NBD device is free: modprobe nbd, or nbd-client -d what is not needed");
 }
 
 Result<unsigned> parse_retries(const std::string& text) {
@@ -244,9 +231,14 @@ Result<MountedDisk> Run::find_disk(const ProcessRecord* record) const {
   if (record != nullptr) {
     return MountedDisk::recorded(*record, status);
   }
-  CKPT_ASSIGN(const std::string device, free_device());
-  return MountedDisk::recorded(
-      {device, kDeviceBlockBytes, {{options_.fs, device, "auto", "rw"}}, {}, {}}, status);
+  CKPT_ASSIGN(const AttachedDisk disk, free_disk(folder_.path() + "/disk"));
+  return MountedDisk::recorded({disk.device,
+                                disk.block_bytes,
+                                {{options_.fs, disk.device, "auto", "rw"}},
+                                {},
+                                {},
+                                disk.file},
+                               status);
 }
 
 Result<> Run::bring_up() {

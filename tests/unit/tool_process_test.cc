@@ -139,6 +139,20 @@ TEST(ProcessRecordText, OwnNumbersMayBeAbsent) {
   EXPECT_TRUE(decode_process_record(encode_process_record(with))->trees.at(0).own_numbers);
 }
 
+TEST(ProcessRecordText, ALoopDeviceHasAFile) {
+  ProcessRecord record = some_record();
+  record.device = "/dev/loop3";
+  EXPECT_FALSE(decode_process_record(encode_process_record(record)));
+  record.file = "relative";
+  EXPECT_FALSE(decode_process_record(encode_process_record(record)));
+  record.file = "/run/disk";
+  const auto back = decode_process_record(encode_process_record(record));
+  ASSERT_TRUE(back) << back.error().message();
+  EXPECT_EQ(back->file, "/run/disk");
+  record.device = "/dev/nbd3";
+  EXPECT_FALSE(decode_process_record(encode_process_record(record)));
+}
+
 TEST(ProcessRecordText, AnythingElseIsRefused) {
   const std::string good = encode_process_record(some_record());
   const auto with = [&good](const std::string& what, const std::string& instead) {
