@@ -95,6 +95,14 @@ uint64_t start_of(dev_t device) {
   return std::strtoull(sectors.c_str(), nullptr, 10) * kSysfsSectorBytes;
 }
 
+// A file in a folder that nbdfuse serves could not be taken down alone.
+Result<> check_served_alone(const std::string& file) {
+  return find_mount(file) ? Result<>()
+                          : Result<>(fail(ErrorKind::kInvalid,
+                                          file + " is in a folder that nbdfuse serves: give it a "
+                                                 "file instead (touch FILE; nbdfuse FILE URI)"));
+}
+
 }  // namespace
 
 Result<> check_content(const std::string& device, const std::string& image, uint64_t offset_bytes) {
@@ -178,6 +186,7 @@ Result<AttachedDisk> find_disk(const Mount& mount, uint64_t size_bytes, const st
   AttachedDisk disk{"/dev/" + name.substr(0, name.find(' ')), 512, ""};
   if (is_loop) {
     disk.file = first_line_of(block_folder(disk) + "/loop/backing_file");
+    CKPT_TRY(check_served_alone(disk.file));
   }
   if (auto same = check_content(mount.source, image, start_of(mount.device)); !same) {
     const bool is_other = same.error().kind == ErrorKind::kBusy;

@@ -7,7 +7,7 @@
 namespace ckpt {
 namespace {
 
-constexpr size_t kPieceBytes = 65536;
+constexpr size_t kOutputPieceBytes = 65536;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ CommandOutput::CommandOutput(std::string path) : path_(std::move(path)) {
 std::string CommandOutput::next() {
   std::ifstream file(path_, std::ios::binary);
   file.seekg(static_cast<std::streamoff>(offset_));
-  std::string text(kPieceBytes, 0);
+  std::string text(kOutputPieceBytes, 0);
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   offset_ += text.size();

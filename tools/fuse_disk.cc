@@ -23,16 +23,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPath = "/usr/sbin:/usr/bin:/sbin:/bin";
-constexpr std::chrono::seconds kPatience{10};
-constexpr std::chrono::milliseconds kLook{20};
+constexpr const char* kFusePath = "/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr std::chrono::seconds kFusePatience{10};
+constexpr std::chrono::milliseconds kFuseLook{20};
 
 std::string backing_file(const std::string& device) {
   return first_line_of("/sys/block/" + device.substr(device.rfind('/') + 1) + "/loop/backing_file");
 }
 
 Result<std::string> find_needed(const std::string& name, const std::string& package) {
-  std::string program = find_program(name, kPath);
+  std::string program = find_program(name, kFusePath);
   return program.empty()
              ? Result<std::string>(
                    fail(ErrorKind::kNotFound,
@@ -44,7 +44,7 @@ Result<std::string> find_needed(const std::string& name, const std::string& pack
 Result<std::string> losetup(std::vector<std::string> words) {
   CKPT_ASSIGN(std::string program, find_needed("losetup", "mount"));
   words.insert(words.begin(), std::move(program));
-  auto said = output_of(words, kPatience);
+  auto said = output_of(words, kFusePatience);
   return said ? said : within("losetup", said.error());
 }
 
@@ -73,14 +73,22 @@ pid_t server_of(const std::string& file) {
 
 template <typename Condition>
 bool comes_true(const Condition& condition) {
-  const SteadyTime deadline = system_clock().steady() + kPatience;
+  const SteadyTime deadline = system_clock().steady() + kFusePatience;
   while (!condition()) {
     if (system_clock().steady() >= deadline) {
       return false;
     }
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kFuseLook);
   }
   return true;
+}
+
+// What somebody has put there stays: nbdfuse covers any file.
+void remove_if_empty(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_size == 0) {
+    ::unlink(path.c_str());
+  }
 }
 
 // One whose server is gone is still a mount. EINVAL: it is none.
@@ -93,10 +101,8 @@ Result<> stop_serving(const std::string& file) {
     return fail(ErrorKind::kTimeout, "nbdfuse, process " + std::to_string(server) + ", for " +
                                          file + " has not ended after 10 s");
   }
-  std::error_code ignored;
-  for (const std::string& path : {file, log_file(file)}) {
-    fs::remove(path, ignored);
-  }
+  remove_if_empty(file);
+  remove_if_empty(log_file(file));
   return {};
 }
 
@@ -104,7 +110,7 @@ Result<> stop_serving(const std::string& file) {
 Result<> serve(const AttachedDisk& disk) {
   CKPT_ASSIGN(const std::string program, find_needed("nbdfuse", "libnbd-bin, with fuse3"));
   CKPT_TRY(stop_serving(disk.file));
-  const UniqueFd made(::open(disk.file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const UniqueFd made(::open(disk.file.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!made) {
     return fail_errno(errno, "make " + disk.file);
   }

@@ -155,9 +155,9 @@ void ProcessCheckpoint::open_copy(const std::vector<std::string>& words) {
   if (!std::ranges::all_of(names, valid_attachment_name)) {
     return;  // there will be no checkpoint either
   }
-  auto copy = check_elsewhere(base, disk_.mounts());
-  if (auto made =
-          copy ? AttachmentCopy::make(base, status_.volume, names) : Unexpected(copy.error())) {
+  const auto elsewhere = check_elsewhere(base, disk_.mounts());
+  if (auto made = elsewhere ? AttachmentCopy::make(base, status_.volume, names)
+                            : Unexpected(elsewhere.error())) {
     copy_ = std::make_shared<AttachmentCopy>(std::move(*made));
   } else {
     no_copy_ = made.error().message();

@@ -43,7 +43,7 @@ constexpr CommandHelp kRunHelp{
     "  ckpt-tool run disk.img --fs /mnt/data --every 10 -- /usr/bin/my-server --verbose",
     true, true};
 
-constexpr std::chrono::milliseconds kLook{20};
+constexpr std::chrono::milliseconds kRunLook{20};
 constexpr std::chrono::seconds kStopPatience{10};
 constexpr std::chrono::seconds kKillPatience{60};
 constexpr std::chrono::milliseconds kCopyLook{200};
@@ -350,7 +350,7 @@ Result<> Run::watch() {
                !asks.empty() || schedule_->passed(system_clock().steady()) > 0) {
       checkpoint(asks);
     }
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kRunLook);
   }
 }
 
@@ -485,7 +485,7 @@ Result<> Run::stop() {
     if (now >= deadline) {
       ::kill(root_, SIGKILL);
     }
-    std::this_thread::sleep_for(kLook);
+    std::this_thread::sleep_for(kRunLook);
   }
   relay(kAllPieces);
   return {};

@@ -41,7 +41,7 @@ class FuseMount(Case):
     # As somebody does it by hand.
     def attach(self, server=None):
         file = self.folder / "by-hand"
-        file.touch()
+        file.write_text("what it covers")
         server = subprocess.Popen(["nbdfuse", file, "--unix", (server or self.server).socket])
         self.addCleanup(server.wait)
         self.addCleanup(subprocess.run, ["umount", "--lazy", file], check=False, capture_output=True)
@@ -95,6 +95,23 @@ class FuseMount(Case):
         self.assertEqual(text.read_text(), "before")
         self.assertEqual(self.loops(file), [loop])
         text.write_text("it can be written")
+        run("umount", self.mount)
+        run("losetup", "-d", loop)
+        run("umount", file)
+        self.assertEqual(file.read_text(), "what it covers")
+
+    def test_a_file_in_a_folder_of_nbdfuse_is_refused(self):
+        served = self.folder / "served"
+        served.mkdir()
+        with subprocess.Popen(["nbdfuse", served, "--unix", self.server.socket]):
+            eventually((served / "nbd").exists, "nbdfuse")
+            loop = run("losetup", "--find", "--show", served / "nbd").strip()
+            run("mount", loop, self.mount)
+            refused = tool("rollback", self.server.image, "--yes", "--fs", self.mount, expect=USAGE)
+            run("umount", self.mount)
+            run("losetup", "-d", loop)
+            run("umount", served)
+        self.assertIn("give it a file instead", refused.message)
 
     def test_who_uses_it_is_named(self):
         file, loop = self.attach()

@@ -40,7 +40,7 @@ class AttachmentCopyTest : public testing::Test {
     auto copy = AttachmentCopy::make(base_.path(), volume, {"processes", "criu-0"});
     EXPECT_TRUE(copy);
     Pieces made;
-    for (const uint64_t offset : {0, 5}) {
+    for (const uint64_t offset : {uint64_t{0}, uint64_t{5}}) {
       const auto piece = encode_piece(offset, as_bytes(std::span("12345", 5)), {});
       copy->add(0, piece);
       EXPECT_TRUE(made.take(*check_piece(piece), piece));
