@@ -133,9 +133,14 @@ Result<std::string> free_loop_device() {
   return device;
 }
 
+bool is_taken(const AttachedDisk& disk) {
+  const std::string there = disk.file.empty() ? "" : backing_file(disk.device);
+  return !there.empty() && there != disk.file;
+}
+
 Result<> attach_by_fuse(const AttachedDisk& disk) {
   const std::string there = backing_file(disk.device);
-  if (!there.empty() && there != disk.file) {
+  if (is_taken(disk)) {
     return fail(ErrorKind::kBusy, disk.device + " is attached to " + there + ": losetup -d " +
                                       disk.device + ", if that is not needed");
   }

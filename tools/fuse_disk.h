@@ -11,6 +11,9 @@ namespace ckpt {
 // installed, or not in the kernel.
 Result<std::string> free_loop_device();
 
+// Whether its loop device is attached to something else: somebody may have taken it meanwhile.
+bool is_taken(const AttachedDisk& disk);
+
 // Each looks at what is there already, so that it goes on where it was interrupted.
 
 // Returns when the device has the disk's content; 10 s at most. kBusy: the device has another file.

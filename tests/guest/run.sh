@@ -12,7 +12,8 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
-tests=(vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount processes process_rounds process_power_cuts run_command containers nbd_rollback slow_link)
+# The longest first.
+tests=(process_rounds process_power_cuts run_command containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"

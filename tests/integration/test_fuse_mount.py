@@ -38,13 +38,17 @@ class FuseMount(Case):
     def words(self, *words):
         return ["run", self.server.image, "--fs", self.mount, *words]
 
+    def start_nbdfuse(self, path, server):
+        process = subprocess.Popen(["nbdfuse", path, "--unix", server.socket])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", path], check=False, capture_output=True)
+
     # As somebody does it by hand.
     def attach(self, server=None):
         file = self.folder / "by-hand"
         file.write_text("what it covers")
-        server = subprocess.Popen(["nbdfuse", file, "--unix", (server or self.server).socket])
-        self.addCleanup(server.wait)
-        self.addCleanup(subprocess.run, ["umount", "--lazy", file], check=False, capture_output=True)
+        self.start_nbdfuse(file, server or self.server)
         eventually(lambda: file.stat().st_size == 64 * MIB, "nbdfuse")
         loop = run("losetup", "--find", "--show", file).strip()
         self.addCleanup(subprocess.run, ["losetup", "-d", loop], check=False, capture_output=True)
@@ -103,14 +107,13 @@ class FuseMount(Case):
     def test_a_file_in_a_folder_of_nbdfuse_is_refused(self):
         served = self.folder / "served"
         served.mkdir()
-        with subprocess.Popen(["nbdfuse", served, "--unix", self.server.socket]):
-            eventually((served / "nbd").exists, "nbdfuse")
-            loop = run("losetup", "--find", "--show", served / "nbd").strip()
-            run("mount", loop, self.mount)
-            refused = tool("rollback", self.server.image, "--yes", "--fs", self.mount, expect=USAGE)
-            run("umount", self.mount)
-            run("losetup", "-d", loop)
-            run("umount", served)
+        self.start_nbdfuse(served, self.server)
+        eventually((served / "nbd").exists, "nbdfuse")
+        loop = run("losetup", "--find", "--show", served / "nbd").strip()
+        self.addCleanup(subprocess.run, ["losetup", "-d", loop], check=False, capture_output=True)
+        run("mount", loop, self.mount)
+        self.addCleanup(subprocess.run, ["umount", self.mount], check=False, capture_output=True)
+        refused = tool("rollback", self.server.image, "--yes", "--fs", self.mount, expect=USAGE)
         self.assertIn("give it a file instead", refused.message)
 
     def test_who_uses_it_is_named(self):
