@@ -346,7 +346,7 @@ run_tiers() {
   fi
   # It crowds the processors itself, and counts what is done in seconds.
   # Others take loop devices.
-  CKPT_BUILD=$build run_counted test_fuse_mount /usr/bin/python3 "$top/tests/integration/test_fuse_mount.py"
+  CKPT_BUILD=$build run_counted test_fuse_disk /usr/bin/python3 "$top/tests/integration/test_fuse_disk.py"
   CKPT_BUILD=$build run_counted test_interval /usr/bin/python3 "$top/tests/integration/test_interval.py"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage

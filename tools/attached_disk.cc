@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -32,6 +33,7 @@ constexpr std::chrono::milliseconds kDeviceLook{20};
 constexpr size_t kHeadBytes = 65536;
 // It may be written just now.
 constexpr int kHeadTries = 5;
+constexpr uint64_t kDeviceBlockBytes = 512;  // what any file system can be mounted from
 
 std::string block_folder(const AttachedDisk& disk) {
   return "/sys/block/" + disk.device.substr(disk.device.rfind('/') + 1);
@@ -95,12 +97,61 @@ uint64_t start_of(dev_t device) {
   return std::strtoull(sectors.c_str(), nullptr, 10) * kSysfsSectorBytes;
 }
 
-// A file in a folder that nbdfuse serves could not be taken down alone.
-Result<> check_served_alone(const std::string& file) {
-  return find_mount(file) ? Result<>()
-                          : Result<>(fail(ErrorKind::kInvalid,
-                                          file + " is in a folder that nbdfuse serves: give it a "
-                                                 "file instead (touch FILE; nbdfuse FILE URI)"));
+// The device, and what it is of, without anything that has to be asked for.
+Result<AttachedDisk> device_of(const Mount& mount, uint64_t size_bytes) {
+  const std::string name = OwnExport(size_bytes).find(mount.device);
+  const std::string device = "/dev/" + name.substr(0, name.find(' '));
+  const bool is_loop = name.starts_with("loop");
+  if (name.empty()) {
+    CKPT_TRY(check_fuse_answers(mount.source));
+  }
+  if (!is_loop && !name.starts_with("nbd")) {
+    return fail(ErrorKind::kInvalid,
+                mount.point + " is on " + mount.source +
+                    ", which is no NBD device, and no loop device of what nbdfuse serves, of this "
+                    "volume's size: give a mount of the volume's disk");
+  }
+  return AttachedDisk{device, kDeviceBlockBytes, "", is_loop ? file_below(device) : ""};
+}
+
+// That which nbdfuse has, if it says so: it is asked whether it is this volume's.
+Result<std::string> uri_of_fuse(const AttachedDisk& disk, const VolumeStatus& status) {
+  const auto server = find_fuse_server(disk.file);
+  if (!server || server->uri.empty()) {
+    return usable_uri(status.uris);
+  }
+  CKPT_TRY(check_server(server->uri, status.volume));
+  return server->uri;
+}
+
+bool kernel_has_client() {
+  const auto is_there = [] {
+    std::error_code ignored;
+    return std::filesystem::exists("/sys/module/nbd", ignored);
+  };
+  const std::string modprobe = find_program("modprobe", kClientPath);
+  if (!is_there() && !modprobe.empty()) {
+    (void)output_of({modprobe, "nbd"}, kClientPatience);
+  }
+  return is_there();
+}
+
+// The first that is attached to nothing.
+Result<AttachedDisk> free_device(const std::string& uri) {
+  std::error_code ignored;
+  for (size_t i = 0;; ++i) {
+    const AttachedDisk disk{"/dev/nbd" + std::to_string(i), kDeviceBlockBytes, uri};
+    if (!std::filesystem::exists(block_folder(disk), ignored)) {
+      break;
+    }
+    const auto in_use = has_size(disk);
+    if (in_use && !*in_use && !std::filesystem::exists(block_folder(disk) + "/pid", ignored)) {
+      return disk;
+    }
+  }
+  return fail(ErrorKind::kNotFound,
+              "no NBD device is free: nbd-client -d what is not needed, or load nbd.ko with more "
+              "(nbds_max=)");
 }
 
 }  // namespace
@@ -122,14 +173,13 @@ Result<> check_content(const std::string& device, const std::string& image, uint
 }
 
 // open(2): with O_EXCL a block device that something is made of cannot be opened.
-Result<> check_unused(const AttachedDisk& disk) {
-  const UniqueFd fd(::open(disk.device.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
+Result<> check_unused(const std::string& device) {
+  const UniqueFd fd(::open(device.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC));
   return fd || errno != EBUSY
              ? Result<>()
              : Result<>(fail(ErrorKind::kBusy,
-                             disk.device + " is still in use: something else is mounted from it, "
-                                           "or made of it (LVM, device mapper, swap): end that "
-                                           "first"));
+                             device + " is still in use: something else is mounted from it, or "
+                                      "made of it (LVM, device mapper, swap): end that first"));
 }
 
 std::string usable_uri(const std::vector<std::string>& uris) {
@@ -139,10 +189,12 @@ std::string usable_uri(const std::vector<std::string>& uris) {
 }
 
 Result<bool> has_size(const AttachedDisk& disk) {
+  if (!disk.file.empty()) {
+    return find_fuse_mount(disk.file) || !loops_upon(disk.file).empty();
+  }
   const std::string size = first_line_of(block_folder(disk) + "/size");
   return size.empty() ? Result<bool>(fail(ErrorKind::kNotFound,
-                                          disk.device + ": there is no such device: modprobe " +
-                                              (disk.file.empty() ? "nbd" : "loop")))
+                                          disk.device + ": there is no such device: modprobe nbd"))
                       : Result<bool>(size != "0");
 }
 
@@ -165,44 +217,47 @@ std::vector<std::string> client_words(const std::string& uri) {
   return {host, has_port ? place.substr(colon + 1) : "10809"};
 }
 
-Result<AttachedDisk> find_disk(const Mount& mount, uint64_t size_bytes, const std::string& image,
-                               const std::vector<std::string>& uris) {
-  const std::string name = OwnExport(size_bytes).find(mount.device);
+Result<AttachedDisk> find_disk(const Mount& mount, const VolumeStatus& status) {
   if (mount.root != "/") {
     return fail(ErrorKind::kInvalid, mount.point + " is a bind mount of " + mount.root + " on " +
                                          mount.source +
                                          ": give the mount of the whole file system");
   }
-  const bool is_loop = name.starts_with("loop");
-  if (!name.starts_with("nbd") && !is_loop) {
-    return fail(
-        ErrorKind::kInvalid,
-        mount.point + " is on " + mount.source + ", which is " +
-            (name.empty()
-                 ? "no NBD device of this volume's size, nor a file of nbdfuse"
-                 : name + " and neither an NBD device of the kernel nor a file of nbdfuse") +
-            ": give a mount of the volume's disk");
-  }
-  AttachedDisk disk{"/dev/" + name.substr(0, name.find(' ')), 512, ""};
-  if (is_loop) {
-    disk.file = first_line_of(block_folder(disk) + "/loop/backing_file");
-    CKPT_TRY(check_served_alone(disk.file));
-  }
-  if (auto same = check_content(mount.source, image, start_of(mount.device)); !same) {
+  CKPT_ASSIGN(AttachedDisk disk, device_of(mount, status.size_bytes));
+  if (auto same = check_content(mount.source, status.image, start_of(mount.device)); !same) {
     const bool is_other = same.error().kind == ErrorKind::kBusy;
     return is_other ? fail(ErrorKind::kInvalid, same.error().context) : Unexpected(same.error());
   }
   const std::string block = first_line_of(block_folder(disk) + "/queue/logical_block_size");
   disk.block_bytes = block.empty() ? 512 : std::strtoull(block.c_str(), nullptr, 10);
-  disk.uri = usable_uri(uris);
+  disk.uri = usable_uri(status.uris);
+  if (!disk.file.empty()) {
+    CKPT_TRY(check_fuse_disk(disk.device));
+    CKPT_ASSIGN(disk.uri, uri_of_fuse(disk, status));
+  }
   return disk;
+}
+
+Result<AttachedDisk> free_disk(const VolumeStatus& status) {
+  const bool has_client = !find_program("nbd-client", kClientPath).empty();
+  if (has_client && kernel_has_client()) {
+    return free_device(usable_uri(status.uris));
+  }
+  if (const auto programs = find_fuse_programs(); !programs) {
+    return fail(ErrorKind::kNotFound,
+                (has_client ? "the kernel has no NBD client (modprobe nbd)"
+                            : "nbd-client is not installed (package nbd-client)") +
+                    std::string("; in its place nbdfuse with a loop device would do, but ") +
+                    programs.error().message());
+  }
+  return AttachedDisk{"", kDeviceBlockBytes, usable_uri(status.uris), fuse_file_of(status.volume)};
 }
 
 Result<> check_server(const std::string& uri, const Uuid& volume) {
   const auto server = open_nbd_destination(uri);
   if (!server) {
     return fail(ErrorKind::kUnreachable,
-                server.error().message() + ": nbd-client could not attach the disk to it again");
+                server.error().message() + ": the disk could not be attached to it again");
   }
   const std::string says = (*server)->description();
   return says == describe_export(volume)
@@ -211,41 +266,24 @@ Result<> check_server(const std::string& uri, const Uuid& volume) {
                                                       "\", and not volume " + volume.to_string()));
 }
 
-// The first that is attached to nothing.
-Result<AttachedDisk> free_disk(const std::string& file) {
-  bool has_client = false;
-  for (size_t i = 0; first_line_of("/sys/block/nbd" + std::to_string(i) + "/size") != ""; ++i) {
-    const AttachedDisk disk{"/dev/nbd" + std::to_string(i), 512, ""};
-    has_client = true;
-    if (first_line_of(block_folder(disk) + "/size") == "0" &&
-        ::access((block_folder(disk) + "/pid").c_str(), F_OK) != 0) {
-      return disk;
-    }
-  }
-  if (has_client) {
-    return fail(ErrorKind::kNotFound, "no NBD device is free: nbd-client -d what is not needed");
-  }
-  CKPT_ASSIGN(std::string device, free_loop_device());
-  return AttachedDisk{std::move(device), 512, "", file};
-}
-
 Result<> detach(const AttachedDisk& disk) {
   if (!disk.file.empty()) {
-    return detach_by_fuse(disk);
+    return detach_fuse(disk);
   }
+  CKPT_TRY(check_unused(disk.device));
   CKPT_TRY(run_client({"-d", disk.device}));
   return wait_for_size(disk, false);
 }
 
-Result<> attach(const AttachedDisk& disk) {
+Result<> attach(AttachedDisk& disk) {
   std::vector<std::string> words = client_words(disk.uri);
-  if (words.empty()) {
-    return fail(ErrorKind::kInvalid, disk.device +
-                                         " cannot be attached again: the server listens "
-                                         "nowhere that nbd-client could connect to");
+  if (disk.uri.empty() || (disk.file.empty() && words.empty())) {
+    return fail(ErrorKind::kInvalid,
+                "the disk cannot be attached: its server listens nowhere that nbd-client or "
+                "nbdfuse could connect to without TLS");
   }
   if (!disk.file.empty()) {
-    return attach_by_fuse(disk);
+    return attach_fuse(disk);
   }
   words.insert(words.end(), {disk.device, "-block-size", std::to_string(disk.block_bytes)});
   CKPT_TRY(run_client(words));

@@ -129,10 +129,17 @@ Check check_nbd_module(const MachineFacts& facts) {
       return noted(kName, "not loaded: there is no /dev/nbd0 yet", "load it: modprobe nbd");
     case NbdModule::kMissing: break;
   }
-  return noted(
-      kName, "none for kernel " + facts.kernel + ": nbd-client cannot make /dev/nbd0 of a disk",
-      "install the module, or use what does without it: QEMU, nbdfuse (`ckpt-tool run` does "
-      "so by itself), libnbd's tools");
+  const std::string detail =
+      "none for kernel " + facts.kernel + ": nbd-client cannot make /dev/nbd0 of a disk";
+  return facts.no_fuse_disk.empty()
+             ? noted(kName,
+                     detail +
+                         "; `ckpt-tool run` and `rollback --fs` do with nbdfuse and a loop "
+                         "device, more slowly",
+                     "install the module if that matters")
+             : noted(kName, detail + "; nbdfuse with a loop device cannot do it either",
+                     "install the module, or what nbdfuse needs: " + facts.no_fuse_disk +
+                         "; QEMU and libnbd's tools do without both");
 }
 
 struct Program {

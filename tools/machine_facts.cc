@@ -14,6 +14,7 @@
 #include "common/shared_memory.h"
 #include "common/uring.h"
 #include "tools/criu.h"
+#include "tools/fuse_disk.h"
 #include "tools/program.h"
 #include "tools/text_file.h"
 
@@ -75,6 +76,8 @@ void look_at_programs(MachineFacts& facts) {
   const std::string path = variable("PATH");
   facts.nbdkit = find_program("nbdkit", path);
   facts.nbd_client = find_program("nbd-client", path + kSystemFolders);
+  const auto fuse_programs = find_fuse_programs();
+  facts.no_fuse_disk = fuse_programs ? "" : fuse_programs.error().message();
   facts.qemu = find_program(std::string("qemu-system-") + kernel().machine, path);
   look_at_criu(facts);
   if (!facts.nbdkit.empty()) {

@@ -25,6 +25,7 @@ struct MachineFacts {
   // Paths; empty: not found.
   std::string nbdkit{};
   std::string nbd_client{};
+  std::string no_fuse_disk{};  // what nbdfuse with a loop device would need; empty: nothing
   std::string qemu{};
   std::string criu{};
   std::string criu_problem{};                          // what `criu check` says; empty: nothing

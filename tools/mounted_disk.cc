@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <thread>
 
 #include "common/clock.h"
 #include "plugin/own_export.h"
+#include "tools/fuse_disk.h"
 
 namespace ckpt {
 namespace {
@@ -25,16 +27,63 @@ void sort_by_point(std::vector<Mount>& mounts) {
 // the future after a rollback.
 Result<> check_all_named(const std::vector<Mount>& named, uint64_t size_bytes,
                          const AttachedDisk& disk) {
-  const std::string device = disk.device.substr(disk.device.rfind('/') + 1);
+  // As OwnExport::find() says it.
+  const std::string name = disk.device.substr(disk.device.rfind('/') + 1);
+  const std::string below = " (" + disk.file + ")";
   for (const Mount& mount : all_mounts()) {
     const bool is_named = std::ranges::find(named, mount.point, &Mount::point) != named.end();
-    if (!is_named && OwnExport(size_bytes).find(mount.device) == device) {
+    const std::string found = OwnExport(size_bytes).find(mount.device);
+    if (!is_named && (disk.file.empty() ? found == name : found.ends_with(below))) {
       return fail(ErrorKind::kInvalid, mount.source + ", of the same disk, is also mounted at " +
                                            mount.point + ": unmount it there" +
                                            (mount.root == "/" ? ", or give --fs for it, too" : ""));
     }
   }
   return {};
+}
+
+// A loop device may have another number than at the checkpoint, and after a reboot its file another
+// place.
+AttachedDisk disk_of(const ProcessRecord& record, const VolumeStatus& status) {
+  AttachedDisk disk{record.device, record.block_bytes, usable_uri(status.uris), record.file};
+  if (disk.file.empty()) {
+    return disk;
+  }
+  std::error_code ignored;
+  if (!std::filesystem::exists(std::filesystem::path(disk.file).parent_path(), ignored)) {
+    disk.file = fuse_file_of(status.volume);
+  }
+  if (const auto loops = loops_upon(disk.file); !loops.empty()) {
+    disk.device = loops.front();
+  }
+  return disk;
+}
+
+// Of a mount from a device, or from a partition of it, that is another device now.
+std::string moved(const std::string& source, const std::string& from, const std::string& to) {
+  return source.starts_with(from) ? to + source.substr(from.size()) : source;
+}
+
+// Whether it is attached, and answers. kBusy: as something else.
+Result<bool> is_up(const AttachedDisk& disk, const std::string& image) {
+  CKPT_ASSIGN(const bool is_attached, has_size(disk));
+  if (!is_attached) {
+    return false;
+  }
+  // The kernel may have a loop device's content in its cache, but the file's is the server's.
+  const auto same = check_content(disk.file.empty() ? disk.device : disk.file, image);
+  if (!same && same.error().kind != ErrorKind::kUnreachable) {
+    return Unexpected(same.error());
+  }
+  // One that cannot be read has lost its server, and is as good as detached.
+  return disk.file.empty() || (same && !loops_upon(disk.file).empty());
+}
+
+std::string how_to_attach(const AttachedDisk& disk) {
+  return disk.file.empty()
+             ? "attach " + disk.device + " to " + disk.uri
+             : "serve the disk with nbdfuse " + disk.file + " " + disk.uri +
+                   ", and make a loop device of it (losetup --find --partscan --show)";
 }
 
 // All in one line; empty: nobody.
@@ -68,7 +117,7 @@ Result<MountedDisk> MountedDisk::find(const std::vector<std::string>& points,
   AttachedDisk disk;
   for (const std::string& point : points) {
     CKPT_ASSIGN(const Mount mount, find_mount(point));
-    CKPT_ASSIGN(disk, find_disk(mount, status.size_bytes, status.image, status.uris));
+    CKPT_ASSIGN(disk, find_disk(mount, status));
     mounts.push_back(mount);
   }
   CKPT_TRY(check_all_named(mounts, status.size_bytes, disk));
@@ -78,10 +127,11 @@ Result<MountedDisk> MountedDisk::find(const std::vector<std::string>& points,
 }
 
 Result<MountedDisk> MountedDisk::recorded(const ProcessRecord& record, const VolumeStatus& status) {
-  AttachedDisk disk{record.device, record.block_bytes, usable_uri(status.uris), record.file};
+  AttachedDisk disk = disk_of(record, status);
   std::vector<Mount> mounts;
   Up up;
-  for (const MountRecord& one : record.mounts) {
+  for (MountRecord one : record.mounts) {
+    one.source = moved(one.source, record.device, disk.device);
     const auto there = find_mount(one.point);
     if (there && there->source != one.source) {
       return fail(ErrorKind::kBusy, one.point + ": " + there->source +
@@ -94,13 +144,7 @@ Result<MountedDisk> MountedDisk::recorded(const ProcessRecord& record, const Vol
     mounts.push_back(there ? *there : Mount{one.point, one.source, one.type, one.options, 0, "/"});
     up.mounts.push_back(there.has_value());
   }
-  CKPT_ASSIGN(const bool is_attached, has_size(disk));
-  // One that cannot be read has lost its server, and is as good as detached.
-  if (const auto same = check_content(disk.device, status.image);
-      is_attached && !same && same.error().kind != ErrorKind::kUnreachable) {
-    return Unexpected(same.error());
-  }
-  up.disk = is_attached;
+  CKPT_ASSIGN(up.disk, is_up(disk, status.image));
   return MountedDisk(status.volume, std::move(disk), std::move(mounts), std::move(up));
 }
 
@@ -117,10 +161,13 @@ Result<> MountedDisk::unmount_all() {
 Result<> MountedDisk::check(const std::set<pid_t>& except) const {
   if (disk_.uri.empty()) {
     return fail(ErrorKind::kInvalid, disk_.device +
-                                         ": the volume's server listens nowhere that nbd-client "
-                                         "could attach it to again; nothing was done");
+                                         ": the volume's server listens nowhere that nbd-client, "
+                                         "or nbdfuse, could attach it to again; nothing was done");
   }
   CKPT_TRY(check_server(disk_.uri, volume_));
+  if (auto alone = disk_.file.empty() ? Result<>() : check_only_user(disk_); !alone) {
+    return fail(alone.error().kind, alone.error().message() + "; nothing was done");
+  }
   for (size_t i = 0; i < mounts_.size(); ++i) {
     const SteadyTime deadline = system_clock().steady() + kLeavingPatience;
     for (std::string users = users_in_line(mounts_[i], except); up_.mounts[i] && !users.empty();
@@ -138,12 +185,10 @@ Result<> MountedDisk::check(const std::set<pid_t>& except) const {
 Result<> MountedDisk::take_down() {
   CKPT_TRY(check());
   auto down = unmount_all();
-  if (down && up_.disk) {
-    down = check_unused(disk_);
-  }
-  if (down && up_.disk) {
+  const auto is_attached = has_size(disk_);
+  if (down && is_attached && *is_attached) {
     down = detach(disk_);
-    up_.disk = !down;
+    up_.disk = !down && disk_.file.empty();  // of the other kind a part may be gone
   }
   if (down) {
     return down;
@@ -153,9 +198,14 @@ Result<> MountedDisk::take_down() {
 }
 
 Result<> MountedDisk::raise() {
-  if (!up_.disk) {
+  const bool is_mounted = std::ranges::find(up_.mounts, true) != up_.mounts.end();
+  if (!up_.disk && !is_mounted) {
+    const std::string before = disk_.device;
     CKPT_TRY(attach(disk_));
     up_.disk = true;
+    for (Mount& mount : mounts_) {
+      mount.source = moved(mount.source, before, disk_.device);
+    }
   }
   for (size_t i = 0; i < mounts_.size(); ++i) {
     if (!up_.mounts[i]) {
@@ -173,7 +223,7 @@ Result<> MountedDisk::bring_up() {
   }
   std::string left;
   if (!up_.disk) {
-    left = "; attach " + disk_.device + " to " + disk_.uri;
+    left = "; " + how_to_attach(disk_);
   }
   for (size_t i = 0; i < mounts_.size(); ++i) {
     if (!up_.mounts[i]) {

@@ -4,16 +4,21 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
+#include <cstring>
 #include <optional>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "common/clock.h"
 #include "common/fd.h"
@@ -44,6 +49,9 @@ class Child {
     }
   }
 
+  // It may go on.
+  pid_t release() { return std::exchange(pid_, 0); }
+
   // How it ended (wait(2)); nothing: it has not by then.
   std::optional<int> wait_until(SteadyTime deadline) {
     for (;;) {
@@ -63,11 +71,20 @@ class Child {
   pid_t pid_;  // of its process group too; 0: it has ended
 };
 
-// What posix_spawn(3) is to do: nothing to read, both streams into the file, a group of its own.
+std::vector<char*> as_arguments(const std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (const std::string& word : words) {
+    arguments.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execv(3) has it
+  }
+  arguments.push_back(nullptr);
+  return arguments;
+}
+
+// What posix_spawn(3) is to do: nothing to read, both streams into the pipe, a group of its own.
 class SpawnPlan {
  public:
-  // kept: a descriptor that it has, too; -1: none.
-  SpawnPlan(int output, int kept, short flags = POSIX_SPAWN_SETPGROUP) {
+  SpawnPlan(int output, int kept) {
     posix_spawn_file_actions_init(&actions_);
     if (kept >= 0) {  // posix_spawn(3): onto itself, and it is not closed
       posix_spawn_file_actions_adddup2(&actions_, kept, kept);
@@ -76,7 +93,7 @@ class SpawnPlan {
     posix_spawn_file_actions_adddup2(&actions_, output, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions_, output, STDERR_FILENO);
     posix_spawnattr_init(&attributes_);
-    posix_spawnattr_setflags(&attributes_, flags);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETPGROUP);
   }
   SpawnPlan(const SpawnPlan&) = delete;
   SpawnPlan& operator=(const SpawnPlan&) = delete;
@@ -85,13 +102,8 @@ class SpawnPlan {
     posix_spawnattr_destroy(&attributes_);
   }
 
-  Result<pid_t> spawn(std::vector<std::string> words) const {
-    std::vector<char*> arguments;
-    arguments.reserve(words.size() + 1);
-    for (std::string& word : words) {
-      arguments.push_back(word.data());
-    }
-    arguments.push_back(nullptr);
+  Result<pid_t> spawn(const std::vector<std::string>& words) const {
+    const std::vector<char*> arguments = as_arguments(words);
     pid_t pid = 0;
     const int number =
         posix_spawn(&pid, arguments[0], &actions_, &attributes_, arguments.data(), environ);
@@ -102,6 +114,23 @@ class SpawnPlan {
   posix_spawn_file_actions_t actions_{};
   posix_spawnattr_t attributes_{};
 };
+
+// In a forked process: nothing here takes memory or a lock.
+[[noreturn]] void be_detached(char* const* arguments, int output) {
+  constexpr int kNotExecutable = 127;
+  setsid();
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
+    std::signal(signal, SIG_IGN);
+  }
+  (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+  const int nothing = ::open("/dev/null", O_RDONLY);
+  if (chdir("/") == 0 && dup2(nothing, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
+      dup2(output, STDERR_FILENO) >= 0 && close_range(STDERR_FILENO + 1, UINT_MAX, 0) == 0) {
+    execv(arguments[0], arguments);
+  }
+  dprintf(STDERR_FILENO, "%s: %s\n", arguments[0], std::strerror(errno));
+  _exit(kNotExecutable);
+}
 
 // Whether there is something to read, or the end, before the deadline.
 bool is_readable_by(int fd, SteadyTime deadline) {
@@ -150,6 +179,24 @@ Result<std::string> outcome_of(int status, std::string text) {
   return fail(ErrorKind::kIo, first_line(text) + " (" + how + ")");
 }
 
+// Waits until a started program is ready.
+Result<> wait_until_ready(Child& child, int output, const std::function<bool()>& is_ready,
+                          SteadyTime deadline) {
+  while (!is_ready()) {
+    const SteadyTime now = system_clock().steady();
+    if (const auto status = child.wait_until(now)) {
+      CKPT_ASSIGN(std::string text, read_all(output, now + kDeathPatience));
+      CKPT_TRY(outcome_of(*status, std::move(text)));
+      return fail(ErrorKind::kIo, "it has ended at once");
+    }
+    if (now >= deadline) {
+      return fail(ErrorKind::kTimeout, "it does not come up");
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string find_program(const std::string& name, const std::string& path) {
@@ -181,13 +228,28 @@ Result<std::string> output_of(const std::vector<std::string>& words,
                 : Result<std::string>(fail(ErrorKind::kTimeout, "it does not end"));
 }
 
-Result<pid_t> start_detached(const std::vector<std::string>& words, const std::string& log) {
-  const UniqueFd output(
-      ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!output) {
-    return fail_errno(errno, "open " + log);
+Result<pid_t> start_detached(const std::vector<std::string>& words,
+                             const std::function<bool()>& is_ready,
+                             std::chrono::milliseconds timeout) {
+  const SteadyTime deadline = system_clock().steady() + timeout;
+  const std::vector<char*> arguments = as_arguments(words);
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return fail_errno(errno, "pipe");
   }
-  return SpawnPlan(output.get(), -1, POSIX_SPAWN_SETSID).spawn(words);
+  const UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    be_detached(arguments.data(), theirs.get());
+  }
+  if (pid < 0) {
+    return fail_errno(errno, "run " + words.front());
+  }
+  theirs.reset();
+  Child child(pid);
+  CKPT_TRY(wait_until_ready(child, ours.get(), is_ready, deadline));
+  return child.release();
 }
 
 }  // namespace ckpt

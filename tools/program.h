@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,16 @@ inline constexpr size_t kOutputBytesMax = 65536;
 Result<std::string> output_of(const std::vector<std::string>& words,
                               std::chrono::milliseconds timeout, int kept = -1);
 
-// Starts a program, without a shell, in a session of its own, and leaves it to itself: it may
-// outlive this process. Nothing comes in, and what it says goes to the end of a file.
-Result<pid_t> start_detached(const std::vector<std::string>& words, const std::string& log);
+// Starts a program that outlives this process, and returns its number when it is ready, which is
+// asked again and again. It is in a session of its own, reads nothing, has nothing open, and what
+// it says is read until it is ready only. SIGTERM, SIGINT and SIGHUP, which end a service or a
+// terminal as a whole, are ignored, if it does not want them. The kernel may write through it:
+// where that is allowed, it does not wait for write-back itself (PR_SET_IO_FLUSHER).
+//
+// Failure: kTimeout when it is not ready in time; kIo, with the line that it said first, when it
+//          ends before. It is killed then.
+Result<pid_t> start_detached(const std::vector<std::string>& words,
+                             const std::function<bool()>& is_ready,
+                             std::chrono::milliseconds timeout);
 
 }  // namespace ckpt

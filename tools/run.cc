@@ -16,7 +16,6 @@
 #include "tools/command_output.h"
 #include "tools/contained_command.h"
 #include "tools/format.h"
-#include "tools/fuse_disk.h"
 #include "tools/mounted_disk.h"
 #include "tools/process_checkpoint.h"
 #include "tools/program.h"
@@ -48,7 +47,6 @@ constexpr std::chrono::milliseconds kRunLook{20};
 constexpr std::chrono::seconds kStopPatience{10};
 constexpr std::chrono::seconds kKillPatience{60};
 constexpr std::chrono::milliseconds kCopyLook{200};
-constexpr int kDeviceTries = 5;  // others take loop devices, too
 constexpr size_t kOutputPieces = 64;
 constexpr size_t kAllPieces = std::numeric_limits<size_t>::max();
 
@@ -233,7 +231,7 @@ Result<MountedDisk> Run::find_disk(const ProcessRecord* record) const {
   if (record != nullptr) {
     return MountedDisk::recorded(*record, status);
   }
-  CKPT_ASSIGN(const AttachedDisk disk, free_disk(folder_.path() + "/disk"));
+  CKPT_ASSIGN(const AttachedDisk disk, free_disk(status));
   return MountedDisk::recorded({disk.device,
                                 disk.block_bytes,
                                 {{options_.fs, disk.device, "auto", "rw"}},
@@ -245,21 +243,17 @@ Result<MountedDisk> Run::find_disk(const ProcessRecord* record) const {
 
 Result<> Run::bring_up() {
   const bool was_up = find_mount(options_.fs).has_value();
-  for (int i = 1;; ++i) {
-    CKPT_ASSIGN(MountedDisk disk, find_disk(nullptr));
-    CKPT_TRY(disk.check());
-    auto up = disk.bring_up();
-    if (up) {
-      if (!was_up) {
-        brought_up_.emplace(std::move(disk));
-      }
-      return up;
-    }
+  CKPT_ASSIGN(MountedDisk disk, find_disk(nullptr));
+  CKPT_TRY(disk.check());
+  auto up = disk.bring_up();
+  if (!up) {
     (void)disk.take_down();
-    if (!is_taken(disk.disk()) || i == kDeviceTries) {
-      return within("attach and mount the disk", up.error());
-    }
+    return within("attach and mount the disk", up.error());
   }
+  if (!was_up) {
+    brought_up_.emplace(std::move(disk));
+  }
+  return {};
 }
 
 // Where --resume goes on from, if there is such a checkpoint.

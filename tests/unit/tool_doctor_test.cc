@@ -209,7 +209,12 @@ TEST(DoctorMachine, WhatNotEverybodyNeedsIsANote) {
       {[](auto& f) { f.nbd = NbdModule::kLoadable; },
        {"nbd-module", Outcome::kNote, "not loaded", "modprobe nbd"}},
       {[](auto& f) { f.nbd = NbdModule::kMissing; },
-       {"nbd-module", Outcome::kNote, "none for kernel 6.1.0", "QEMU, nbdfuse"}},
+       {"nbd-module", Outcome::kNote, "do with nbdfuse and a loop device", "install the module"}},
+      {[](auto& f) {
+         f.nbd = NbdModule::kMissing;
+         f.no_fuse_disk = "losetup is not installed (package mount)";
+       },
+       {"nbd-module", Outcome::kNote, "none for kernel 6.1.0", "package mount"}},
       {[](auto& f) { f.nbd_client = ""; },
        {"nbd-client", Outcome::kNote, "not found", "nbd-client"}},
       {[](auto& f) { f.qemu = ""; }, {"qemu", Outcome::kNote, "not found", "qemu-system-x86"}},

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Other programs, run for what they say: whatever they do, it ends.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -99,6 +102,75 @@ TEST(ToolProgram, IsFoundInTheFirstFolderThatHasIt) {
   EXPECT_EQ(find_program("other", path), "");
   EXPECT_EQ(find_program("tool", ""), "");
   fs::remove_all(folder);
+}
+
+class DetachedProgram : public testing::Test {
+ protected:
+  DetachedProgram() {
+    std::string pattern = testing::TempDir() + "detached-XXXXXX";
+    folder_ = ::mkdtemp(pattern.data());
+  }
+  ~DetachedProgram() override { fs::remove_all(folder_); }
+  Result<pid_t> start(const std::string& script, milliseconds timeout = kAmple) const {
+    return start_detached(
+        {"/bin/sh", "-c", script, "sh", folder_.string()},
+        [this] { return fs::exists(folder_ / "ready"); }, timeout);
+  }
+  static void end(pid_t pid) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+  fs::path folder_;
+};
+
+TEST_F(DetachedProgram, IsInASessionOfItsOwnAndStays) {
+  const int open = ::open("/dev/null", O_RDONLY);  // it must not have this one
+  ASSERT_GE(open, 0);
+  const auto pid = start("ls -l /proc/$$/fd >$1/open; touch $1/ready; exec sleep 1000");
+  ::close(open);
+  ASSERT_TRUE(pid) << pid.error().message();
+  EXPECT_EQ(::getsid(*pid), *pid);
+  ::kill(*pid, SIGTERM);
+  ::kill(*pid, SIGHUP);
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(::waitpid(*pid, nullptr, WNOHANG), 0) << "what ends a whole service does not end it";
+  end(*pid);
+  std::ifstream listing(folder_ / "open");
+  const std::string text{std::istreambuf_iterator<char>(listing), {}};
+  EXPECT_EQ(text.find(" " + std::to_string(open) + " -> "), std::string::npos) << text;
+}
+
+TEST_F(DetachedProgram, GoesOnWhenNobodyReadsWhatItSays) {
+  const auto pid = start("touch $1/ready; sleep 0.3; echo more; touch $1/said; exec sleep 1000");
+  ASSERT_TRUE(pid) << pid.error().message();
+  const SteadyTime deadline = system_clock().steady() + kAmple;
+  while (!fs::exists(folder_ / "said") && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "said"));
+  end(*pid);
+}
+
+TEST_F(DetachedProgram, WhyItDoesNotComeUpIsSaid) {
+  const auto failed = start("echo 'no server' >&2; exit 1");
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message(), "no server (exit status 1)");
+  EXPECT_EQ(start("exit 0").error().message(), "it has ended at once");
+  const auto missing = start_detached(
+      {"/nonexistent/program"}, [] { return false; }, kAmple);
+  ASSERT_FALSE(missing);
+  EXPECT_NE(missing.error().message().find("/nonexistent/program: No such file"),
+            std::string::npos);
+}
+
+TEST_F(DetachedProgram, OneThatDoesNotComeUpIsKilled) {
+  const auto late = start("echo $$ >$1/pid; exec sleep 1000", milliseconds(300));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().kind, ErrorKind::kTimeout);
+  pid_t pid = 0;
+  std::ifstream(folder_ / "pid") >> pid;
+  ASSERT_GT(pid, 0);
+  EXPECT_NE(::kill(pid, 0), 0);
 }
 
 }  // namespace
