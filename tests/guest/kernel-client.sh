@@ -34,6 +34,16 @@ detach() {
     wait_until "$disk to be gone" has_no_size
 }
 
+# The end of a script that has the disk mounted: its file system is whole, and so is the back-up.
+check_disk_and_finish() {
+    umount "$mnt"
+    check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
+    detach
+    checkpoint_and_verify "$image"
+    stop_server
+    finish
+}
+
 # What CRIU asks the kernel for, to know of sockets.
 load_criu_modules() {
     local module

@@ -87,12 +87,7 @@ comes_back() {
 
 ends() {
     end_programs
-    umount "$mnt"
-    check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
-    detach
-    checkpoint_and_verify "$image"
-    stop_server
-    finish
+    check_disk_and_finish
 }
 
 if [[ $part == first ]]; then begins; else comes_back; fi

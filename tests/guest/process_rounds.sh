@@ -111,9 +111,4 @@ for ((round = 1; round <= rounds; round++)); do
     fi
 done
 end_programs
-umount "$mnt"
-check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
-detach
-checkpoint_and_verify "$image"
-stop_server
-finish
+check_disk_and_finish

@@ -249,9 +249,4 @@ group_comes_back
 server_dies
 out_of_time
 mount_is_in_use
-umount "$mnt"
-check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
-detach
-checkpoint_and_verify "$image"
-stop_server
-finish
+check_disk_and_finish

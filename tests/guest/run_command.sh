@@ -152,9 +152,4 @@ refuses
 resumes
 is_suspended
 what_criu_refuses_is_told
-umount "$mnt"
-check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
-detach
-checkpoint_and_verify "$image"
-stop_server
-finish
+check_disk_and_finish
