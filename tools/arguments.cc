@@ -56,6 +56,12 @@ void Arguments::add_filled_text(const std::string& name, const std::string& type
   command_.add_option(name, value, help)->type_name(type)->check(filled);
 }
 
+void Arguments::add_required_text(const std::string& name, const std::string& type,
+                                  std::string& value, const std::string& help) {
+  add_filled_text(name, type, value, help);
+  command_.get_option(name)->required();
+}
+
 void Arguments::add_texts(const std::string& name, const std::string& type,
                           std::vector<std::string>& values, const std::string& help) {
   command_.add_option(name, values, help)
@@ -168,6 +174,14 @@ Arguments add_command(CLI::App& app, Invocation& invocation, const CommandHelp& 
     invocation.act = act;
   });
   return Arguments(*command);
+}
+
+CLI::App& add_command_group(CLI::App& app, const CommandHelp& help) {
+  CLI::App* group = app.add_subcommand(help.name, help.line);
+  group->footer(help.text)->group("Commands");
+  group->get_formatter()->label("SUBCOMMAND", "COMMAND VOLUME");
+  group->require_subcommand(1);
+  return *group;
 }
 
 }  // namespace ckpt

@@ -12,6 +12,11 @@ class AttachmentDestination final : public PieceSink {
   // Nothing is changed yet.
   static Result<AttachmentDestination> open(const std::string& path, bool force);
 
+  // shared with whoever wants what has come.
+  static AttachmentDestination into(std::shared_ptr<Destination> file) {
+    return AttachmentDestination(std::move(file));
+  }
+
   // Before the first piece.
   Result<> begin(const AttachmentInfo& info);
   Result<> take(const PieceHeader& header, ConstByteSpan piece) override;
@@ -19,9 +24,9 @@ class AttachmentDestination final : public PieceSink {
   Result<> finish();
 
  private:
-  explicit AttachmentDestination(std::unique_ptr<Destination> file) : file_(std::move(file)) {}
+  explicit AttachmentDestination(std::shared_ptr<Destination> file) : file_(std::move(file)) {}
 
-  std::unique_ptr<Destination> file_;  // nothing: the standard output
+  std::shared_ptr<Destination> file_;  // nothing: the standard output
   AttachmentInfo expected_;
   AttachmentCounter counter_;
   std::vector<std::byte> raw_;

@@ -45,6 +45,7 @@ void add_metrics(CLI::App& app, Invocation& invocation);
 void add_report(CLI::App& app, Invocation& invocation);
 void add_restore(CLI::App& app, Invocation& invocation);
 void add_run(CLI::App& app, Invocation& invocation);
+void add_vm(CLI::App& app, Invocation& invocation);
 void add_hook(CLI::App& app, Invocation& invocation);
 
 // What a subcommand is called and what its help says: one line in the list, then what it does.
@@ -59,6 +60,8 @@ struct CommandHelp {
 // A subcommand with VOLUME, which may be left out where it is not needed, and the options that all
 // have.
 Arguments add_command(CLI::App& app, Invocation& invocation, const CommandHelp& help, Act act);
+// A subcommand that has subcommands of its own.
+CLI::App& add_command_group(CLI::App& app, const CommandHelp& help);
 // Options that all commands have, here for one.
 void add_common_options(CLI::App& app, Invocation& invocation);
 

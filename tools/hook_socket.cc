@@ -5,13 +5,14 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
+
+#include "tools/local_socket.h"
 
 namespace ckpt {
 namespace {
@@ -41,16 +42,6 @@ bool write_line(int fd, const std::string& text) {
   return ::send(fd, line.data(), line.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(line.size());
 }
 
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return fail(ErrorKind::kInvalid, path + ": too long for a Unix socket");
-  }
-  path.copy(address.sun_path, path.size());
-  return address;
-}
-
 // Quoted for the shell.
 std::string quoted(const std::string& word) {
   std::string text = "'";
@@ -72,18 +63,6 @@ Result<> write_script(const std::string& path, const std::string& socket) {
   return {};
 }
 
-Result<UniqueFd> listen_at(const std::string& path) {
-  CKPT_ASSIGN(const sockaddr_un address, address_of(path));
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd ||
-      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address),  // NOLINT: as bind(2) has it
-             sizeof(address)) != 0 ||
-      ::listen(fd.get(), 4) != 0) {
-    return fail_errno(errno, "listen at " + path);
-  }
-  return fd;
-}
-
 // Where programs may be executed, and paths are short.
 std::string short_base() {
   const char* const base = std::getenv("TMPDIR");
@@ -103,7 +82,7 @@ Result<HookSocket> HookSocket::make() {
   CKPT_ASSIGN(WorkFolder folder, WorkFolder::make(short_base(), "ckpt-hook"));
   HookSocket hook(std::move(folder));
   const std::string socket = hook.folder_.path() + "/socket";
-  CKPT_ASSIGN(hook.listening_, listen_at(socket));
+  CKPT_ASSIGN(hook.listening_, listen_local(socket));
   CKPT_TRY(write_script(hook.script(), socket));
   return hook;
 }
@@ -122,15 +101,11 @@ std::optional<HookCall> HookSocket::next(int milliseconds) {
 }
 
 Result<> call_hook(const std::string& socket, const std::string& action) {
-  CKPT_ASSIGN(const sockaddr_un address, address_of(socket));
-  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd ||
-      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),  // NOLINT: as connect(2)
-                sizeof(address)) != 0 ||
-      !write_line(fd.get(), action)) {
-    return fail_errno(errno, "call the command that started CRIU, at " + socket);
+  const auto fd = connect_local(socket);
+  if (!fd) {
+    return within("call the command that started CRIU", fd.error());
   }
-  const std::string answer = read_line(fd.get());
+  const std::string answer = write_line(fd->get(), action) ? read_line(fd->get()) : "";
   if (answer == "ok") {
     return {};
   }

@@ -20,26 +20,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::chrono::hours kArchivePatience{12};
-constexpr std::chrono::milliseconds kCutLook{1};
-constexpr std::chrono::seconds kCutPatience{10};  // everything stands still meanwhile
-constexpr int kRecordPipeBytes = kProcessRecordBytesMax;
 
 std::string attachment_of(size_t tree) { return "criu-" + std::to_string(tree); }
 
 std::string path_of(int fd) {
   return "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(fd);
-}
-
-// Into a pipe that has room for the largest record, so that it waits for nobody.
-Result<> write_record(int pipe, const std::string& text) {
-  if (text.size() > kProcessRecordBytesMax) {
-    return fail(ErrorKind::kInvalid, "too many processes, mounts and options for one checkpoint");
-  }
-  if (::fcntl(pipe, F_SETPIPE_SZ, kRecordPipeBytes) < 0 ||
-      ::write(pipe, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    return fail_errno(errno, "write into a pipe");
-  }
-  return {};
 }
 
 // The server would be frozen with them, and they would wait for it.
@@ -63,19 +48,6 @@ Result<> check_processes(const std::vector<pid_t>& pids, const std::string& stat
   return {};
 }
 
-// Processes do not stand still for what cannot be.
-Result<> check_store(const VolumeStatus& status) {
-  const bool is_there =
-      status.store && (status.store->state == "connected" || status.store->state == "syncing");
-  return is_there
-             ? Result<>()
-             : Result<>(fail(status.store ? ErrorKind::kUnreachable : ErrorKind::kInvalid,
-                             "the back-up takes no checkpoint now: " +
-                                 (status.store ? status.store->address + " is " +
-                                                     status.store->state + "; " + status.problem
-                                               : std::string("backup=none"))));
-}
-
 }  // namespace
 
 Result<std::unique_ptr<ProcessCheckpoint>> ProcessCheckpoint::prepare(const OpenedVolume& opened,
@@ -88,7 +60,7 @@ Result<std::unique_ptr<ProcessCheckpoint>> ProcessCheckpoint::prepare(const Open
                 opened.paths.image + ": no server runs: nothing can be mounted from its disk");
   }
   CKPT_TRY(check_processes(options.pids, opened.paths.state));
-  CKPT_TRY(check_store(status));
+  CKPT_TRY(check_takes_checkpoint(status));
   CKPT_ASSIGN(MountedDisk disk, MountedDisk::find(options.mounts, status));
   std::unique_ptr<ProcessCheckpoint> checkpoint(new ProcessCheckpoint(
       *opened.volume, std::move(request), std::move(options), std::move(disk)));
@@ -121,54 +93,23 @@ std::string ProcessCheckpoint::folder_of(size_t tree) const {
   return folder_->path() + "/" + attachment_of(tree);
 }
 
-// The attachments are named before there is anything in them: the cut does not wait for that.
 Result<> ProcessCheckpoint::open_pipes() {
-  std::vector<std::string> words;
-  for (size_t i = 0; i <= options_.pids.size(); ++i) {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-      return fail_errno(errno, "pipe");
-    }
-    pipes_.push_back({UniqueFd(ends[0]), UniqueFd(ends[1])});
-    words.push_back((i == 0 ? kProcessAttachment : attachment_of(i - 1)) + "=" + path_of(ends[0]));
+  std::vector<std::string> names{kProcessAttachment};
+  for (size_t i = 0; i < options_.pids.size(); ++i) {
+    names.push_back(attachment_of(i));
   }
-  words.insert(words.end(), options_.attach.begin(), options_.attach.end());
-  open_copy(words);
-  CKPT_ASSIGN(source_, AttachmentSource::open(words, copy_));
-  for (size_t i = 1; i < pipes_.size(); ++i) {
-    pipes_[i].out.reset();  // who writes into it is told when nobody reads any more
+  std::string base = status_.attachments_folder;
+  if (const auto elsewhere = base.empty() ? Result<>() : check_elsewhere(base, disk_.mounts());
+      !elsewhere) {
+    no_copy_ = elsewhere.error().message();
+    base.clear();
   }
-  request_.attachments = source_->feed();
+  CKPT_ASSIGN(AttachmentPipes pipes,
+              AttachmentPipes::open(names, options_.attach, base, status_.volume));
+  pipes_.emplace(std::move(pipes));
+  request_.attachments = pipes_->feed();
+  asked_.emplace(volume_, request_);
   return {};
-}
-
-// Without one there is a checkpoint all the same.
-void ProcessCheckpoint::open_copy(const std::vector<std::string>& words) {
-  const std::string& base = status_.attachments_folder;
-  if (base.empty()) {
-    return;
-  }
-  std::vector<std::string> names;
-  for (const std::string& word : words) {
-    names.push_back(word.substr(0, word.find('=')));
-  }
-  if (!std::ranges::all_of(names, valid_attachment_name)) {
-    return;  // there will be no checkpoint either
-  }
-  const auto elsewhere = check_elsewhere(base, disk_.mounts());
-  if (auto made = elsewhere ? AttachmentCopy::make(base, status_.volume, names)
-                            : Unexpected(elsewhere.error())) {
-    copy_ = std::make_shared<AttachmentCopy>(std::move(*made));
-  } else {
-    no_copy_ = made.error().message();
-  }
-}
-
-void ProcessCheckpoint::keep_copy() {
-  if (copy_ != nullptr) {
-    const auto kept = copy_->keep(number_);
-    no_copy_ = kept ? "" : kept.error().message();
-  }
 }
 
 Result<ProcessOutcome> ProcessCheckpoint::make() {
@@ -176,10 +117,10 @@ Result<ProcessOutcome> ProcessCheckpoint::make() {
   if (dumped && number_.value == 0) {
     dumped = fail(ErrorKind::kVoid, "CRIU has not run its action script");
   }
-  if (dumped && !made_) {
+  if (dumped && !asked_->outcome()) {
     dumped = save();
   }
-  if (!dumped && made_ && *made_) {
+  if (const auto& made = asked_->outcome(); !dumped && made && *made) {
     return fail(ErrorKind::kHalfway,
                 "checkpoint " + std::to_string(number_.value) +
                     " exists, but CRIU has not ended the processes: " + dumped.error().message());
@@ -189,10 +130,11 @@ Result<ProcessOutcome> ProcessCheckpoint::make() {
     return Unexpected(dumped.error());
   }
   freeze_.frozen = frozen_time(folder_of(0));
-  keep_copy();
+  const std::string no_copy = pipes_->keep_copy(number_);
   const std::string number = std::to_string(number_.value);
-  return ProcessOutcome{**made_, freeze_, options_.images.empty() ? "" : folder_->keep_as(number),
-                        no_copy_};
+  return ProcessOutcome{**asked_->outcome(), freeze_,
+                        options_.images.empty() ? "" : folder_->keep_as(number),
+                        no_copy_.empty() ? no_copy : no_copy_};
 }
 
 Result<> ProcessCheckpoint::dump(size_t tree) {
@@ -237,52 +179,28 @@ Result<> ProcessCheckpoint::cut() {
   const SteadyTime frozen = system_clock().steady();
   CKPT_TRY(sync_all());
   const SteadyTime synced = system_clock().steady();
-  ask();
-  auto told = cut_.get_future();
-  while (told.wait_for(kCutLook) != std::future_status::ready) {
-    if (system_clock().steady() - synced > kCutPatience) {
-      return fail(ErrorKind::kVoid,
-                  "the disk was not cut within 10 s, and the processes were not to wait longer: "
-                  "see `ckpt-tool status`");
-    }
-    if (asked_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
-      made_ = asked_.get();
-      return *made_ ? Result<>(fail(ErrorKind::kIo, "the server has not told of the cut"))
-                    : Result<>(Unexpected(made_->error()));
-    }
-  }
-  number_ = told.get();
+  asked_->ask();
+  CKPT_ASSIGN(number_, asked_->await_cut());
   freeze_.sync = synced - frozen;
   freeze_.cut = system_clock().steady() - synced;
   return {};
-}
-
-// On a thread of its own, since it returns when the checkpoint exists.
-void ProcessCheckpoint::ask() {
-  request_.on_cut = [this](Epoch number) { cut_.set_value(number); };
-  asked_ = std::async(std::launch::async, [this] {
-    auto made = volume_.checkpoint(request_);
-    request_.attachments->stop();  // a checkpoint that has failed takes no more
-    return made;
-  });
 }
 
 Result<> ProcessCheckpoint::save() {
   const auto saved = save_all();
   if (!saved) {
     // Why nobody takes it any more says more than that nobody does.
-    source_->feed()->abort(saved.error());
+    pipes_->feed()->abort(saved.error());
   }
-  made_ = asked_.get();
-  return *made_ ? Result<>() : Result<>(Unexpected(made_->error()));
+  const auto made = asked_->await();
+  return made ? Result<>() : Result<>(Unexpected(made.error()));
 }
 
 Result<> ProcessCheckpoint::save_all() {
   const std::string tar = find_program("tar", "/usr/bin:/bin");
-  CKPT_TRY(write_record(pipes_[0].in.get(), encode_process_record(record())));
-  pipes_[0].in.reset();
+  CKPT_TRY(pipes_->put_text(encode_process_record(record()), kProcessRecordBytesMax));
   for (size_t i = 0; i < trees_.size(); ++i) {
-    UniqueFd& pipe = pipes_[i + 1].in;
+    UniqueFd& pipe = pipes_->in(i + 1);
     const auto said =
         output_of({tar.empty() ? "tar" : tar, "--create", "--file=" + path_of(pipe.get()),
                    "--directory=" + folder_of(i), "."},
@@ -306,12 +224,12 @@ ProcessRecord ProcessCheckpoint::record() const {
 
 // Nobody waits for anything any more; there will be no checkpoint, unless it exists already.
 void ProcessCheckpoint::give_up(const Error& why) {
-  if (source_ != nullptr) {
-    source_->feed()->abort(why);
+  if (pipes_) {
+    pipes_->feed()->abort(why);
+    pipes_->close();
   }
-  pipes_.clear();
-  if (asked_.valid()) {
-    made_ = asked_.get();
+  if (asked_) {
+    asked_->give_up(why);
   }
 }
 

@@ -2,9 +2,7 @@
 // A checkpoint of a disk together with processes that work on it: one number for both.
 #pragma once
 
-#include <future>
-
-#include "tools/attachment_source.h"
+#include "tools/asked_checkpoint.h"
 #include "tools/criu.h"
 #include "tools/mounted_disk.h"
 #include "tools/open_volume.h"
@@ -55,11 +53,6 @@ class ProcessCheckpoint {
   Result<ProcessOutcome> make();
 
  private:
-  // The end of a pipe that an attachment comes out of, and the other one.
-  struct Pipe {
-    UniqueFd out;
-    UniqueFd in;
-  };
   ProcessCheckpoint(VolumeApi& volume, CheckpointRequest request, ProcessOptions options,
                     MountedDisk disk)
       : volume_(volume),
@@ -67,8 +60,6 @@ class ProcessCheckpoint {
         options_(std::move(options)),
         disk_(std::move(disk)) {}
   Result<> open_pipes();
-  void open_copy(const std::vector<std::string>& words);
-  void keep_copy();
   Result<> make_folders(const std::string& state);
   [[nodiscard]] std::string folder_of(size_t tree) const;
   // Dumps this process and those after it; the innermost one cuts.
@@ -77,7 +68,6 @@ class ProcessCheckpoint {
   Result<> all_stand_still();
   Result<> sync_all();
   Result<> cut();
-  void ask();
   // What was dumped, into the pipes; then waits for the checkpoint.
   Result<> save();
   Result<> save_all();
@@ -90,17 +80,13 @@ class ProcessCheckpoint {
   MountedDisk disk_;
   VolumeStatus status_;
   std::optional<WorkFolder> folder_;  // of the images
-  std::vector<Pipe> pipes_;
-  std::shared_ptr<AttachmentCopy> copy_;
   std::string no_copy_;
-  std::unique_ptr<AttachmentSource> source_;
+  std::optional<AttachmentPipes> pipes_;
+  std::optional<AskedCheckpoint> asked_;
   std::optional<HookSocket> hook_;
   std::vector<TreeRecord> trees_;
   FreezeTimes freeze_;
   Epoch number_;
-  std::promise<Epoch> cut_;
-  std::future<Result<CheckpointOutcome>> asked_;
-  std::optional<Result<CheckpointOutcome>> made_;
 };
 
 }  // namespace ckpt

@@ -11,11 +11,8 @@
 #include <thread>
 
 #include "common/clock.h"
-#include "tools/attachment_copy.h"
-#include "tools/attachment_destination.h"
 #include "tools/criu.h"
 #include "tools/program.h"
-#include "tools/text_file.h"
 
 namespace ckpt {
 namespace {
@@ -27,21 +24,15 @@ constexpr const char* kLock = "restore.lock";
 constexpr std::chrono::seconds kLockPatience{60};
 constexpr std::chrono::milliseconds kLockLook{20};
 
-Result<AttachmentInfo> find_attachment(const CheckpointInfo& checkpoint, const std::string& name) {
-  const auto found = std::ranges::find(checkpoint.attachments, name, &AttachmentInfo::name);
-  return found != checkpoint.attachments.end()
-             ? Result<AttachmentInfo>(*found)
-             : Result<AttachmentInfo>(fail(
-                   ErrorKind::kNotFound,
-                   fmt::format("checkpoint {} has no attachment {}: it was made without --criu",
-                               checkpoint.id.number.value, name)));
-}
-
 }  // namespace
 
 Result<> check_has_processes(const CheckpointInfo& checkpoint) {
-  const auto found = find_attachment(checkpoint, kProcessAttachment);
-  return found ? Result<>() : Result<>(Unexpected(found.error()));
+  return find_attachment(checkpoint, kProcessAttachment)
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kNotFound,
+                             fmt::format("checkpoint {} has no attachment {}: it was made without "
+                                         "--criu",
+                                         checkpoint.id.number.value, kProcessAttachment)));
 }
 
 Result<RestoreLock> RestoreLock::take(const std::string& state) {
@@ -54,8 +45,8 @@ Result<RestoreLock> RestoreLock::take(const std::string& state) {
   while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (system_clock().steady() >= deadline) {
       return fail(ErrorKind::kBusy, path +
-                                        ": processes of this volume are just being restored, by "
-                                        "another command, or by CRIU for one that was killed");
+                                        ": this volume is just being brought back, by another "
+                                        "command, or by CRIU for one that was killed");
     }
     std::this_thread::sleep_for(kLockLook);
   }
@@ -63,8 +54,8 @@ Result<RestoreLock> RestoreLock::take(const std::string& state) {
 }
 
 Result<> SavedProcesses::fetch() {
-  status_ = volume_.status();
-  CKPT_ASSIGN(const std::string text, fetch_text(kProcessAttachment));
+  CKPT_ASSIGN(const std::string text,
+              attachments_.fetch_text(kProcessAttachment, kProcessRecordBytesMax));
   CKPT_ASSIGN(record_, decode_process_record(text));
   for (const TreeRecord& tree : record_.trees) {
     CKPT_TRY(fetch_images(tree));
@@ -104,36 +95,10 @@ std::string SavedProcesses::folder_of(const TreeRecord& tree) const {
   return folder_ + "/" + tree.attachment;
 }
 
-// Out of the copy if there is a good one, else from the back-up.
-Result<> SavedProcesses::fetch_to(const std::string& name, const std::string& path) {
-  CKPT_ASSIGN(const AttachmentInfo found, find_attachment(checkpoint_, name));
-  if (!status_.attachments_folder.empty() && copy_to(found, path)) {
-    return {};
-  }
-  is_from_copy_ = false;
-  CKPT_ASSIGN(auto destination, AttachmentDestination::open(path, true));
-  CKPT_TRY(destination.begin(found));
-  CKPT_TRY(volume_.read_attachment(std::to_string(checkpoint_.id.number.value), name, destination));
-  return destination.finish();
-}
-
-Result<> SavedProcesses::copy_to(const AttachmentInfo& info, const std::string& path) {
-  CKPT_ASSIGN(auto destination, AttachmentDestination::open(path, true));
-  CKPT_TRY(destination.begin(info));
-  CKPT_TRY(read_attachment_copy(status_.attachments_folder, status_.volume, checkpoint_.id.number,
-                                info, destination));
-  return destination.finish();
-}
-
-Result<std::string> SavedProcesses::fetch_text(const std::string& name) {
-  const std::string path = folder_ + "/" + name;
-  CKPT_TRY(fetch_to(name, path));
-  return content_of(path, kProcessRecordBytesMax + 1);
-}
-
 Result<> SavedProcesses::fetch_images(const TreeRecord& tree) {
   const std::string archive = folder_of(tree) + ".tar";
-  CKPT_TRY(fetch_to(tree.attachment, archive));
+  CKPT_TRY(attachments_.fetch(tree.attachment,
+                              [&archive] { return AttachmentDestination::open(archive, true); }));
   std::error_code failed;
   fs::create_directory(folder_of(tree), failed);
   const std::string tar = find_program("tar", "/usr/bin:/bin");

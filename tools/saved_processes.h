@@ -5,6 +5,7 @@
 #include "common/fd.h"
 #include "plugin/volume_api.h"
 #include "tools/process_record.h"
+#include "tools/saved_attachments.h"
 
 namespace ckpt {
 
@@ -33,7 +34,9 @@ class SavedProcesses {
  public:
   // folder: an empty one for CRIU's images, which must be there until they are restored.
   SavedProcesses(VolumeApi& volume, CheckpointInfo checkpoint, std::string folder)
-      : volume_(volume), checkpoint_(std::move(checkpoint)), folder_(std::move(folder)) {}
+      : checkpoint_(checkpoint),
+        attachments_(volume, std::move(checkpoint)),
+        folder_(std::move(folder)) {}
 
   Result<> fetch();
   // Those whose numbers must be free. Of those in a PID namespace of their own only what lives.
@@ -44,21 +47,16 @@ class SavedProcesses {
                                                    const RestoreLock& lock) const;
   [[nodiscard]] const ProcessRecord& record() const { return record_; }
   // All came out of the copy in attachments=, and nothing from the back-up.
-  [[nodiscard]] bool is_from_copy() const { return is_from_copy_; }
+  [[nodiscard]] bool is_from_copy() const { return attachments_.is_from_copy(); }
 
  private:
   [[nodiscard]] std::string folder_of(const TreeRecord& tree) const;
-  Result<> fetch_to(const std::string& name, const std::string& path);
-  Result<> copy_to(const AttachmentInfo& info, const std::string& path);
-  Result<std::string> fetch_text(const std::string& name);
   Result<> fetch_images(const TreeRecord& tree);
 
-  VolumeApi& volume_;
   const CheckpointInfo checkpoint_;
+  SavedAttachments attachments_;
   const std::string folder_;
-  VolumeStatus status_;
   ProcessRecord record_;
-  bool is_from_copy_ = true;
 };
 
 }  // namespace ckpt

@@ -36,6 +36,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_rollback(app, invocation);
   add_restore(app, invocation);
   add_run(app, invocation);
+  add_vm(app, invocation);
   add_accept(app, invocation);
   add_verify(app, invocation);
   add_export(app, invocation);

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The memory of a virtual machine, as QEMU has written it, in a file that a running QEMU can load
+// in place: an internal snapshot of a qcow2 image (QEMU's docs/interop/qcow2.txt), whose disk is
+// empty.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/fd.h"
+#include "tools/attachment_destination.h"
+
+namespace ckpt {
+
+// A file without a name in a folder that exists, which is gone with its last descriptor. kIo: none
+// can be made there.
+Result<UniqueFd> make_unnamed_file(const std::string& folder);
+
+// Without a name: it is gone with its last descriptor.
+//
+// Threads: one.
+class MemoryFile final : public Destination {
+ public:
+  // As make_unnamed_file().
+  static Result<std::unique_ptr<MemoryFile>> make(const std::string& folder);
+
+  // size_bytes: of the stream. Nothing is durable.
+  Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override;
+  Result<> write(uint64_t offset, ConstByteSpan data) override;
+  Result<> zero(ByteRange /*range*/) override { return {}; }
+  Result<> finish() override;
+
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  // From where the next who reads it gets the stream.
+  Result<> rewind() const;
+
+ private:
+  explicit MemoryFile(UniqueFd fd) : fd_(std::move(fd)) {}
+
+  UniqueFd fd_;
+  uint64_t size_bytes_ = 0;
+};
+
+// Where the stream begins in such a file.
+inline constexpr uint64_t kMemoryStreamOffset = uint64_t{14} << 20U;
+// One L2 table is enough for it.
+inline constexpr uint64_t kMemoryBytesMax = uint64_t{1} << 39U;
+
+struct FilePart {
+  uint64_t offset;
+  std::vector<std::byte> bytes;
+};
+
+// What is in such a file besides a stream of so many bytes; the rest is zero.
+std::vector<FilePart> memory_file_tables(uint64_t stream_bytes);
+// How long the whole file is: to the end of a cluster.
+uint64_t memory_file_bytes(uint64_t stream_bytes);
+
+}  // namespace ckpt

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/virtual_machine.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/text.h"
+#include "plugin/listeners.h"
+#include "tools/text_file.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kDescriptor = "ckpt-memory";
+constexpr const char* kNode = "ckpt-memory";
+constexpr const char* kJob = "ckpt-memory";
+constexpr std::chrono::milliseconds kShortLook{1};
+constexpr std::chrono::milliseconds kLongLook{10};
+constexpr std::chrono::seconds kShortLooks{1};
+constexpr std::chrono::minutes kReceivePatience{30};
+// What is saved goes into a file of this machine: as fast as that takes it.
+constexpr uint64_t kBandwidth = uint64_t{1} << 40U;
+constexpr size_t kWordsBytesMax = size_t{1} << 20U;
+
+std::string lines_of(const std::vector<std::string>& texts) {
+  std::string line;
+  for (const std::string& text : texts) {
+    line += (line.empty() ? "" : ", ") + text;
+  }
+  return line;
+}
+
+// First often, so that the moment is known; then not, so that a long one costs nothing.
+void pause_between_looks(SteadyTime began) {
+  std::this_thread::sleep_for(system_clock().steady() - began < kShortLooks ? kShortLook
+                                                                            : kLongLook);
+}
+
+// QEMU's own notation of what has no URI: the innermost object that has a server.
+const ParsedJson* find_server(const ParsedJson& object) {
+  if (!object.is_object()) {
+    return nullptr;
+  }
+  if (const auto server = object.find("server"); server != object.end()) {
+    return &*server;
+  }
+  for (const auto& inner : object) {
+    if (const ParsedJson* found = find_server(inner)) {
+      return found;
+    }
+  }
+  return nullptr;
+}
+
+std::string percent_plain(const std::string& text) {
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size()) {
+      plain += static_cast<char>(std::strtol(text.substr(i + 1, 2).c_str(), nullptr, 16));
+      i += 2;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+std::string uri_of_socket(const std::string& path, const std::string& directory) {
+  return uri_of_path((fs::path(directory) / path).lexically_normal().string());
+}
+
+std::string uri_of_host(const std::string& host, const std::string& port) {
+  const bool is_ipv6 = host.find(':') != std::string::npos && !host.starts_with('[');
+  return "nbd://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + port;
+}
+
+// What QEMU calls an image: nbd+unix://?socket=PATH, nbd+unix:///NAME?socket=PATH,
+// nbd://HOST:PORT/NAME, or json:{…}.
+std::string uri_of_file(const std::string& name, const std::string& directory) {
+  constexpr std::string_view kJson = "json:";
+  constexpr std::string_view kTcp = "nbd://";
+  if (name.starts_with(kJson)) {
+    const ParsedJson object = ParsedJson::parse(name.substr(kJson.size()), nullptr, false);
+    const ParsedJson* const server = find_server(object);
+    if (server == nullptr) {
+      return "";
+    }
+    const std::string path = text_in(*server, "path");
+    return path.empty() ? uri_of_host(text_in(*server, "host"), text_in(*server, "port"))
+                        : uri_of_socket(path, directory);
+  }
+  if (const size_t socket = name.find("socket=");
+      name.starts_with("nbd+unix:") && socket != std::string::npos) {
+    const std::string rest = name.substr(socket + std::string_view("socket=").size());
+    return uri_of_socket(percent_plain(rest.substr(0, rest.find('&'))), directory);
+  }
+  return name.starts_with(kTcp) ? name.substr(0, name.find('/', kTcp.size())) : "";
+}
+
+std::string process_folder(pid_t pid) { return "/proc/" + std::to_string(pid); }
+
+}  // namespace
+
+std::string difference_between(const MachineFacts& saved, const MachineFacts& now) {
+  if (saved.machine != now.machine) {
+    return "it was a " + saved.machine + ", and this is a " + now.machine;
+  }
+  if (saved.memory_bytes != now.memory_bytes) {
+    return "it had " + std::to_string(saved.memory_bytes) + " bytes of memory, and this has " +
+           std::to_string(now.memory_bytes);
+  }
+  if (saved.cpus != now.cpus) {
+    return "it had " + std::to_string(saved.cpus) + " processors, and this has " +
+           std::to_string(now.cpus);
+  }
+  return saved.devices == now.devices ? ""
+                                      : "its devices were " + lines_of(saved.devices) +
+                                            ", and here they are " + lines_of(now.devices);
+}
+
+std::vector<MachineDisk> parse_disks(const ParsedJson& blocks, const std::string& directory) {
+  std::vector<MachineDisk> disks;
+  for (const ParsedJson& block : blocks) {
+    const auto inserted = block.is_object() ? block.find("inserted") : block.end();
+    if (!block.is_object() || inserted == block.end()) {
+      continue;
+    }
+    const std::string device = text_in(block, "device");
+    const std::string place = text_in(block, "qdev");
+    disks.push_back({device.empty() ? place : device, text_in(*inserted, "drv"),
+                     uri_of_file(text_in(*inserted, "file"), directory),
+                     !flag_in(*inserted, "ro")});
+  }
+  return disks;
+}
+
+std::vector<std::string> words_for_new(const std::vector<std::string>& words) {
+  std::vector<std::string> kept;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string option = words[i].starts_with("--") ? words[i].substr(1) : words[i];
+    const bool has_value = i + 1 < words.size();
+    const bool is_ours =
+        option == "-qmp" && has_value &&
+        words[i + 1].find(std::string("/") + kMonitorFolder + ".") != std::string::npos;
+    if (option == "-S" || option == "-daemonize") {
+      continue;
+    }
+    if (option == "-incoming" || option == "-loadvm" || is_ours) {
+      ++i;
+      continue;
+    }
+    kept.push_back(words[i]);
+  }
+  return kept;
+}
+
+Result<std::string> VirtualMachine::state() {
+  CKPT_ASSIGN(const ParsedJson said, port_.execute("query-status"));
+  return text_in(said, "status");
+}
+
+Result<> VirtualMachine::stop() {
+  const auto done = port_.execute("stop");
+  return done ? Result<>() : Result<>(Unexpected(done.error()));
+}
+
+Result<> VirtualMachine::go_on() {
+  const auto done = port_.execute("cont");
+  return done ? Result<>() : Result<>(Unexpected(done.error()));
+}
+
+Result<> VirtualMachine::reset() {
+  const auto done = port_.execute("system_reset");
+  return done ? Result<>() : Result<>(Unexpected(done.error()));
+}
+
+Result<MachineFacts> VirtualMachine::facts() {
+  MachineFacts facts;
+  CKPT_ASSIGN(const ParsedJson version, port_.execute("query-version"));
+  if (const auto qemu = version.find("qemu"); qemu != version.end()) {
+    facts.qemu = std::to_string(number_in(*qemu, "major")) + "." +
+                 std::to_string(number_in(*qemu, "minor")) + "." +
+                 std::to_string(number_in(*qemu, "micro"));
+  }
+  CKPT_ASSIGN(const ParsedJson machine,
+              port_.execute("qom-get", {{"path", "/machine"}, {"property", "type"}}));
+  facts.machine = machine.is_string() ? machine.get<std::string>() : "";
+  CKPT_ASSIGN(const ParsedJson memory, port_.execute("query-memory-size-summary"));
+  facts.memory_bytes = number_in(memory, "base-memory") + number_in(memory, "plugged-memory");
+  CKPT_ASSIGN(const ParsedJson cpus, port_.execute("query-cpus-fast"));
+  facts.cpus = cpus.size();
+  for (const char* folder : {"/machine/peripheral", "/machine/peripheral-anon"}) {
+    CKPT_ASSIGN(const ParsedJson children, port_.execute("qom-list", {{"path", folder}}));
+    for (const ParsedJson& child : children) {
+      const std::string type = text_in(child, "type");  // "child<virtio-blk-pci>"
+      if (type.starts_with("child<") && type.ends_with('>')) {
+        facts.devices.push_back(type.substr(6, type.size() - 7));
+      }
+    }
+  }
+  std::ranges::sort(facts.devices);
+  return facts;
+}
+
+Result<std::vector<MachineDisk>> VirtualMachine::disks() {
+  CKPT_ASSIGN(const ParsedJson blocks, port_.execute("query-block"));
+  return parse_disks(blocks, directory());
+}
+
+std::vector<std::string> VirtualMachine::command() const {
+  const std::string text = content_of(process_folder(port_.pid()) + "/cmdline", kWordsBytesMax);
+  std::vector<std::string> words;
+  for (size_t begin = 0; port_.pid() > 0 && begin < text.size();) {
+    const size_t end = std::min(text.find('\0', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words_for_new(words);
+}
+
+std::string VirtualMachine::directory() const {
+  std::error_code unknown;
+  const fs::path folder = port_.pid() > 0
+                              ? fs::read_symlink(process_folder(port_.pid()) + "/cwd", unknown)
+                              : fs::path();
+  return unknown ? "" : folder.string();
+}
+
+Result<> VirtualMachine::set_background(bool on) {
+  const Json one{{"capability", "background-snapshot"}, {"state", on}};
+  const auto done =
+      port_.execute("migrate-set-capabilities", {{"capabilities", Json::array({one})}});
+  return done ? Result<>() : Result<>(Unexpected(done.error()));
+}
+
+Result<> VirtualMachine::check_background() {
+  const auto can = set_background(true);
+  if (!can && can.error().kind != ErrorKind::kIo) {
+    return Unexpected(can.error());
+  }
+  return can ? set_background(false)
+             : fail(ErrorKind::kInvalid, can.error().context +
+                                             ": the memory cannot be saved while the machine runs; "
+                                             "--mode snapshot does it while it stands still");
+}
+
+Result<> VirtualMachine::save(int fd, bool in_background, const std::function<void()>& on_running) {
+  CKPT_ASSIGN(const ParsedJson parameters, port_.execute("query-migrate-parameters"));
+  CKPT_TRY(set_background(in_background));
+  CKPT_ASSIGN(auto done, port_.execute("migrate-set-parameters", {{"max-bandwidth", kBandwidth}}));
+  CKPT_ASSIGN(done, port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
+  const auto begun = port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}});
+  const auto saved = begun ? await_saved(in_background, on_running) : Unexpected(begun.error());
+  if (!begun) {
+    (void)port_.execute("closefd", {{"fdname", kDescriptor}});
+  }
+  (void)set_background(false);
+  (void)port_.execute("migrate-set-parameters",
+                      {{"max-bandwidth", number_in(parameters, "max-bandwidth")}});
+  return saved;
+}
+
+Result<> VirtualMachine::await_saved(bool in_background, const std::function<void()>& on_running) {
+  const SteadyTime began = system_clock().steady();
+  bool runs = !in_background;
+  for (;;) {
+    CKPT_ASSIGN(const std::string now, state());
+    if (!runs && now == "running") {
+      runs = true;
+      on_running();
+    }
+    CKPT_ASSIGN(const ParsedJson said, port_.execute("query-migrate"));
+    const std::string status = text_in(said, "status");
+    if (status == "completed") {
+      return {};
+    }
+    if (status == "failed" || status == "cancelled" || status == "none" || status.empty()) {
+      return fail(ErrorKind::kVoid, "QEMU has not saved the memory: " +
+                                        printable(status + " " + text_in(said, "error-desc")));
+    }
+    pause_between_looks(began);
+  }
+}
+
+Result<> VirtualMachine::load(int memory_file) {
+  CKPT_ASSIGN(const ParsedJson set, port_.execute("add-fd", Json::object(), memory_file));
+  const uint64_t number = number_in(set, "fdset-id");
+  const Json no_flush{{"no-flush", true}};  // it is a copy
+  Json file{{"driver", "file"},
+            {"filename", "/dev/fdset/" + std::to_string(number)},
+            {"cache", no_flush}};
+  auto done = port_.execute(
+      "blockdev-add",
+      {{"driver", "qcow2"}, {"node-name", kNode}, {"cache", no_flush}, {"file", std::move(file)}});
+  Result<> loaded = done ? run_job("snapshot-load", {{"tag", kMemorySnapshot},
+                                                     {"vmstate", kNode},
+                                                     {"devices", Json::array({kNode})}})
+                         : Result<>(Unexpected(done.error()));
+  if (done) {
+    (void)port_.execute("blockdev-del", {{"node-name", kNode}});
+  }
+  (void)port_.execute("remove-fd", {{"fdset-id", number}});
+  return loaded;
+}
+
+Result<> VirtualMachine::run_job(const std::string& command, Json arguments) {
+  arguments["job-id"] = kJob;
+  CKPT_TRY(port_.execute(command, arguments));
+  const SteadyTime began = system_clock().steady();
+  for (;;) {
+    CKPT_ASSIGN(const ParsedJson jobs, port_.execute("query-jobs"));
+    const auto job = std::ranges::find_if(
+        jobs, [](const ParsedJson& one) { return text_in(one, "id") == kJob; });
+    if (job == jobs.end()) {
+      return fail(ErrorKind::kIo, "QEMU, " + command + ": it has forgotten it");
+    }
+    if (text_in(*job, "status") == "concluded") {
+      (void)port_.execute("job-dismiss", {{"id", kJob}});
+      const std::string error = text_in(*job, "error");
+      return error.empty() ? Result<>()
+                           : fail(ErrorKind::kIo, "QEMU, " + command + ": " + printable(error));
+    }
+    pause_between_looks(began);
+  }
+}
+
+Result<> VirtualMachine::receive(int fd) {
+  CKPT_TRY(port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
+  CKPT_TRY(port_.execute("migrate-incoming", {{"uri", std::string("fd:") + kDescriptor}}));
+  const SteadyTime began = system_clock().steady();
+  while (system_clock().steady() - began < kReceivePatience) {
+    CKPT_ASSIGN(const std::string now, state());
+    if (now != "inmigrate") {
+      return {};
+    }
+    pause_between_looks(began);
+  }
+  return fail(ErrorKind::kTimeout, "QEMU does not load the memory within 30 min");
+}
+
+}  // namespace ckpt

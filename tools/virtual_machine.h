@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// A virtual machine of QEMU's: its disks, and its memory on the way out and in.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tools/qmp.h"
+
+namespace ckpt {
+
+// What must be equal where a memory is loaded. QEMU checks more of it itself.
+struct MachineFacts {
+  std::string qemu;     // "7.2.22"
+  std::string machine;  // "pc-i440fx-7.2-machine"
+  uint64_t memory_bytes = 0;
+  uint64_t cpus = 0;
+  std::vector<std::string> devices;  // the kinds of those on its command line, ascending
+  bool operator==(const MachineFacts&) const = default;
+};
+
+// In which these differ; empty: in nothing. Later versions of QEMU load what earlier ones have
+// saved, so that of QEMU is not compared.
+std::string difference_between(const MachineFacts& saved, const MachineFacts& now);
+
+struct MachineDisk {
+  std::string device;  // for people: what the guest's disk is called in QEMU
+  std::string driver;  // what it is made of, outermost: "nbd", "raw", "qcow2"
+  std::string uri;     // of the NBD server below, without its export's name; empty: there is none
+  bool writable = false;
+};
+
+// Of what query-block returns. directory: QEMU's, for relative paths.
+std::vector<MachineDisk> parse_disks(const ParsedJson& blocks, const std::string& directory);
+
+// In what kind of work folder the monitor of a QEMU is that this tool has started.
+inline constexpr const char* kMonitorFolder = "ckpt-vm";
+
+// The words of a QEMU without what it was told of an earlier memory, of waiting, and of this tool.
+std::vector<std::string> words_for_new(const std::vector<std::string>& words);
+
+// By what snapshots in a memory file are called (memory_file.h).
+inline constexpr const char* kMemorySnapshot = "ckpt";
+
+// Threads: one. The port outlives it.
+class VirtualMachine {
+ public:
+  explicit VirtualMachine(QmpPort& port) : port_(port) {}
+
+  // "running", "paused", "postmigrate", … (QEMU's RunState).
+  Result<std::string> state();
+  // Its disks get a flush each. It is a machine that stands still already: nothing but that.
+  Result<> stop();
+  Result<> go_on();
+  // What has crashed or was shut down, and still has its process, can run again after this.
+  Result<> reset();
+  Result<MachineFacts> facts();
+  Result<std::vector<MachineDisk>> disks();
+  // The words and the folder that one like it is started with; empty: not known.
+  [[nodiscard]] std::vector<std::string> command() const;
+  [[nodiscard]] std::string directory() const;
+
+  // kInvalid, with QEMU's reason: it cannot save its memory while it runs.
+  Result<> check_background();
+  // Writes the memory of a machine that stands still to a file. in_background: it goes on as soon
+  // as what it is has been noted, and that is written while it runs; `on_running` is told, then.
+  // Else it still stands when this returns. Failure: kVoid; where it runs then is not said.
+  Result<> save(int fd, bool in_background, const std::function<void()>& on_running);
+  // Loads a memory file into one that stands still, and goes on standing. Failure: it has neither
+  // the old memory nor the new one.
+  Result<> load(int memory_file);
+  // The same for one that waits for it (-incoming defer); fd: at the stream.
+  Result<> receive(int fd);
+
+ private:
+  Result<> set_background(bool on);
+  Result<> await_saved(bool in_background, const std::function<void()>& on_running);
+  Result<> run_job(const std::string& command, Json arguments);
+
+  QmpPort& port_;
+};
+
+}  // namespace ckpt

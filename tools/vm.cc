@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool vm
+#include <fmt/format.h>
+
+#include <cmath>
+#include <csignal>
+#include <thread>
+
+#include "plugin/checkpoint_name.h"
+#include "tools/command.h"
+#include "tools/format.h"
+#include "tools/progress_bar.h"
+#include "tools/saved_processes.h"
+#include "tools/vm_checkpoint.h"
+#include "tools/vm_disks.h"
+#include "tools/vm_rollback.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kVmHelp{
+    "vm", "Checkpoints and rollback of a virtual machine of QEMU's, its memory too",
+    "`ckpt-tool vm COMMAND --help` says what a command does. The machine has the volume as a raw "
+    "disk\n"
+    "through QEMU's own NBD client; docs/vm.md says how."};
+
+constexpr CommandHelp kCheckpointHelp{
+    "checkpoint", "Makes a checkpoint of a machine's disk and memory; returns when it exists",
+    "The machine stands still while its disk is cut, so that disk and memory are of one instant:\n"
+    "`vm rollback` brings both back. Which disk of the machine is the volume is found out. Modes:\n"
+    "  background  the memory is saved while the machine runs on; it needs Linux 5.7 or later\n"
+    "              (userfaultfd), and root or vm.unprivileged_userfaultfd=1 for QEMU\n"
+    "  snapshot    the machine stands still until its memory is saved\n"
+    "  disk        the disk alone, at the instant\n"
+    "Without --mode: the first of the first two that works. A machine that stands still already\n"
+    "stays so. On failure it runs on, if it ran, and there is no checkpoint.\n\n"
+    "  ckpt-tool vm checkpoint vm.img --qmp /run/vm.qmp --name before-upgrade"};
+
+constexpr CommandHelp kRollbackHelp{
+    "rollback", "Puts a machine's disk and memory back to what they were at a checkpoint",
+    "For a checkpoint made by `vm checkpoint`. What was written since is lost, and so is what is "
+    "in\n"
+    "the machine's memory. With --qmp in place: the machine stands still, its disk is rolled back\n"
+    "below it, its memory is loaded, and it runs on from that instant.\n"
+    "With --fresh into a new QEMU, where the old one has ended: it is started with the words that\n"
+    "the checkpoint has on record, or those after --, and outlives the tool.\n"
+    "What it says is appended to vm.log in the state directory. --print says by what commands\n"
+    "instead, and changes nothing.\n"
+    "With --disk-only the disk alone, where no machine runs.\n\n"
+    "  ckpt-tool vm rollback vm.img --qmp /run/vm.qmp --yes\n"
+    "  ckpt-tool vm rollback vm.img before-upgrade --fresh --yes",
+    true, true};
+
+constexpr std::chrono::seconds kLeavePatience{2};
+constexpr std::chrono::milliseconds kLeaveLook{20};
+
+struct VmWords {
+  std::string qmp;                // of a monitor's socket
+  std::vector<std::string> with;  // further volumes of the machine
+  std::string mode;
+  std::string name;
+  std::string message;
+  double timeout_seconds = 600;
+  std::string id = "last";
+  bool fresh = false;
+  bool print = false;
+  bool disk_only = false;
+  bool paused = false;
+  bool yes = false;
+  std::vector<std::string> rest;
+};
+
+std::optional<VmMode> mode_of(const std::string& word) {
+  return word == "background" ? std::optional(VmMode::kBackground)
+         : word == "snapshot" ? std::optional(VmMode::kSnapshot)
+         : word == "disk"     ? std::optional(VmMode::kDisk)
+                              : std::nullopt;
+}
+
+// The volume, and those that go with it.
+Result<std::vector<OpenedVolume>> open_all(Context& context, const VolumeName& name,
+                                           const VmWords& words) {
+  std::vector<OpenedVolume> volumes;
+  CKPT_ASSIGN(OpenedVolume first, open_primary(context, name));
+  volumes.push_back(std::move(first));
+  for (const std::string& path : words.with) {
+    VolumeName other;
+    other.path = path;
+    CKPT_ASSIGN(OpenedVolume opened, open_primary(context, other));
+    volumes.push_back(std::move(opened));
+  }
+  for (const OpenedVolume& opened : volumes) {
+    if (!opened.served) {
+      return fail(ErrorKind::kNotFound,
+                  opened.paths.image + ": no server runs: no machine can have its disk");
+    }
+  }
+  return volumes;
+}
+
+int64_t microseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
+}
+
+int64_t milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::ceil<std::chrono::milliseconds>(time).count();
+}
+
+Json to_result(const VmCheckpointOutcome& outcome) {
+  const Json all = to_json(outcome.made.front());
+  Json result;
+  for (const char* field : {"checkpoint", "name", "state", "changed_bytes", "shipped_bytes",
+                            "stall_us", "confirm_ms"}) {
+    result[field] = all[field];
+  }
+  result["mode"] = to_text(outcome.mode);
+  result["paused_us"] = microseconds(outcome.paused);
+  result["flush_us"] = microseconds(outcome.flush);
+  result["cut_us"] = microseconds(outcome.cut);
+  result["memory_bytes"] = outcome.memory_bytes;
+  Json checkpoints = Json::array();
+  for (const CheckpointOutcome& made : outcome.made) {
+    checkpoints.push_back(made.checkpoint.id.number.value);
+  }
+  result["checkpoints"] = std::move(checkpoints);
+  result["not_saved"] = outcome.others;
+  return result;
+}
+
+void say(Console& console, const VmCheckpointOutcome& outcome) {
+  const CheckpointInfo& made = outcome.made.front().checkpoint;
+  for (const std::string& other : outcome.others) {
+    console.remark("not saved, since it is no volume: " + printable(other));
+  }
+  if (!outcome.why_mode.empty()) {
+    console.remark(outcome.why_mode);
+  }
+  if (!outcome.no_copy.empty()) {
+    console.remark("no copy of the memory was kept (attachments=): " + outcome.no_copy);
+  }
+  if (console.verbosity().quiet) {
+    console.print(fmt::format("{}\n", made.id.number.value));
+    return;
+  }
+  console.print(fmt::format("checkpoint {}{} {}: {} changed, {} of memory\n", made.id.number.value,
+                            quoted_name(made), console.paint(Colour::kGood, "confirmed"),
+                            format_bytes(made.changed_bytes), format_bytes(outcome.memory_bytes)));
+  console.print(fmt::format("the machine stood still for {}: to flush {}, to cut {} ({})\n",
+                            format_duration(outcome.paused), format_duration(outcome.flush),
+                            format_duration(outcome.cut), to_text(outcome.mode)));
+}
+
+Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& words) {
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads what is saved may be gone
+  CKPT_TRY(check_name(words.name));
+  CKPT_TRY(check_message(words.message));
+  CKPT_ASSIGN(const auto port, QmpSocket::connect(words.qmp));
+  VirtualMachine machine(*port);
+  CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  const std::chrono::milliseconds timeout(
+      static_cast<int64_t>(std::ceil(words.timeout_seconds * 1000)));
+  CKPT_ASSIGN(const auto checkpoint,
+              VmCheckpoint::prepare(volumes, machine,
+                                    {mode_of(words.mode), words.name, words.message, timeout}));
+  CKPT_ASSIGN(const VmCheckpointOutcome outcome, checkpoint->make());
+  context.console.result(to_result(outcome));
+  say(context.console, outcome);
+  return kExitDone;
+}
+
+Result<> check_agreed(Console& console, const CheckpointInfo& target, bool yes,
+                      const std::string& what) {
+  const std::string loss = fmt::format("{}what was written since checkpoint {}{}, {}, is lost",
+                                       what, target.id.number.value, quoted_name(target),
+                                       format_past(target.time, system_clock().wall()));
+  if (!yes && !console.interactive()) {
+    return fail(ErrorKind::kInvalid, loss + ": there is no terminal to ask on: give --yes");
+  }
+  if (yes) {
+    console.remark(loss);
+  }
+  return yes || console.confirm(loss + "\nRoll back?")
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kVoid, "not rolled back: nothing changed"));
+}
+
+void say(Console& console, const VmRollbackOutcome& outcome) {
+  const CheckpointInfo& target = outcome.disk.checkpoint;
+  Json result{{"checkpoint", target.id.number.value},
+              {"restored_bytes", outcome.disk.restored_bytes},
+              {"elapsed_ms", milliseconds(outcome.disk.elapsed + outcome.memory)},
+              {"disk_ms", milliseconds(outcome.disk.elapsed)},
+              {"memory_ms", milliseconds(outcome.memory)},
+              {"paused_us", microseconds(outcome.paused)}};
+  result["pid"] = outcome.pid > 0 ? Json(outcome.pid) : Json();
+  console.result(result);
+  if (console.verbosity().quiet) {
+    return;
+  }
+  console.print(fmt::format("{} to checkpoint {}{}: {} of the disk in {}, the memory in {}\n",
+                            console.paint(Colour::kGood, "rolled back"), target.id.number.value,
+                            quoted_name(target), format_bytes(outcome.disk.restored_bytes),
+                            format_duration(outcome.disk.elapsed),
+                            format_duration(outcome.memory)));
+  if (outcome.pid > 0) {
+    console.print(fmt::format("QEMU is process {}\n", outcome.pid));
+  }
+}
+
+Result<int> roll_back_in_place(Context& context, std::vector<OpenedVolume>& volumes,
+                               const VmWords& words) {
+  CKPT_ASSIGN(const auto port, QmpSocket::connect(words.qmp));
+  VirtualMachine machine(*port);
+  std::vector<VolumeStatus> statuses;
+  for (const OpenedVolume& opened : volumes) {
+    statuses.push_back(opened.volume->status());
+  }
+  CKPT_TRY(check_vm_disks(machine, statuses));
+  CKPT_ASSIGN(SavedMachine saved, SavedMachine::fetch(volumes, words.id));
+  CKPT_TRY(check_like(machine, saved));
+  CKPT_TRY(check_agreed(context.console, saved.target(), words.yes,
+                        "what is in the machine's memory, and "));
+  CKPT_TRY(saved.check_kept());
+  const HeldSignals held;
+  ProgressBar bar(context.console, "rolling back", system_clock());
+  CKPT_ASSIGN(const VmRollbackOutcome outcome,
+              roll_back_in_place(machine, saved, !words.paused, bar.progress()));
+  say(context.console, outcome);
+  return kExitDone;
+}
+
+// Waits for those that are just leaving.
+Result<> check_no_machine(const std::vector<OpenedVolume>& volumes) {
+  const SteadyTime deadline = system_clock().steady() + kLeavePatience;
+  for (const OpenedVolume& opened : volumes) {
+    uint32_t count = opened.volume->status().connections;
+    while (count > 0 && system_clock().steady() < deadline) {
+      std::this_thread::sleep_for(kLeaveLook);
+      count = opened.volume->status().connections;
+    }
+    if (count > 0) {
+      return fail(ErrorKind::kBusy,
+                  fmt::format("{}: {} client{} connected: end the machine first, or roll it back "
+                              "in place (--qmp)",
+                              opened.paths.image, count, count == 1 ? " is" : "s are"));
+    }
+  }
+  return {};
+}
+
+void print_commands(Console& console, const OpenedVolume& first, const SavedMachine& saved,
+                    const std::vector<std::string>& words) {
+  const std::string number = std::to_string(saved.target().id.number.value);
+  const std::string image = first.paths.image;
+  std::vector<std::string> qemu = words_for_new(words);
+  const std::string memory =
+      shell_line({"ckpt-tool", "export", image, number, "-", "--attachment", kMemoryAttachment});
+  qemu.insert(qemu.end(), {"-incoming", "exec:" + memory});
+  const std::string rollback =
+      shell_line({"ckpt-tool", "vm", "rollback", image, number, "--disk-only", "--yes"});
+  console.result(Json{{"checkpoint", saved.target().id.number.value},
+                      {"commands", Json::array({rollback, shell_line(qemu)})},
+                      {"directory", saved.record().directory}});
+  console.print(rollback + "\n" + shell_line(qemu) + "\n");
+}
+
+Result<int> roll_back_fresh(Context& context, std::vector<OpenedVolume>& volumes,
+                            const VmWords& words) {
+  CKPT_ASSIGN(SavedMachine saved, SavedMachine::fetch(volumes, words.id));
+  const bool is_recorded = words.rest.empty();
+  const std::vector<std::string>& qemu = is_recorded ? saved.record().command : words.rest;
+  if (qemu.empty()) {
+    return fail(ErrorKind::kInvalid,
+                "with what words QEMU was started is not on record: give them after --");
+  }
+  if (words.print) {
+    print_commands(context.console, volumes.front(), saved, qemu);
+    return kExitDone;
+  }
+  CKPT_TRY(check_no_machine(volumes));
+  CKPT_TRY(check_agreed(context.console, saved.target(), words.yes, ""));
+  CKPT_TRY(saved.check_kept());
+  const VmStart start{qemu, is_recorded ? saved.record().directory : "",
+                      volumes.front().paths.state + "/vm.log"};
+  ProgressBar bar(context.console, "rolling back", system_clock());
+  CKPT_ASSIGN(const VmRollbackOutcome outcome,
+              roll_back_into_new(start, saved, !words.paused, bar.progress()));
+  say(context.console, outcome);
+  return kExitDone;
+}
+
+// What has a memory on record may go back without, if that is asked for.
+Result<int> roll_back_disk(Context& context, std::vector<OpenedVolume>& volumes,
+                           const VmWords& words) {
+  CKPT_TRY(check_no_machine(volumes));
+  VolumeApi& volume = *volumes.front().volume;
+  CKPT_ASSIGN(const auto kept, volume.checkpoints());
+  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, words.id));
+  CKPT_TRY(check_agreed(context.console, target, words.yes, ""));
+  ProgressBar bar(context.console, "rolling back", system_clock());
+  CKPT_ASSIGN(const RollbackOutcome done,
+              volume.roll_back({std::to_string(target.id.number.value)}, bar.progress()));
+  say(context.console, VmRollbackOutcome{done});
+  return kExitDone;
+}
+
+Result<> check_rollback_words(const VmWords& words) {
+  const int ways = (words.fresh ? 1 : 0) + (words.disk_only ? 1 : 0) + (words.qmp.empty() ? 0 : 1);
+  if (ways != 1) {
+    return fail(ErrorKind::kInvalid,
+                "give one of --qmp SOCKET (in place), --fresh (a new QEMU) and --disk-only");
+  }
+  if ((words.print || !words.rest.empty()) && !words.fresh) {
+    return fail(ErrorKind::kInvalid, "--print and words after -- go with --fresh");
+  }
+  if (words.disk_only && !words.with.empty()) {
+    return fail(ErrorKind::kInvalid, "--disk-only rolls back one volume: repeat it for the others");
+  }
+  return {};
+}
+
+Result<int> rollback(Context& context, const VolumeName& name, const VmWords& words) {
+  CKPT_TRY(check_rollback_words(words));
+  CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(volumes.front().paths.state));
+  return words.fresh       ? roll_back_fresh(context, volumes, words)
+         : words.disk_only ? roll_back_disk(context, volumes, words)
+                           : roll_back_in_place(context, volumes, words);
+}
+
+void add_with(Arguments& arguments, VmWords& words) {
+  arguments.add_texts("--with", "VOLUME", words.with,
+                      "Another volume that is a disk of the same machine; again for more");
+}
+
+void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
+  const auto words = std::make_shared<VmWords>();
+  Arguments arguments = add_command(vm, invocation, kCheckpointHelp,
+                                    [words](Context& context, const VolumeName& name) {
+                                      return checkpoint(context, name, *words);
+                                    });
+  arguments.add_required_text("--qmp", "SOCKET", words->qmp,
+                              "Of a monitor of QEMU (-qmp unix:SOCKET,server=on,wait=off)");
+  arguments.add_choice("--mode", "MODE", words->mode, {"background", "snapshot", "disk"},
+                       "How long the machine stands still");
+  add_with(arguments, *words);
+  arguments.add_text("--name", "NAME", words->name,
+                     "Calls it so; a name belongs to one checkpoint");
+  arguments.add_text("--message", "TEXT", words->message, "A text to keep with it");
+  arguments.add_seconds("--timeout", words->timeout_seconds,
+                        {0.001, std::chrono::duration<double>(kTimeoutMax).count()},
+                        "Seconds to wait until it exists");
+}
+
+void add_rollback_of_vm(CLI::App& vm, Invocation& invocation) {
+  const auto words = std::make_shared<VmWords>();
+  Arguments arguments = add_command(vm, invocation, kRollbackHelp,
+                                    [words, &invocation](Context& context, const VolumeName& name) {
+                                      words->rest = invocation.rest;
+                                      return rollback(context, name, *words);
+                                    });
+  arguments.add_word("ID", words->id, "The checkpoint: its number, its name, or `last`");
+  arguments.add_filled_text("--qmp", "SOCKET", words->qmp, "In place: of a monitor of QEMU");
+  arguments.add_flag("--fresh", words->fresh, "Into a new QEMU");
+  arguments.add_flag("--print", words->print,
+                     "With --fresh: says by what commands, and does nothing");
+  arguments.add_flag("--disk-only", words->disk_only, "The disk alone, where no machine runs");
+  add_with(arguments, *words);
+  arguments.add_flag("--paused", words->paused, "The machine stands still afterwards");
+  arguments.add_flag("--yes", words->yes, "Does not ask");
+}
+
+}  // namespace
+
+void add_vm(CLI::App& app, Invocation& invocation) {
+  CLI::App& vm = add_command_group(app, kVmHelp);
+  add_checkpoint_of_vm(vm, invocation);
+  add_rollback_of_vm(vm, invocation);
+}
+
+}  // namespace ckpt

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vm_checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "common/clock.h"
+#include "tools/memory_file.h"
+#include "tools/vm_disks.h"
+
+namespace ckpt {
+namespace {
+
+constexpr size_t kCopyBytes = size_t{1} << 20U;
+constexpr const char* kRunning = "running";
+
+// What the machine's stop flushes is little then.
+Result<> sync_image(const std::string& image) {
+  const UniqueFd fd(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
+  return fd && ::fdatasync(fd.get()) == 0 ? Result<>() : Result<>(fail_errno(errno, image));
+}
+
+}  // namespace
+
+const char* to_text(VmMode mode) {
+  return mode == VmMode::kBackground ? "background"
+         : mode == VmMode::kSnapshot ? "snapshot"
+                                     : "disk";
+}
+
+Result<std::unique_ptr<VmCheckpoint>> VmCheckpoint::prepare(std::vector<OpenedVolume>& volumes,
+                                                            VirtualMachine& machine,
+                                                            const VmCheckpointOptions& options) {
+  std::vector<VolumeStatus> statuses;
+  for (const OpenedVolume& opened : volumes) {
+    statuses.push_back(opened.volume->status());
+    CKPT_TRY(check_takes_checkpoint(statuses.back()));
+  }
+  std::unique_ptr<VmCheckpoint> checkpoint(new VmCheckpoint(machine));
+  CKPT_ASSIGN(checkpoint->outcome_.others, check_vm_disks(machine, statuses));
+  CKPT_TRY(checkpoint->choose_mode(options.mode));
+  CKPT_ASSIGN(checkpoint->record_.machine, machine.facts());
+  checkpoint->record_.group = system_random().uuid();
+  checkpoint->record_.command = machine.command();
+  checkpoint->record_.directory = machine.directory();
+  checkpoint->held_.emplace();  // before there is any other thread
+  for (OpenedVolume& opened : volumes) {
+    CKPT_TRY(checkpoint->add(opened, options));
+  }
+  return checkpoint;
+}
+
+VmCheckpoint::~VmCheckpoint() { give_up({ErrorKind::kVoid, 0, "it was given up"}); }
+
+// One that stands still already is not made to run.
+Result<> VmCheckpoint::choose_mode(std::optional<VmMode> wanted) {
+  CKPT_ASSIGN(const std::string state, machine_.state());
+  if (state == "inmigrate") {
+    return fail(ErrorKind::kBusy, "the machine waits for its memory (-incoming): it is none yet");
+  }
+  ran_ = state == kRunning;
+  outcome_.mode = wanted.value_or(VmMode::kBackground);
+  if (outcome_.mode != VmMode::kBackground) {
+    return {};
+  }
+  const auto can = ran_ ? machine_.check_background() : Result<>();
+  if (!can && (wanted || can.error().kind != ErrorKind::kInvalid)) {
+    return can;
+  }
+  if (!can || !ran_) {
+    outcome_.mode = VmMode::kSnapshot;
+    outcome_.why_mode = can ? "" : can.error().message();
+  }
+  return {};
+}
+
+Result<> VmCheckpoint::add(OpenedVolume& opened, const VmCheckpointOptions& options) {
+  Member member{&opened, opened.volume->status()};
+  std::vector<std::string> names{kVmAttachment};
+  if (has_memory() && members_.empty()) {
+    names.emplace_back(kMemoryAttachment);
+    record_.memory = member.status.volume;
+  }
+  CKPT_ASSIGN(
+      AttachmentPipes pipes,
+      AttachmentPipes::open(names, {}, member.status.attachments_folder, member.status.volume));
+  CheckpointRequest request{options.name, options.message, options.timeout, pipes.feed()};
+  member.pipes.emplace(std::move(pipes));
+  member.asked = std::make_unique<AskedCheckpoint>(*opened.volume, std::move(request));
+  members_.push_back(std::move(member));
+  return {};
+}
+
+Result<VmCheckpointOutcome> VmCheckpoint::make() {
+  for (const Member& member : members_) {
+    CKPT_TRY(sync_image(member.status.image));
+  }
+  if (has_memory()) {
+    CKPT_ASSIGN(memory_, make_unnamed_file(members_.front().opened->paths.state));
+  }
+  auto saved = stop_and_save();
+  if (const auto going = go_on(); !going) {
+    saved =
+        fail(ErrorKind::kVoid, (saved ? "" : saved.error().message() + "; ") +
+                                   "the machine was not told to go on: " + going.error().message());
+  }
+  held_.reset();
+  const auto delivered = saved ? deliver() : Unexpected(saved.error());
+  if (!delivered) {
+    give_up(delivered.error());
+    return Unexpected(delivered.error());
+  }
+  for (Member& member : members_) {
+    outcome_.made.push_back(**member.asked->outcome());
+    const std::string no_copy = member.pipes->keep_copy(member.number);
+    outcome_.no_copy = no_copy.empty() ? outcome_.no_copy : no_copy;
+  }
+  return outcome_;
+}
+
+Result<> VmCheckpoint::stop_and_save() {
+  stopping_ = system_clock().steady();
+  is_stopped_ = true;
+  CKPT_TRY(machine_.stop());
+  outcome_.flush = system_clock().steady() - stopping_;
+  CKPT_TRY(cut());
+  return has_memory() ? save() : Result<>();
+}
+
+Result<> VmCheckpoint::cut() {
+  const SteadyTime began = system_clock().steady();
+  for (Member& member : members_) {
+    member.asked->ask();
+  }
+  for (Member& member : members_) {
+    CKPT_ASSIGN(member.number, member.asked->await_cut());
+    record_.volumes.push_back({member.status.volume, member.number});
+  }
+  outcome_.cut = system_clock().steady() - began;
+  return {};
+}
+
+Result<> VmCheckpoint::save() {
+  CKPT_TRY(machine_.save(memory_.get(), outcome_.mode == VmMode::kBackground,
+                         [this] { note_running(); }));
+  struct stat status {};
+  if (::fstat(memory_.get(), &status) != 0 || status.st_size == 0) {
+    return fail(ErrorKind::kVoid, "QEMU has saved no memory");
+  }
+  outcome_.memory_bytes = static_cast<uint64_t>(status.st_size);
+  return {};
+}
+
+void VmCheckpoint::note_running() {
+  if (is_stopped_) {
+    outcome_.paused = system_clock().steady() - stopping_;
+  }
+  is_stopped_ = false;
+}
+
+Result<> VmCheckpoint::go_on() {
+  CKPT_ASSIGN(const std::string state, machine_.state());
+  if (ran_ && state != kRunning) {
+    CKPT_TRY(machine_.go_on());
+  }
+  note_running();
+  return {};
+}
+
+// The first volume's checkpoint comes to exist last: without it and the memory that it has, the
+// others are none that could be gone back to.
+Result<> VmCheckpoint::deliver() {
+  Member& first = members_.front();
+  CKPT_TRY(first.pipes->put_text(record(), kVmRecordBytesMax));
+  if (has_memory()) {
+    if (auto copied = copy_memory(first.pipes->in(1).get()); !copied) {
+      const auto why = first.pipes->feed()->problem();
+      return why ? Unexpected(*why) : copied;
+    }
+  }
+  CKPT_TRY(deliver_to_others());
+  first.pipes->close();
+  const auto made = first.asked->await();
+  return made ? Result<>() : Result<>(Unexpected(made.error()));
+}
+
+Result<> VmCheckpoint::deliver_to_others() {
+  for (size_t i = 1; i < members_.size(); ++i) {
+    CKPT_TRY(members_[i].pipes->put_text(record(), kVmRecordBytesMax));
+  }
+  for (size_t i = 1; i < members_.size(); ++i) {
+    if (const auto made = members_[i].asked->await(); !made) {
+      return within("checkpoint " + std::to_string(members_[i].number.value) + " of " +
+                        members_[i].status.image,
+                    made.error());
+    }
+  }
+  return {};
+}
+
+Result<> VmCheckpoint::copy_memory(int pipe) const {
+  off_t offset = 0;
+  while (static_cast<uint64_t>(offset) < outcome_.memory_bytes) {
+    const ssize_t count = ::sendfile(pipe, memory_.get(), &offset, kCopyBytes);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count <= 0) {
+      return fail_errno(count < 0 ? errno : EIO, "read the saved memory");
+    }
+  }
+  return {};
+}
+
+std::string VmCheckpoint::record() const { return encode_vm_record(record_); }
+
+// There will be no checkpoint, unless it exists already.
+void VmCheckpoint::give_up(const Error& why) {
+  for (Member& member : members_) {
+    member.pipes->feed()->abort(why);
+    member.pipes->close();
+    member.asked->give_up(why);
+  }
+}
+
+}  // namespace ckpt

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/vm_disks.h"
+
+#include <algorithm>
+#include <set>
+
+#include "common/text.h"
+#include "plugin/own_export.h"
+#include "tools/destination.h"
+
+namespace ckpt {
+namespace {
+
+// What the server of a disk says of it; empty: nothing, or it cannot be asked.
+std::string description_of(const std::string& uri) {
+  const auto server = open_nbd_destination(uri);
+  return server ? (*server)->description() : "";
+}
+
+const VolumeStatus* find_volume_of(const MachineDisk& disk,
+                                   const std::vector<VolumeStatus>& volumes,
+                                   const std::string& description) {
+  const auto found = std::ranges::find_if(volumes, [&](const VolumeStatus& volume) {
+    return description == describe_export(volume.volume) ||
+           std::ranges::find(volume.uris, disk.uri) != volume.uris.end();
+  });
+  return found != volumes.end() ? &*found : nullptr;
+}
+
+std::string called(const MachineDisk& disk) {
+  return disk.uri.empty() ? disk.device : disk.device + " (" + printable(disk.uri) + ")";
+}
+
+// QEMU has caches of its own of other formats, which do not go back.
+Result<> check_raw(const MachineDisk& disk, const VolumeStatus& volume) {
+  return disk.driver == "nbd" || disk.driver == "raw"
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid,
+                             volume.image + " is used as " + disk.driver + " by " + called(disk) +
+                                 ": only a raw disk can go back below a machine"));
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> check_vm_disks(VirtualMachine& machine,
+                                                const std::vector<VolumeStatus>& volumes) {
+  CKPT_ASSIGN(const auto disks, machine.disks());
+  std::vector<std::string> others;
+  std::set<Uuid> found;
+  for (const MachineDisk& disk : disks) {
+    const std::string description = disk.uri.empty() ? "" : description_of(disk.uri);
+    if (const VolumeStatus* volume = find_volume_of(disk, volumes, description)) {
+      CKPT_TRY(check_raw(disk, *volume));
+      found.insert(volume->volume);
+    } else if (description.starts_with("ckpt volume ")) {
+      return fail(ErrorKind::kInvalid, called(disk) + " is " + printable(description) +
+                                           ": give it, too (--with VOLUME), so that all are of "
+                                           "one instant");
+    } else if (disk.writable) {
+      others.push_back(called(disk));
+    }
+  }
+  for (const VolumeStatus& volume : volumes) {
+    if (!found.contains(volume.volume)) {
+      return fail(ErrorKind::kInvalid,
+                  volume.image + " is no disk of this machine, which has " +
+                      (others.empty() ? "no other that can be written" : others.front()));
+    }
+  }
+  return others;
+}
+
+}  // namespace ckpt
