@@ -102,7 +102,7 @@ Result<> SavedMachine::fetch_memory() {
   if (owner == members_.end()) {
     return fail(ErrorKind::kCorrupt, "the memory is said to be with a volume that is not there");
   }
-  CKPT_ASSIGN(memory_, MemoryFile::make(owner->opened->paths.state));
+  CKPT_ASSIGN(memory_, VmMemory::make(owner->opened->paths.state));
   VolumeApi& volume = *owner->opened->volume;
   CKPT_ASSIGN(const CheckpointInfo checkpoint,
               find_in(volume, std::to_string(owner->of.checkpoint.value)));

@@ -2,7 +2,7 @@
 // The virtual machine of a checkpoint: its memory, and the volumes that go back with it.
 #pragma once
 
-#include "tools/memory_file.h"
+#include "tools/vm_memory.h"
 #include "tools/open_volume.h"
 #include "tools/vm_record.h"
 
@@ -27,7 +27,7 @@ class SavedMachine {
   [[nodiscard]] const VmRecord& record() const { return record_; }
   // The first volume's checkpoint.
   [[nodiscard]] const CheckpointInfo& target() const { return target_; }
-  [[nodiscard]] const MemoryFile& memory() const { return *memory_; }
+  [[nodiscard]] const VmMemory& memory() const { return *memory_; }
 
  private:
   struct Member {
@@ -42,7 +42,7 @@ class SavedMachine {
   VmRecord record_;
   CheckpointInfo target_;
   std::vector<Member> members_;  // as the record has them
-  std::unique_ptr<MemoryFile> memory_;
+  std::unique_ptr<VmMemory> memory_;
 };
 
 }  // namespace ckpt

@@ -105,7 +105,7 @@ std::string process_folder(pid_t pid) { return "/proc/" + std::to_string(pid); }
 
 }  // namespace
 
-std::string difference_between(const MachineFacts& saved, const MachineFacts& now) {
+std::string difference_between(const VmFacts& saved, const VmFacts& now) {
   if (saved.machine != now.machine) {
     return "it was a " + saved.machine + ", and this is a " + now.machine;
   }
@@ -122,8 +122,8 @@ std::string difference_between(const MachineFacts& saved, const MachineFacts& no
                                             ", and here they are " + lines_of(now.devices);
 }
 
-std::vector<MachineDisk> parse_disks(const ParsedJson& blocks, const std::string& directory) {
-  std::vector<MachineDisk> disks;
+std::vector<VmDisk> parse_disks(const ParsedJson& blocks, const std::string& directory) {
+  std::vector<VmDisk> disks;
   for (const ParsedJson& block : blocks) {
     const auto inserted = block.is_object() ? block.find("inserted") : block.end();
     if (!block.is_object() || inserted == block.end()) {
@@ -178,8 +178,8 @@ Result<> VirtualMachine::reset() {
   return done ? Result<>() : Result<>(Unexpected(done.error()));
 }
 
-Result<MachineFacts> VirtualMachine::facts() {
-  MachineFacts facts;
+Result<VmFacts> VirtualMachine::facts() {
+  VmFacts facts;
   CKPT_ASSIGN(const ParsedJson version, port_.execute("query-version"));
   if (const auto qemu = version.find("qemu"); qemu != version.end()) {
     facts.qemu = std::to_string(number_in(*qemu, "major")) + "." +
@@ -206,7 +206,7 @@ Result<MachineFacts> VirtualMachine::facts() {
   return facts;
 }
 
-Result<std::vector<MachineDisk>> VirtualMachine::disks() {
+Result<std::vector<VmDisk>> VirtualMachine::disks() {
   CKPT_ASSIGN(const ParsedJson blocks, port_.execute("query-block"));
   return parse_disks(blocks, directory());
 }

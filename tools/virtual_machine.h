@@ -11,20 +11,20 @@
 namespace ckpt {
 
 // What must be equal where a memory is loaded. QEMU checks more of it itself.
-struct MachineFacts {
+struct VmFacts {
   std::string qemu;     // "7.2.22"
   std::string machine;  // "pc-i440fx-7.2-machine"
   uint64_t memory_bytes = 0;
   uint64_t cpus = 0;
   std::vector<std::string> devices;  // the kinds of those on its command line, ascending
-  bool operator==(const MachineFacts&) const = default;
+  bool operator==(const VmFacts&) const = default;
 };
 
 // In which these differ; empty: in nothing. Later versions of QEMU load what earlier ones have
 // saved, so that of QEMU is not compared.
-std::string difference_between(const MachineFacts& saved, const MachineFacts& now);
+std::string difference_between(const VmFacts& saved, const VmFacts& now);
 
-struct MachineDisk {
+struct VmDisk {
   std::string device;  // for people: what the guest's disk is called in QEMU
   std::string driver;  // what it is made of, outermost: "nbd", "raw", "qcow2"
   std::string uri;     // of the NBD server below, without its export's name; empty: there is none
@@ -32,7 +32,7 @@ struct MachineDisk {
 };
 
 // Of what query-block returns. directory: QEMU's, for relative paths.
-std::vector<MachineDisk> parse_disks(const ParsedJson& blocks, const std::string& directory);
+std::vector<VmDisk> parse_disks(const ParsedJson& blocks, const std::string& directory);
 
 // In what kind of work folder the monitor of a QEMU is that this tool has started.
 inline constexpr const char* kMonitorFolder = "ckpt-vm";
@@ -40,7 +40,7 @@ inline constexpr const char* kMonitorFolder = "ckpt-vm";
 // The words of a QEMU without what it was told of an earlier memory, of waiting, and of this tool.
 std::vector<std::string> words_for_new(const std::vector<std::string>& words);
 
-// By what snapshots in a memory file are called (memory_file.h).
+// By what snapshots in a memory file are called (vm_memory.h).
 inline constexpr const char* kMemorySnapshot = "ckpt";
 
 // Threads: one. The port outlives it.
@@ -55,8 +55,8 @@ class VirtualMachine {
   Result<> go_on();
   // What has crashed or was shut down, and still has its process, can run again after this.
   Result<> reset();
-  Result<MachineFacts> facts();
-  Result<std::vector<MachineDisk>> disks();
+  Result<VmFacts> facts();
+  Result<std::vector<VmDisk>> disks();
   // The words and the folder that one like it is started with; empty: not known.
   [[nodiscard]] std::vector<std::string> command() const;
   [[nodiscard]] std::string directory() const;

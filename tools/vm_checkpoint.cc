@@ -10,7 +10,7 @@
 #include <cerrno>
 
 #include "common/clock.h"
-#include "tools/memory_file.h"
+#include "tools/vm_memory.h"
 #include "tools/vm_disks.h"
 
 namespace ckpt {

@@ -17,7 +17,7 @@ std::string description_of(const std::string& uri) {
   return server ? (*server)->description() : "";
 }
 
-const VolumeStatus* find_volume_of(const MachineDisk& disk,
+const VolumeStatus* find_volume_of(const VmDisk& disk,
                                    const std::vector<VolumeStatus>& volumes,
                                    const std::string& description) {
   const auto found = std::ranges::find_if(volumes, [&](const VolumeStatus& volume) {
@@ -27,12 +27,12 @@ const VolumeStatus* find_volume_of(const MachineDisk& disk,
   return found != volumes.end() ? &*found : nullptr;
 }
 
-std::string called(const MachineDisk& disk) {
+std::string called(const VmDisk& disk) {
   return disk.uri.empty() ? disk.device : disk.device + " (" + printable(disk.uri) + ")";
 }
 
 // QEMU has caches of its own of other formats, which do not go back.
-Result<> check_raw(const MachineDisk& disk, const VolumeStatus& volume) {
+Result<> check_raw(const VmDisk& disk, const VolumeStatus& volume) {
   return disk.driver == "nbd" || disk.driver == "raw"
              ? Result<>()
              : Result<>(fail(ErrorKind::kInvalid,
@@ -47,7 +47,7 @@ Result<std::vector<std::string>> check_vm_disks(VirtualMachine& machine,
   CKPT_ASSIGN(const auto disks, machine.disks());
   std::vector<std::string> others;
   std::set<Uuid> found;
-  for (const MachineDisk& disk : disks) {
+  for (const VmDisk& disk : disks) {
     const std::string description = disk.uri.empty() ? "" : description_of(disk.uri);
     if (const VolumeStatus* volume = find_volume_of(disk, volumes, description)) {
       CKPT_TRY(check_raw(disk, *volume));

@@ -28,7 +28,7 @@ struct VmRecord {
   std::vector<VmVolume> volumes;  // this one too; at least one
   std::optional<Uuid>
       memory{};  // the volume whose checkpoint has the memory; nothing: none was saved
-  MachineFacts machine;
+  VmFacts machine;
   std::vector<std::string> command;  // words that QEMU was started with; empty: not known
   std::string directory;             // in which; empty: not known
 };

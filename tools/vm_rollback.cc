@@ -138,7 +138,7 @@ Result<> load_into_new(VirtualMachine& machine, const SavedMachine& saved, bool 
 }  // namespace
 
 Result<> check_like(VirtualMachine& machine, const SavedMachine& saved) {
-  CKPT_ASSIGN(const MachineFacts now, machine.facts());
+  CKPT_ASSIGN(const VmFacts now, machine.facts());
   const std::string difference = difference_between(saved.record().machine, now);
   return difference.empty()
              ? Result<>()

@@ -20,10 +20,10 @@ Result<UniqueFd> make_unnamed_file(const std::string& folder);
 // Without a name: it is gone with its last descriptor.
 //
 // Threads: one.
-class MemoryFile final : public Destination {
+class VmMemory final : public Destination {
  public:
   // As make_unnamed_file().
-  static Result<std::unique_ptr<MemoryFile>> make(const std::string& folder);
+  static Result<std::unique_ptr<VmMemory>> make(const std::string& folder);
 
   // size_bytes: of the stream. Nothing is durable.
   Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override;
@@ -36,16 +36,16 @@ class MemoryFile final : public Destination {
   Result<> rewind() const;
 
  private:
-  explicit MemoryFile(UniqueFd fd) : fd_(std::move(fd)) {}
+  explicit VmMemory(UniqueFd fd) : fd_(std::move(fd)) {}
 
   UniqueFd fd_;
   uint64_t size_bytes_ = 0;
 };
 
 // Where the stream begins in such a file.
-inline constexpr uint64_t kMemoryStreamOffset = uint64_t{14} << 20U;
+inline constexpr uint64_t kVmStreamOffset = uint64_t{14} << 20U;
 // One L2 table is enough for it.
-inline constexpr uint64_t kMemoryBytesMax = uint64_t{1} << 39U;
+inline constexpr uint64_t kVmMemoryBytesMax = uint64_t{1} << 39U;
 
 struct FilePart {
   uint64_t offset;
@@ -53,8 +53,8 @@ struct FilePart {
 };
 
 // What is in such a file besides a stream of so many bytes; the rest is zero.
-std::vector<FilePart> memory_file_tables(uint64_t stream_bytes);
+std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes);
 // How long the whole file is: to the end of a cluster.
-uint64_t memory_file_bytes(uint64_t stream_bytes);
+uint64_t vm_memory_bytes(uint64_t stream_bytes);
 
 }  // namespace ckpt

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/memory_file.h"
+#include "tools/vm_memory.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -24,7 +24,7 @@ constexpr uint64_t kActiveL1 = 3;
 constexpr uint64_t kSnapshotL1 = 4;
 constexpr uint64_t kSnapshotTable = 5;
 constexpr uint64_t kSnapshotL2 = 6;
-constexpr uint64_t kStream = kMemoryStreamOffset / kClusterBytes;
+constexpr uint64_t kStream = kVmStreamOffset / kClusterBytes;
 constexpr uint32_t kVersion = 3;
 constexpr uint32_t kRefcountOrder = 4;  // 16 bits each
 constexpr uint32_t kHeaderBytes = 104;
@@ -115,7 +115,7 @@ Result<> write_all(int fd, uint64_t offset, ConstByteSpan data) {
 
 }  // namespace
 
-std::vector<FilePart> memory_file_tables(uint64_t stream_bytes) {
+std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes) {
   const uint64_t stream_clusters = clusters_of(stream_bytes);
   return {{0, header()},
           {kRefcountTable * kClusterBytes, entry(kRefcountBlock * kClusterBytes)},
@@ -125,7 +125,7 @@ std::vector<FilePart> memory_file_tables(uint64_t stream_bytes) {
           {kSnapshotL2 * kClusterBytes, clusters_from(kStream, stream_clusters)}};
 }
 
-uint64_t memory_file_bytes(uint64_t stream_bytes) {
+uint64_t vm_memory_bytes(uint64_t stream_bytes) {
   return (kStream + clusters_of(stream_bytes)) * kClusterBytes;
 }
 
@@ -135,34 +135,34 @@ Result<UniqueFd> make_unnamed_file(const std::string& folder) {
             : Result<UniqueFd>(fail_errno(errno, "make a file for the memory in " + folder));
 }
 
-Result<std::unique_ptr<MemoryFile>> MemoryFile::make(const std::string& folder) {
+Result<std::unique_ptr<VmMemory>> VmMemory::make(const std::string& folder) {
   CKPT_ASSIGN(UniqueFd fd, make_unnamed_file(folder));
-  return std::unique_ptr<MemoryFile>(new MemoryFile(std::move(fd)));
+  return std::unique_ptr<VmMemory>(new VmMemory(std::move(fd)));
 }
 
-Result<> MemoryFile::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {
+Result<> VmMemory::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {
   size_bytes_ = size_bytes;
-  return size_bytes > 0 && size_bytes <= kMemoryBytesMax
+  return size_bytes > 0 && size_bytes <= kVmMemoryBytesMax
              ? Result<>()
              : Result<>(fail(ErrorKind::kCorrupt,
                              std::to_string(size_bytes) + " bytes are no memory of a machine"));
 }
 
-Result<> MemoryFile::write(uint64_t offset, ConstByteSpan data) {
-  return write_all(fd_.get(), kMemoryStreamOffset + offset, data);
+Result<> VmMemory::write(uint64_t offset, ConstByteSpan data) {
+  return write_all(fd_.get(), kVmStreamOffset + offset, data);
 }
 
-Result<> MemoryFile::finish() {
-  for (const FilePart& part : memory_file_tables(size_bytes_)) {
+Result<> VmMemory::finish() {
+  for (const FilePart& part : vm_memory_tables(size_bytes_)) {
     CKPT_TRY(write_all(fd_.get(), part.offset, part.bytes));
   }
-  return ::ftruncate(fd_.get(), static_cast<off_t>(memory_file_bytes(size_bytes_))) == 0
+  return ::ftruncate(fd_.get(), static_cast<off_t>(vm_memory_bytes(size_bytes_))) == 0
              ? Result<>()
              : Result<>(fail_errno(errno, "make a memory file"));
 }
 
-Result<> MemoryFile::rewind() const {
-  return ::lseek(fd_.get(), static_cast<off_t>(kMemoryStreamOffset), SEEK_SET) >= 0
+Result<> VmMemory::rewind() const {
+  return ::lseek(fd_.get(), static_cast<off_t>(kVmStreamOffset), SEEK_SET) >= 0
              ? Result<>()
              : Result<>(fail_errno(errno, "read a memory file"));
 }
