@@ -248,13 +248,13 @@ Result<> VirtualMachine::check_background() {
                                              "--mode snapshot does it while it stands still");
 }
 
-Result<> VirtualMachine::save(int fd, bool in_background, const std::function<void()>& on_running) {
+Result<> VirtualMachine::save_in_background(int fd, const std::function<void()>& on_running) {
   CKPT_ASSIGN(const ParsedJson parameters, port_.execute("query-migrate-parameters"));
-  CKPT_TRY(set_background(in_background));
+  CKPT_TRY(set_background(true));
   CKPT_ASSIGN(auto done, port_.execute("migrate-set-parameters", {{"max-bandwidth", kBandwidth}}));
   CKPT_ASSIGN(done, port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
   const auto begun = port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}});
-  const auto saved = begun ? await_saved(in_background, on_running) : Unexpected(begun.error());
+  const auto saved = begun ? await_saved(on_running) : Unexpected(begun.error());
   if (!begun) {
     (void)port_.execute("closefd", {{"fdname", kDescriptor}});
   }
@@ -264,9 +264,9 @@ Result<> VirtualMachine::save(int fd, bool in_background, const std::function<vo
   return saved;
 }
 
-Result<> VirtualMachine::await_saved(bool in_background, const std::function<void()>& on_running) {
+Result<> VirtualMachine::await_saved(const std::function<void()>& on_running) {
   const SteadyTime began = system_clock().steady();
-  bool runs = !in_background;
+  bool runs = false;
   for (;;) {
     CKPT_ASSIGN(const std::string now, state());
     if (!runs && now == "running") {
@@ -286,46 +286,86 @@ Result<> VirtualMachine::await_saved(bool in_background, const std::function<voi
   }
 }
 
-Result<> VirtualMachine::load(int memory_file) {
-  CKPT_ASSIGN(const ParsedJson set, port_.execute("add-fd", Json::object(), memory_file));
-  const uint64_t number = number_in(set, "fdset-id");
-  const Json no_flush{{"no-flush", true}};  // it is a copy
-  Json file{{"driver", "file"},
-            {"filename", "/dev/fdset/" + std::to_string(number)},
-            {"cache", no_flush}};
-  auto done = port_.execute(
-      "blockdev-add",
-      {{"driver", "qcow2"}, {"node-name", kNode}, {"cache", no_flush}, {"file", std::move(file)}});
-  Result<> loaded = done ? run_job("snapshot-load", {{"tag", kMemorySnapshot},
-                                                     {"vmstate", kNode},
-                                                     {"devices", Json::array({kNode})}})
-                         : Result<>(Unexpected(done.error()));
+Result<> VirtualMachine::save(int side_image) { return run_with_node("snapshot-save", side_image); }
+
+Result<> VirtualMachine::load(int image) { return run_with_node("snapshot-load", image); }
+
+// An image by its descriptor, as a block node for as long as a job works on it.
+Result<> VirtualMachine::run_with_node(const std::string& command, int image) {
+  CKPT_TRY(clear_away());
+  uint64_t descriptors = 0;
+  Result<> done = add_node(image, descriptors);
   if (done) {
+    done = run_job(command);
     (void)port_.execute("blockdev-del", {{"node-name", kNode}});
   }
-  (void)port_.execute("remove-fd", {{"fdset-id", number}});
-  return loaded;
+  (void)port_.execute("remove-fd", {{"fdset-id", descriptors}});
+  return done;
 }
 
-Result<> VirtualMachine::run_job(const std::string& command, Json arguments) {
-  arguments["job-id"] = kJob;
-  CKPT_TRY(port_.execute(command, arguments));
+Result<> VirtualMachine::add_node(int image, uint64_t& descriptors) {
+  CKPT_ASSIGN(const ParsedJson set, port_.execute("add-fd", Json::object(), image));
+  descriptors = number_in(set, "fdset-id");
+  const Json no_flush{{"no-flush", true}};  // nothing of it need survive
+  Json file{{"driver", "file"},
+            {"filename", "/dev/fdset/" + std::to_string(descriptors)},
+            {"cache", no_flush}};
+  const auto added = port_.execute(
+      "blockdev-add",
+      {{"driver", "qcow2"}, {"node-name", kNode}, {"cache", no_flush}, {"file", std::move(file)}});
+  return added ? Result<>() : Result<>(Unexpected(added.error()));
+}
+
+// Returns when it has ended, and is forgotten.
+Result<> VirtualMachine::run_job(const std::string& command) {
+  const auto begun = port_.execute(command, {{"job-id", kJob},
+                                             {"tag", kMemorySnapshot},
+                                             {"vmstate", kNode},
+                                             {"devices", Json::array({kNode})}});
+  CKPT_TRY(begun);
   const SteadyTime began = system_clock().steady();
   for (;;) {
-    CKPT_ASSIGN(const ParsedJson jobs, port_.execute("query-jobs"));
-    const auto job = std::ranges::find_if(
-        jobs, [](const ParsedJson& one) { return text_in(one, "id") == kJob; });
-    if (job == jobs.end()) {
+    ParsedJson job;
+    CKPT_ASSIGN(const bool is_there, has_job(job));
+    if (!is_there) {
       return fail(ErrorKind::kIo, "QEMU, " + command + ": it has forgotten it");
     }
-    if (text_in(*job, "status") == "concluded") {
+    if (text_in(job, "status") == "concluded") {
       (void)port_.execute("job-dismiss", {{"id", kJob}});
-      const std::string error = text_in(*job, "error");
+      const std::string error = text_in(job, "error");
       return error.empty() ? Result<>()
                            : fail(ErrorKind::kIo, "QEMU, " + command + ": " + printable(error));
     }
     pause_between_looks(began);
   }
+}
+
+Result<bool> VirtualMachine::has_job(ParsedJson& job) {
+  CKPT_ASSIGN(const ParsedJson jobs, port_.execute("query-jobs"));
+  const auto found =
+      std::ranges::find_if(jobs, [](const ParsedJson& one) { return text_in(one, "id") == kJob; });
+  if (found != jobs.end()) {
+    job = *found;
+  }
+  return found != jobs.end();
+}
+
+// What a tool that was killed has left behind; its job is waited for.
+Result<> VirtualMachine::clear_away() {
+  const SteadyTime began = system_clock().steady();
+  for (;;) {
+    ParsedJson job;
+    CKPT_ASSIGN(const bool is_there, has_job(job));
+    if (!is_there) {
+      break;
+    }
+    if (text_in(job, "status") == "concluded") {
+      (void)port_.execute("job-dismiss", {{"id", kJob}});
+    }
+    pause_between_looks(began);
+  }
+  (void)port_.execute("blockdev-del", {{"node-name", kNode}});
+  return {};
 }
 
 Result<> VirtualMachine::receive(int fd) {

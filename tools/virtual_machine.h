@@ -40,7 +40,7 @@ inline constexpr const char* kMonitorFolder = "ckpt-vm";
 // The words of a QEMU without what it was told of an earlier memory, of waiting, and of this tool.
 std::vector<std::string> words_for_new(const std::vector<std::string>& words);
 
-// By what snapshots in a memory file are called (vm_memory.h).
+// By what snapshots are called (vm_memory.h).
 inline constexpr const char* kMemorySnapshot = "ckpt";
 
 // Threads: one. The port outlives it.
@@ -63,20 +63,26 @@ class VirtualMachine {
 
   // kInvalid, with QEMU's reason: it cannot save its memory while it runs.
   Result<> check_background();
-  // Writes the memory of a machine that stands still to a file. in_background: it goes on as soon
-  // as what it is has been noted, and that is written while it runs; `on_running` is told, then.
-  // Else it still stands when this returns. Failure: kVoid; where it runs then is not said.
-  Result<> save(int fd, bool in_background, const std::function<void()>& on_running);
-  // Loads a memory file into one that stands still, and goes on standing. Failure: it has neither
-  // the old memory nor the new one.
-  Result<> load(int memory_file);
+  // Writes the memory of a machine that stands still to a file. It goes on as soon as what it is
+  // has been noted, and that is written while it runs; `on_running` is told, then. Failure: kVoid;
+  // where it runs then is not said.
+  Result<> save_in_background(int fd, const std::function<void()>& on_running);
+  // The same into a side image (vm_memory.h), while it stands still; it does so afterwards.
+  Result<> save(int side_image);
+  // Loads a memory (VmMemory) into one that stands still, and goes on standing. Failure: it has
+  // neither the old memory nor the new one.
+  Result<> load(int image);
   // The same for one that waits for it (-incoming defer); fd: at the stream.
   Result<> receive(int fd);
 
  private:
   Result<> set_background(bool on);
-  Result<> await_saved(bool in_background, const std::function<void()>& on_running);
-  Result<> run_job(const std::string& command, Json arguments);
+  Result<> await_saved(const std::function<void()>& on_running);
+  Result<> add_node(int image, uint64_t& descriptors);
+  Result<> run_with_node(const std::string& command, int image);
+  Result<> run_job(const std::string& command);
+  Result<bool> has_job(ParsedJson& job);
+  Result<> clear_away();
 
   QmpPort& port_;
 };

@@ -2,7 +2,6 @@
 #include "tools/vm_checkpoint.h"
 
 #include <fcntl.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,8 +9,8 @@
 #include <cerrno>
 
 #include "common/clock.h"
-#include "tools/vm_memory.h"
 #include "tools/vm_disks.h"
+#include "tools/vm_memory.h"
 
 namespace ckpt {
 namespace {
@@ -23,6 +22,17 @@ constexpr const char* kRunning = "running";
 Result<> sync_image(const std::string& image) {
   const UniqueFd fd(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
   return fd && ::fdatasync(fd.get()) == 0 ? Result<>() : Result<>(fail_errno(errno, image));
+}
+
+Result<> write_all(int pipe, ConstByteSpan bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(pipe, bytes.data(), bytes.size());
+    if (count < 0 && errno != EINTR) {
+      return fail_errno(errno, "write into a pipe");
+    }
+    bytes = bytes.subspan(count > 0 ? static_cast<size_t>(count) : 0);
+  }
+  return {};
 }
 
 }  // namespace
@@ -100,8 +110,12 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
   for (const Member& member : members_) {
     CKPT_TRY(sync_image(member.status.image));
   }
-  if (has_memory()) {
-    CKPT_ASSIGN(memory_, make_unnamed_file(members_.front().opened->paths.state));
+  const std::string& folder = members_.front().opened->paths.state;
+  if (outcome_.mode == VmMode::kBackground) {
+    CKPT_ASSIGN(memory_, make_unnamed_file(folder));
+  } else if (has_memory()) {
+    CKPT_ASSIGN(VmSideImage side, VmSideImage::make(folder));
+    side_.emplace(std::move(side));
   }
   auto saved = stop_and_save();
   if (const auto going = go_on(); !going) {
@@ -145,14 +159,21 @@ Result<> VmCheckpoint::cut() {
   return {};
 }
 
-Result<> VmCheckpoint::save() {
-  CKPT_TRY(machine_.save(memory_.get(), outcome_.mode == VmMode::kBackground,
-                         [this] { note_running(); }));
+Result<> VmCheckpoint::save() { return side_ ? save_standing() : save_in_background(); }
+
+Result<> VmCheckpoint::save_in_background() {
+  CKPT_TRY(machine_.save_in_background(memory_.get(), [this] { note_running(); }));
   struct stat status {};
   if (::fstat(memory_.get(), &status) != 0 || status.st_size == 0) {
     return fail(ErrorKind::kVoid, "QEMU has saved no memory");
   }
   outcome_.memory_bytes = static_cast<uint64_t>(status.st_size);
+  return {};
+}
+
+Result<> VmCheckpoint::save_standing() {
+  CKPT_TRY(machine_.save(side_->fd()));
+  CKPT_ASSIGN(outcome_.memory_bytes, side_->find_stream());
   return {};
 }
 
@@ -204,17 +225,26 @@ Result<> VmCheckpoint::deliver_to_others() {
 }
 
 Result<> VmCheckpoint::copy_memory(int pipe) const {
-  off_t offset = 0;
-  while (static_cast<uint64_t>(offset) < outcome_.memory_bytes) {
-    const ssize_t count = ::sendfile(pipe, memory_.get(), &offset, kCopyBytes);
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count <= 0) {
-      return fail_errno(count < 0 ? errno : EIO, "read the saved memory");
-    }
+  std::vector<std::byte> buffer(kCopyBytes);
+  for (uint64_t offset = 0; offset < outcome_.memory_bytes;) {
+    const ByteSpan part =
+        ByteSpan(buffer).first(std::min<uint64_t>(kCopyBytes, outcome_.memory_bytes - offset));
+    CKPT_TRY(read_memory(offset, part));
+    CKPT_TRY(write_all(pipe, part));
+    offset += part.size();
   }
   return {};
+}
+
+Result<> VmCheckpoint::read_memory(uint64_t offset, ByteSpan buffer) const {
+  if (side_) {
+    return side_->read(offset, buffer);
+  }
+  const ssize_t count =
+      ::pread(memory_.get(), buffer.data(), buffer.size(), static_cast<off_t>(offset));
+  return count == static_cast<ssize_t>(buffer.size())
+             ? Result<>()
+             : Result<>(fail_errno(count < 0 ? errno : EIO, "read the saved memory"));
 }
 
 std::string VmCheckpoint::record() const { return encode_vm_record(record_); }

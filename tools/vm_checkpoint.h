@@ -5,6 +5,7 @@
 #include "tools/asked_checkpoint.h"
 #include "tools/held_signals.h"
 #include "tools/open_volume.h"
+#include "tools/vm_memory.h"
 #include "tools/vm_record.h"
 
 namespace ckpt {
@@ -67,6 +68,9 @@ class VmCheckpoint {
   Result<> stop_and_save();
   Result<> cut();
   Result<> save();
+  Result<> save_in_background();
+  Result<> save_standing();
+  Result<> read_memory(uint64_t offset, ByteSpan buffer) const;
   void note_running();
   // Whatever has happened, one that ran runs.
   Result<> go_on();
@@ -81,7 +85,8 @@ class VmCheckpoint {
   VirtualMachine& machine_;
   std::vector<Member> members_;
   VmRecord record_;
-  UniqueFd memory_;  // a file
+  UniqueFd memory_;                  // the stream, where it is saved in the background
+  std::optional<VmSideImage> side_;  // else
   bool ran_ = false;
   SteadyTime stopping_{};
   bool is_stopped_ = false;

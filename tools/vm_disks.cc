@@ -17,8 +17,7 @@ std::string description_of(const std::string& uri) {
   return server ? (*server)->description() : "";
 }
 
-const VolumeStatus* find_volume_of(const VmDisk& disk,
-                                   const std::vector<VolumeStatus>& volumes,
+const VolumeStatus* find_volume_of(const VmDisk& disk, const std::vector<VolumeStatus>& volumes,
                                    const std::string& description) {
   const auto found = std::ranges::find_if(volumes, [&](const VolumeStatus& volume) {
     return description == describe_export(volume.volume) ||

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "tools/virtual_machine.h"
@@ -25,6 +27,12 @@ constexpr uint64_t kSnapshotL1 = 4;
 constexpr uint64_t kSnapshotTable = 5;
 constexpr uint64_t kSnapshotL2 = 6;
 constexpr uint64_t kStream = kVmStreamOffset / kClusterBytes;
+// Of a side image: smaller clusters, since QEMU writes little at once.
+constexpr uint32_t kSideClusterBits = 16;
+constexpr uint64_t kSideRefcountTable = kRefcountTable;
+constexpr uint64_t kSideRefcountBlock = 2;
+constexpr uint64_t kSideActiveL1 = 3;
+constexpr uint64_t kSideClusters = 4;
 constexpr uint32_t kVersion = 3;
 constexpr uint32_t kRefcountOrder = 4;  // 16 bits each
 constexpr uint32_t kHeaderBytes = 104;
@@ -55,14 +63,23 @@ class BigEndian {
   std::vector<std::byte> bytes_;
 };
 
-std::vector<std::byte> header() {
+// What differs; places are numbers of clusters. The refcount table is the second.
+struct HeaderPlaces {
+  uint32_t cluster_bits;
+  uint64_t active_l1;
+  uint32_t snapshots;
+  uint64_t snapshot_table;
+};
+
+std::vector<std::byte> header(const HeaderPlaces& places) {
+  const uint64_t cluster_bytes = uint64_t{1} << places.cluster_bits;
   BigEndian bytes;
   bytes.put_text("QFI\xfb").put(kVersion);
   bytes.put(uint64_t{0}).put(uint32_t{0});  // no backing file
-  bytes.put(kClusterBits).put(kDiskBytes).put(uint32_t{0});
-  bytes.put(uint32_t{1}).put(kActiveL1 * kClusterBytes);
-  bytes.put(kRefcountTable * kClusterBytes).put(uint32_t{1});
-  bytes.put(uint32_t{1}).put(kSnapshotTable * kClusterBytes);
+  bytes.put(places.cluster_bits).put(kDiskBytes).put(uint32_t{0});
+  bytes.put(uint32_t{1}).put(places.active_l1 * cluster_bytes);
+  bytes.put(kRefcountTable * cluster_bytes).put(uint32_t{1});
+  bytes.put(places.snapshots).put(places.snapshot_table * cluster_bytes);
   bytes.put(uint64_t{0}).put(uint64_t{0}).put(uint64_t{0});  // no features
   bytes.put(kRefcountOrder).put(kHeaderBytes);
   bytes.put(uint64_t{0});  // the end of the header's extensions
@@ -113,11 +130,26 @@ Result<> write_all(int fd, uint64_t offset, ConstByteSpan data) {
   return {};
 }
 
+Result<> read_all(int fd, uint64_t offset, ByteSpan buffer) {
+  while (!buffer.empty()) {
+    const ssize_t count = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
+    if (count < 0 && errno != EINTR) {
+      return fail_errno(errno, "read the saved memory");
+    }
+    if (count == 0) {
+      return fail(ErrorKind::kCorrupt, "the saved memory ends before its end");
+    }
+    offset += count > 0 ? static_cast<uint64_t>(count) : 0;
+    buffer = buffer.subspan(count > 0 ? static_cast<size_t>(count) : 0);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes) {
   const uint64_t stream_clusters = clusters_of(stream_bytes);
-  return {{0, header()},
+  return {{0, header({kClusterBits, kActiveL1, 1, kSnapshotTable})},
           {kRefcountTable * kClusterBytes, entry(kRefcountBlock * kClusterBytes)},
           {kRefcountBlock * kClusterBytes, refcounts(kStream + stream_clusters)},
           {kSnapshotL1 * kClusterBytes + sizeof(uint64_t), entry(kSnapshotL2 * kClusterBytes)},
@@ -165,6 +197,77 @@ Result<> VmMemory::rewind() const {
   return ::lseek(fd_.get(), static_cast<off_t>(kVmStreamOffset), SEEK_SET) >= 0
              ? Result<>()
              : Result<>(fail_errno(errno, "read a memory file"));
+}
+
+Result<VmSideImage> VmSideImage::make(const std::string& folder) {
+  CKPT_ASSIGN(UniqueFd fd, make_unnamed_file(folder));
+  const std::vector<FilePart> parts{
+      {0, header({kSideClusterBits, kSideActiveL1, 0, 0})},
+      {kSideRefcountTable << kSideClusterBits, entry(kSideRefcountBlock << kSideClusterBits)},
+      {kSideRefcountBlock << kSideClusterBits, refcounts(kSideClusters)}};
+  for (const FilePart& part : parts) {
+    CKPT_TRY(write_all(fd.get(), part.offset, part.bytes));
+  }
+  if (::ftruncate(fd.get(), static_cast<off_t>(kSideClusters << kSideClusterBits)) != 0) {
+    return fail_errno(errno, "make a file for the memory");
+  }
+  return VmSideImage(std::move(fd));
+}
+
+Result<uint64_t> VmSideImage::number_at(uint64_t offset, size_t bytes) const {
+  std::array<std::byte, sizeof(uint64_t)> buffer{};
+  CKPT_TRY(read_all(fd_.get(), offset, ByteSpan(buffer).first(bytes)));
+  uint64_t number = 0;
+  for (size_t i = 0; i < bytes; ++i) {
+    number = number << 8U | static_cast<uint64_t>(buffer[i]);
+  }
+  return number;
+}
+
+// QEMU's docs/interop/qcow2.txt: "Header", "Snapshots".
+Result<uint64_t> VmSideImage::find_stream() {
+  constexpr uint64_t kCountAt = 60;
+  constexpr uint64_t kTableAt = 64;
+  constexpr uint64_t kExtraSizeAt = 36;
+  constexpr uint64_t kStateBytesAt = 40;
+  CKPT_ASSIGN(const uint64_t count, number_at(kCountAt, sizeof(uint32_t)));
+  CKPT_ASSIGN(const uint64_t table, number_at(kTableAt, sizeof(uint64_t)));
+  if (count != 1 || table == 0) {
+    return fail(ErrorKind::kCorrupt, "QEMU has saved no snapshot");
+  }
+  CKPT_ASSIGN(l1_offset_, number_at(table, sizeof(uint64_t)));
+  CKPT_ASSIGN(const uint64_t extra, number_at(table + kExtraSizeAt, sizeof(uint32_t)));
+  CKPT_ASSIGN(stream_bytes_, number_at(table + kStateBytesAt, sizeof(uint64_t)));
+  return extra >= sizeof(uint64_t) && stream_bytes_ > 0 && stream_bytes_ <= kVmMemoryBytesMax
+             ? Result<uint64_t>(stream_bytes_)
+             : Result<uint64_t>(fail(ErrorKind::kCorrupt, "QEMU has saved no memory"));
+}
+
+// Cluster by cluster; what has none is zero.
+Result<> VmSideImage::read(uint64_t offset, ByteSpan buffer) const {
+  constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;  // of an entry of a table
+  constexpr uint64_t kSide = uint64_t{1} << kSideClusterBits;
+  constexpr uint64_t kEntries = kSide / sizeof(uint64_t);
+  while (!buffer.empty()) {
+    const uint64_t cluster = offset / kSide;
+    const uint64_t within_bytes = offset % kSide;
+    const ByteSpan part = buffer.first(std::min<uint64_t>(buffer.size(), kSide - within_bytes));
+    // The first entry is the disk's.
+    CKPT_ASSIGN(
+        const uint64_t l1,
+        number_at(l1_offset_ + (1 + cluster / kEntries) * sizeof(uint64_t), sizeof(uint64_t)));
+    const uint64_t l2_at = (l1 & kOffsetMask) + cluster % kEntries * sizeof(uint64_t);
+    CKPT_ASSIGN(const uint64_t l2, (l1 & kOffsetMask) == 0 ? Result<uint64_t>(uint64_t{0})
+                                                           : number_at(l2_at, sizeof(uint64_t)));
+    if ((l2 & kOffsetMask) == 0) {
+      std::ranges::fill(part, std::byte{0});
+    } else {
+      CKPT_TRY(read_all(fd_.get(), (l2 & kOffsetMask) + within_bytes, part));
+    }
+    buffer = buffer.subspan(part.size());
+    offset += part.size();
+  }
+  return {};
 }
 
 }  // namespace ckpt

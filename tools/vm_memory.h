@@ -57,4 +57,27 @@ std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes);
 // How long the whole file is: to the end of a cluster.
 uint64_t vm_memory_bytes(uint64_t stream_bytes);
 
+// The other way round: an image for a running QEMU to save a snapshot in, and the stream out of it.
+//
+// Threads: one.
+class VmSideImage {
+ public:
+  // Empty; as make_unnamed_file().
+  static Result<VmSideImage> make(const std::string& folder);
+  [[nodiscard]] int fd() const { return fd_.get(); }
+
+  // When QEMU has saved, and has closed it: how long the stream is. kCorrupt: there is none.
+  Result<uint64_t> find_stream();
+  // Part of it, which was found. kCorrupt: its tables lead nowhere.
+  Result<> read(uint64_t offset, ByteSpan buffer) const;
+
+ private:
+  explicit VmSideImage(UniqueFd fd) : fd_(std::move(fd)) {}
+  [[nodiscard]] Result<uint64_t> number_at(uint64_t offset, size_t bytes) const;
+
+  UniqueFd fd_;
+  uint64_t stream_bytes_ = 0;
+  uint64_t l1_offset_ = 0;
+};
+
 }  // namespace ckpt

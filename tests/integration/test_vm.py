@@ -1,0 +1,489 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Virtual machines that go back with their disks: real QEMU, and for a guest a boot sector that does
+nothing but count, in its memory and on its disks. tests/guest/vm_rounds.py has a guest with Linux."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import time
+import unittest
+
+from harness import (BUSY, FAILED, MIB, MISMATCH, OK, UNKNOWN, USAGE, Case, build, eventually, run, tool)
+
+NOT_FOUND = UNKNOWN
+HALFWAY = 9
+SIZE = 4 * MIB
+COUNTER = 0x7E00  # in memory: what is written
+SECTOR = 8  # on each disk: where to
+
+
+def boot_sector():
+    """Counts at COUNTER, and writes that sector to the first and the second disk, for ever."""
+    begin = bytes.fromhex("fa31c08ed88ec08ed0bc007cfb")
+    loop = bytes.fromhex("66ff06007e")
+    packet_at = len(begin) + len(loop) + 2 * 10 + 2
+    for disk in 0x80, 0x81:  # mov dl, disk; mov si, packet; mov ax, 0x4300; int 0x13
+        loop += b"\xb2" + bytes([disk]) + b"\xbe" + struct.pack("<H", 0x7C00 + packet_at)
+        loop += b"\xb8\x00\x43\xcd\x13"
+    loop += b"\xeb" + struct.pack("<b", -(len(loop) + 2))
+    packet = struct.pack("<BBHHHQ", 16, 0, 1, COUNTER, 0, SECTOR)
+    code = begin + loop + packet
+    assert len(begin + loop) == packet_at
+    return code + bytes(510 - len(code)) + b"\x55\xaa"
+
+
+class Qmp:
+    """A client of a monitor."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        self.socket.connect(str(path))
+        self.lines = self.socket.makefile("r")
+        json.loads(self.lines.readline())
+        self("qmp_capabilities")
+
+    def __call__(self, command, **arguments):
+        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while "event" in (answer := json.loads(self.lines.readline())):
+            pass
+        if "error" in answer:
+            raise AssertionError(f"{command}: {answer}")
+        return answer["return"]
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+
+
+class Machine:
+    """A QEMU. Its second monitor is the test's own."""
+
+    def __init__(self, case, *servers, memory=16, words=(), more=()):
+        self.folder = case.folder
+        self.qmp = self.folder / "qmp"
+        self.own = self.folder / "own"
+        self.log = self.folder / "qemu.log"
+        disks = []
+        for number, server in enumerate(servers):
+            disks += ["-blockdev", f"driver=nbd,node-name=disk{number},server.type=unix,"
+                      f"server.path={server.socket},reconnect-delay=30",
+                      "-device", f"virtio-blk-pci,drive=disk{number},bootindex={number}"]
+        self.words = ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-m", str(memory),
+                      "-nodefaults", "-display", "none", *disks, *more,
+                      "-qmp", f"unix:{self.qmp},server=on,wait=off",
+                      "-qmp", f"unix:{self.own},server=on,wait=off"]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([*self.words, *words], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        case.addCleanup(self.end)
+        eventually(lambda: self.own.exists() or self.process.poll() is not None, "QEMU starts")
+        self.ask = eventually(self._connect, "QEMU answers")
+
+    def _connect(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"QEMU ends: {self.log.read_text()}")
+        try:
+            return Qmp(self.own)
+        except OSError:
+            return None
+
+    @property
+    def state(self):
+        return self.ask("query-status")["status"]
+
+    def counter(self):
+        """In its memory."""
+        path = self.folder / "memory"
+        self.ask("pmemsave", val=COUNTER, size=4, filename=str(path))
+        return struct.unpack("<I", path.read_bytes())[0]
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def written(server):
+    """The counter on a disk."""
+    with open(server.image, "rb") as image:
+        return struct.unpack("<I", os.pread(image.fileno(), 4, SECTOR * 512))[0]
+
+
+class VmCase(Case):
+    def disk(self, name="disk.img"):
+        image = self.image(name, SIZE)
+        with open(image, "r+b") as file:
+            file.write(boot_sector())
+        server = self.serve(image)
+        eventually(lambda: self.status(server)["protected"], "the first copy")
+        return server
+
+    def counting(self, *servers, **options):
+        """A machine that counts on its disks."""
+        machine = Machine(self, *servers, **options)
+        self.assert_counts(*servers)
+        return machine
+
+    def assert_counts(self, *servers):
+        for server in servers:
+            before = written(server)
+            eventually(lambda: written(server) > before + 5, "it counts")
+
+    def checkpoint(self, server, machine, *words, **options):
+        return tool("vm", "checkpoint", server.image, "--qmp", machine.qmp, *words, **options)
+
+    def rollback(self, server, machine, *words, **options):
+        return tool("vm", "rollback", server.image, "--qmp", machine.qmp, "--yes", *words, **options)
+
+    def assert_one_instant(self, counter, *servers):
+        """It stands still: what its memory says was, or was about to be, written to each disk."""
+        for server in servers:
+            self.assertIn(counter - written(server), (0, 1))
+
+    def refused(self, expect, *texts, servers, machine, act):
+        """Nothing was done, and the machine counts on."""
+        before = [tool("list", server.image)["checkpoints"] for server in servers]
+        answer = act(expect=expect)
+        for text in texts:
+            self.assertIn(text, answer.message)
+        self.assertEqual(machine.state, "running")
+        self.assert_counts(*servers)
+        self.assertEqual([tool("list", server.image)["checkpoints"] for server in servers], before)
+        return answer
+
+    @contextlib.contextmanager
+    def new_qemu(self, answer):
+        """One that was started by a rollback; it ends here."""
+        pid = answer["pid"]
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+class InPlace(VmCase):
+    def test_disk_and_memory_are_of_one_instant(self):
+        server = self.disk()
+        machine = self.counting(server)
+        for mode in "background", "snapshot", None, "background":
+            with self.subTest(mode):
+                low = machine.counter()
+                made = self.checkpoint(server, machine, *(["--mode", mode] if mode else []))
+                high = machine.counter()
+                self.assertEqual(made["mode"], mode or "background")
+                self.assertGreater(made["memory_bytes"], 0)
+                self.assertLess(made["cut_us"], made["paused_us"])
+                self.assertEqual(machine.state, "running")
+                self.assert_counts(server)
+                back = self.rollback(server, machine, "--paused")
+                self.assertEqual(back["checkpoint"], made["checkpoint"])
+                self.assertEqual(machine.state, "paused")
+                counter = machine.counter()
+                self.assertLessEqual(low, counter)
+                self.assertLessEqual(counter, high)
+                self.assert_one_instant(counter, server)
+                self.assertEqual(machine.ask("query-named-block-nodes", flat=True)[0]["node-name"],
+                                 "disk0")
+                machine.ask("cont")
+                self.assert_counts(server)
+
+    def test_again_and_again_to_the_same(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine, "--name", "good")
+        seen = set()
+        for _ in range(5):
+            self.rollback(server, machine, "good", "--paused")
+            counter = machine.counter()
+            self.assert_one_instant(counter, server)
+            seen.add(counter)
+            machine.ask("cont")
+            self.assert_counts(server)
+        self.assertEqual(len(seen), 1)
+
+    def test_one_that_stands_still_stays_so(self):
+        server = self.disk()
+        machine = self.counting(server)
+        machine.ask("stop")
+        counter = machine.counter()
+        for mode in "background", "snapshot", "disk":
+            self.assertEqual(self.checkpoint(server, machine, "--mode", mode)["mode"],
+                             "disk" if mode == "disk" else "snapshot")
+            self.assertEqual(machine.state, "paused")
+            self.assertEqual(machine.counter(), counter)
+        self.checkpoint(server, machine)
+        machine.ask("cont")
+        self.assert_counts(server)
+        self.rollback(server, machine, "--paused")
+        self.assertEqual(machine.counter(), counter)
+
+    def test_several_disks_go_back_together(self):
+        one, two = self.disk("one.img"), self.disk("two.img")
+        machine = self.counting(one, two)
+        self.refused(USAGE, "--with", servers=(one, two), machine=machine,
+                     act=lambda **options: self.checkpoint(one, machine, **options))
+        made = self.checkpoint(one, machine, "--with", two.image)
+        self.assertEqual(made["checkpoints"],
+                         [self.status(server)["last_checkpoint"]["checkpoint"] for server in (one, two)])
+        self.assert_counts(one, two)
+        for first, second in (one, two), (two, one):
+            self.refused(USAGE, "--with", servers=(one, two), machine=machine,
+                         act=lambda **options: self.rollback(first, machine, **options))
+            self.rollback(first, machine, "--with", second.image, "--paused")
+            self.assert_one_instant(machine.counter(), one, two)
+            machine.ask("cont")
+            self.assert_counts(one, two)
+        tool("checkpoint", two.image)
+        self.refused(NOT_FOUND, str(two.image), servers=(one, two), machine=machine,
+                     act=lambda **options: self.rollback(one, machine, "--with", two.image, **options))
+
+    def test_a_checkpoint_without_memory_is_refused(self):
+        server = self.disk()
+        machine = self.counting(server)
+        for make in (lambda: tool("checkpoint", server.image),
+                     lambda: self.checkpoint(server, machine, "--mode", "disk")):
+            make()
+            self.refused(NOT_FOUND, "--disk-only", servers=[server], machine=machine,
+                         act=lambda **options: self.rollback(server, machine, **options))
+        machine.end()
+        before = written(server)
+        tool("vm", "rollback", server.image, "--disk-only", "--yes")
+        self.assertLess(written(server), before)
+
+    def test_a_damaged_memory_is_refused(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        kept = [path for path in (server.state / "store/attachments").rglob("*")
+                if path.is_file() and path.stat().st_size > 10000]
+        self.assertEqual(len(kept), 1)
+        with open(kept[0], "r+b") as file:
+            file.seek(kept[0].stat().st_size // 2)
+            file.write(b"damaged")
+        answer = self.refused(None, "", servers=[server], machine=machine,
+                              act=lambda **options: self.rollback(server, machine, **options))
+        self.assertIn(answer.code, (FAILED, MISMATCH))
+        self.assertIn("digest", answer.message)
+
+
+class Disks(VmCase):
+    def test_of_another_volume(self):
+        server, other = self.disk(), self.disk("other.img")
+        machine = self.counting(server)
+        self.refused(USAGE, "--with", servers=[server], machine=machine,
+                     act=lambda **options: self.checkpoint(other, machine, **options))
+        self.checkpoint(server, machine)
+        with self.subTest("rollback"):
+            self.refused(USAGE, "--with", servers=[server], machine=machine,
+                         act=lambda **options: self.rollback(other, machine, **options))
+
+    def test_that_are_no_volumes_are_named(self):
+        server = self.disk()
+        plain = self.image("plain.img", MIB)
+        machine = self.counting(server, more=[
+            "-blockdev", f"driver=file,node-name=plain,filename={plain}",
+            "-device", "virtio-blk-pci,drive=plain,id=second"])
+        made = self.checkpoint(server, machine)
+        self.assertEqual(len(made["not_saved"]), 1)
+        self.assertIn("second", made["not_saved"][0])
+
+    def test_that_are_not_raw_are_refused(self):
+        server = self.disk()
+        run("qemu-img", "create", "-q", "-f", "qcow2", server.uri, "1M")
+        machine = Machine(self, more=[
+            "-blockdev", f"driver=nbd,node-name=nbd,server.type=unix,server.path={server.socket}",
+            "-blockdev", "driver=qcow2,node-name=disk,file=nbd",
+            "-device", "virtio-blk-pci,drive=disk"])
+        answer = self.checkpoint(server, machine, expect=USAGE)
+        self.assertIn("qcow2", answer.message)
+        self.assertEqual(machine.state, "running")
+
+
+class Fresh(VmCase):
+    def test_a_new_qemu_goes_on_from_there(self):
+        server = self.disk()
+        machine = self.counting(server)
+        for mode in "background", "snapshot":
+            self.checkpoint(server, machine, "--mode", mode)
+            at = machine.counter()
+        self.refused(BUSY, "--qmp", servers=[server], machine=machine,
+                     act=lambda **options: tool("vm", "rollback", server.image, "--fresh", "--yes",
+                                                **options))
+        self.assert_counts(server)
+        machine.end()
+        for _ in range(2):
+            answer = tool("vm", "rollback", server.image, "--fresh", "--paused", "--yes")
+            with self.new_qemu(answer):
+                machine.ask = eventually(lambda: Qmp(machine.own), "QEMU answers")
+                self.assertEqual(machine.state, "paused")
+                counter = machine.counter()
+                self.assertLessEqual(counter, at)
+                self.assert_one_instant(counter, server)
+                machine.ask("cont")
+                self.assert_counts(server)
+                # What it was started with is what the next one is started with.
+                self.checkpoint(server, machine)
+                at = machine.counter()
+
+    def test_the_printed_commands_do_the_same(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        machine.end()
+        commands = tool("vm", "rollback", server.image, "--fresh", "--print")["commands"]
+        path = f"{build() / 'tools'}:{os.environ['PATH']}"
+        subprocess.run(commands[0], shell=True, check=True, env={**os.environ, "PATH": path},
+                       capture_output=True)
+        counter = written(server)
+        with open(machine.log, "ab") as log:
+            process = subprocess.Popen(commands[1] + " -S", shell=True, stdout=log, stderr=log,
+                                       env={**os.environ, "PATH": path}, start_new_session=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(os.killpg, process.pid, signal.SIGKILL)
+        machine.process = process
+        machine.ask = eventually(machine._connect, "QEMU answers")
+        eventually(lambda: machine.state != "inmigrate", "the memory is loaded")
+        self.assertIn(machine.counter() - counter, (0, 1))
+
+    def test_another_machine_is_refused(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        self.assert_counts(server)
+        machine.end()
+        before = written(server)
+        for words, text in ((["-m", "32"], "memory"), (["-machine", "q35"], "q35"),
+                            (["-smp", "2"], "processors"), (["-device", "virtio-rng-pci"], "devices")):
+            answer = tool("vm", "rollback", server.image, "--fresh", "--yes", "--", *machine.words, *words,
+                          expect=MISMATCH)
+            self.assertIn(text, answer.message)
+            self.assertEqual(written(server), before, "nothing has gone back")
+        eventually(lambda: self.status(server)["connections"] == 0, "no QEMU is left")
+
+    def test_a_qemu_that_does_not_start_says_why(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        machine.end()
+        before = written(server)
+        answer = tool("vm", "rollback", server.image, "--fresh", "--yes", "--",
+                      "qemu-system-x86_64", "-no-such-word", expect=FAILED)
+        self.assertIn("no-such-word", answer.message)
+        answer = tool("vm", "rollback", server.image, "--fresh", "--yes", "--", "/no/such/qemu",
+                      expect=None)
+        self.assertNotEqual(answer.code, OK)
+        self.assertIn("/no/such/qemu", answer.message)
+        self.assertEqual(written(server), before)
+
+
+class Failures(VmCase):
+    def test_a_memory_that_cannot_be_saved(self):
+        server = self.disk()
+        plain = self.image("plain.img", MIB)
+        machine = self.counting(server, more=[
+            "-blockdev", f"driver=file,node-name=plain,filename={plain}",
+            "-device", "nvme,drive=plain,serial=1"])  # QEMU 7.2 cannot save one
+        for mode in "background", "snapshot":
+            self.refused(FAILED, "nvme", servers=[server], machine=machine,
+                         act=lambda **options: self.checkpoint(server, machine, "--mode", mode, **options))
+
+    def test_a_back_up_that_is_gone(self):
+        backupd = self.keep()
+        self.backupd = backupd
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        backupd.kill9()
+        eventually(lambda: self.status(server)["backup"]["state"] == "detached", "it is noticed")
+        self.assertNotEqual(self.checkpoint(server, machine, expect=None).code, OK)
+        self.assertEqual(machine.state, "running")
+        self.assert_counts(server)
+        backupd.start()
+        eventually(lambda: self.status(server)["backup"]["state"] == "connected", "it is back")
+        self.checkpoint(server, machine)
+        self.rollback(server, machine, "--paused")
+        self.assert_one_instant(machine.counter(), server)
+
+    def test_a_monitor_that_another_client_has(self):
+        server = self.disk()
+        machine = self.counting(server)
+        other = Qmp(machine.qmp)
+        self.addCleanup(other.close)
+        answer = self.checkpoint(server, machine, expect=BUSY)
+        self.assertIn("another client", answer.message)
+
+    def test_a_qemu_that_is_killed(self):
+        server = self.disk()
+        machine = self.counting(server)
+        last = self.checkpoint(server, machine)["checkpoint"]
+        words = [build() / "tools/ckpt-tool", "vm", "checkpoint", server.image, "--qmp", machine.qmp]
+        for delay in 0.0, 0.01, 0.02, 0.04, 0.08:
+            with self.subTest(delay), open(machine.log, "ab") as log:
+                process = subprocess.Popen(words, stdout=log, stderr=log)
+                time.sleep(delay)
+                machine.end()
+                code = process.wait(60)
+                kept = tool("list", server.image)["checkpoints"][-1]["checkpoint"]
+                self.assertEqual(kept > last, code == OK, f"exit {code}")
+                last = kept
+                answer = tool("vm", "rollback", server.image, "--fresh", "--paused", "--yes")
+                self.assertEqual(answer["checkpoint"], kept)
+                machine.ask = eventually(lambda: Qmp(machine.own), "QEMU answers")
+                self.assert_one_instant(machine.counter(), server)
+                os.kill(answer["pid"], signal.SIGKILL)
+                eventually(lambda: self.status(server)["connections"] == 0, "it has ended")
+                machine = self.counting(server)
+
+    def test_a_tool_that_is_told_to_end(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        words = [build() / "tools/ckpt-tool", "vm", "checkpoint", server.image, "--qmp", machine.qmp]
+        for delay in 0.005, 0.01, 0.02, 0.03, 0.05, 0.1:
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            eventually(lambda: machine.state == "running", "it goes on")
+            self.assert_counts(server)
+        eventually(lambda: machine.ask("query-migrate").get("status") != "active", "it was saved")
+        self.checkpoint(server, machine)
+        self.rollback(server, machine, "--paused")
+        self.assert_one_instant(machine.counter(), server)
+
+    def test_a_rollback_that_is_killed_goes_on(self):
+        server = self.disk()
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        words = [build() / "tools/ckpt-tool", "vm", "rollback", server.image, "--qmp", machine.qmp, "--yes"]
+        for delay in 0.01, 0.02, 0.04, 0.06, 0.1:
+            self.assert_counts(server)
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            process.kill()
+            process.wait()
+            self.rollback(server, machine, "--paused")
+            self.assert_one_instant(machine.counter(), server)
+            machine.ask("cont")
+
+    def test_words_that_make_no_sense(self):
+        server = self.disk()
+        for words, text in (([], "--qmp"), (["--fresh", "--disk-only"], "one of"),
+                            (["--disk-only", "--print"], "--fresh"),
+                            (["--disk-only", "--with", "x"], "one volume")):
+            self.assertIn(text, tool("vm", "rollback", server.image, *words, expect=USAGE).message)
+        self.assertIn("--qmp", tool("vm", "checkpoint", server.image, expect=USAGE).message)
+        answer = tool("vm", "checkpoint", server.image, "--qmp", self.folder / "none",
+                      expect=NOT_FOUND)
+        self.assertTrue(re.search("none", answer.message))
+
+
+if __name__ == "__main__":
+    unittest.main()
