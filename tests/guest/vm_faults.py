@@ -130,7 +130,7 @@ def while_it_runs(rig):
         refused(rig, f"{word} while it runs", "rollback", word, "--yes", expect=BUSY)
     refused(rig, "rollback to no checkpoint", "rollback", "nowhere", "--yes", expect=UNKNOWN)
     refused(rig, "no such mode", "checkpoint", "--mode", "none", expect=USAGE)
-    refused(rig, "a name that was used up", "checkpoint", "--name", "12")
+    refused(rig, "a name that is a number", "checkpoint", "--name", "12")
     refused(rig, "rollback without --yes", "rollback")
     damaged_memory(rig)
     rig.check_goes_back(made)  # it was the damage that was refused
