@@ -6,14 +6,14 @@
 # Usage: run.sh BUILD_DIR [TEST...]   without TEST all but systemd_boot
 #        run.sh --list                names them
 # CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
-# often processes are killed, and their machine's power is cut.
+# often processes are killed, their machine's power is cut, and a machine goes back with its memory.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link)
+tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -123,6 +123,16 @@ power_cut_during_checkpoint() {
 # Boots six times: a machine whose root is a volume.
 vm_on_volume() {
     "$here/vm_on_volume.sh" "$1" "$build"
+}
+
+# A machine whose memory goes back with its disk: boots twice.
+vm_rounds() {
+    /usr/bin/python3 "$here/vm_rounds.py" "$1" "$build" "$rounds" "$seed" embedded remote
+}
+
+# What is refused, and what is killed in the middle: boots three times.
+vm_faults() {
+    /usr/bin/python3 "$here/vm_rounds.py" "$1" "$build" "$rounds" "$seed" refused killed
 }
 
 show_failure() { # FOLDER
