@@ -29,6 +29,10 @@ pid_t peer_of(int fd) {
   return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.pid : 0;
 }
 
+bool is_message(const ParsedJson& object) {
+  return object.contains("return") || object.contains("error") || object.contains("event");
+}
+
 // A descriptor travels with the first byte (unix(7)).
 ssize_t send_with(int socket, std::string_view bytes, int fd) {
   iovec part{const_cast<char*>(bytes.data()), bytes.size()};  // NOLINT: as sendmsg(2) has it
@@ -58,8 +62,12 @@ Result<std::unique_ptr<QmpSocket>> QmpSocket::connect(const std::string& path) {
   return socket;
 }
 
+// QEMU may have answers left for the client before, which was killed: they are passed over.
 Result<> QmpSocket::greet() {
-  const auto greeting = receive(kGreetPatience);
+  Result<ParsedJson> greeting = receive(kGreetPatience);
+  while (greeting && !greeting->contains("QMP") && is_message(*greeting)) {
+    greeting = receive(kGreetPatience);
+  }
   if (!greeting && greeting.error().kind == ErrorKind::kTimeout) {
     return fail(ErrorKind::kBusy,
                 path_ +
@@ -75,13 +83,17 @@ Result<> QmpSocket::greet() {
 }
 
 Result<ParsedJson> QmpSocket::execute(const std::string& command, const Json& arguments, int fd) {
-  Json request{{"execute", command}};
+  const std::string id = std::to_string(system_random().next());
+  Json request{{"execute", command}, {"id", id}};
   if (!arguments.is_null()) {
     request["arguments"] = arguments;
   }
   CKPT_TRY(send(to_line(request) + "\n", fd));
   for (;;) {
     CKPT_ASSIGN(ParsedJson answer, receive(kAnswerPatience));
+    if (text_in(answer, "id") != id) {
+      continue;  // an event, or an answer to somebody else
+    }
     if (const auto refused = answer.find("error"); refused != answer.end()) {
       return fail(ErrorKind::kIo, "QEMU, " + command + ": " + printable(text_in(*refused, "desc")));
     }

@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kDescriptor = "ckpt-memory";
 constexpr const char* kNode = "ckpt-memory";
+constexpr const char* kBackground = "background-snapshot";
 constexpr const char* kJob = "ckpt-memory";
 constexpr std::chrono::milliseconds kShortLook{1};
 constexpr std::chrono::milliseconds kLongLook{10};
@@ -231,13 +232,14 @@ std::string VirtualMachine::directory() const {
 }
 
 Result<> VirtualMachine::set_background(bool on) {
-  const Json one{{"capability", "background-snapshot"}, {"state", on}};
+  const Json one{{"capability", kBackground}, {"state", on}};
   const auto done =
       port_.execute("migrate-set-capabilities", {{"capabilities", Json::array({one})}});
   return done ? Result<>() : Result<>(Unexpected(done.error()));
 }
 
 Result<> VirtualMachine::check_background() {
+  CKPT_TRY(clear_away());
   const auto can = set_background(true);
   if (!can && can.error().kind != ErrorKind::kIo) {
     return Unexpected(can.error());
@@ -365,7 +367,28 @@ Result<> VirtualMachine::clear_away() {
     pause_between_looks(began);
   }
   (void)port_.execute("blockdev-del", {{"node-name", kNode}});
-  return {};
+  return cancel_background();
+}
+
+// A migration that is none of this tool's stays.
+Result<> VirtualMachine::cancel_background() {
+  CKPT_ASSIGN(const ParsedJson capabilities, port_.execute("query-migrate-capabilities"));
+  const bool is_ours = std::ranges::any_of(capabilities, [](const ParsedJson& one) {
+    return text_in(one, "capability") == kBackground && flag_in(one, "state");
+  });
+  if (!is_ours) {
+    return {};
+  }
+  const SteadyTime began = system_clock().steady();
+  CKPT_TRY(port_.execute("migrate_cancel"));
+  for (;;) {
+    CKPT_ASSIGN(const ParsedJson said, port_.execute("query-migrate"));
+    const std::string status = text_in(said, "status");
+    if (status != "setup" && status != "active" && status != "cancelling") {
+      return {};
+    }
+    pause_between_looks(began);
+  }
 }
 
 Result<> VirtualMachine::receive(int fd) {

@@ -83,6 +83,7 @@ class VirtualMachine {
   Result<> run_job(const std::string& command);
   Result<bool> has_job(ParsedJson& job);
   Result<> clear_away();
+  Result<> cancel_background();
 
   QmpPort& port_;
 };

@@ -157,6 +157,7 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& 
   CKPT_ASSIGN(const auto port, QmpSocket::connect(words.qmp));
   VirtualMachine machine(*port);
   CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(volumes.front().paths.state));
   const std::chrono::milliseconds timeout(
       static_cast<int64_t>(std::ceil(words.timeout_seconds * 1000)));
   CKPT_ASSIGN(const auto checkpoint,

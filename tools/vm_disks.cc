@@ -30,6 +30,14 @@ std::string called(const VmDisk& disk) {
   return disk.uri.empty() ? disk.device : disk.device + " (" + printable(disk.uri) + ")";
 }
 
+std::string list_of(const std::vector<VmDisk>& disks) {
+  std::string list;
+  for (const VmDisk& disk : disks) {
+    list += (list.empty() ? "" : ", ") + called(disk);
+  }
+  return list;
+}
+
 // QEMU has caches of its own of other formats, which do not go back.
 Result<> check_raw(const VmDisk& disk, const VolumeStatus& volume) {
   return disk.driver == "nbd" || disk.driver == "raw"
@@ -61,9 +69,8 @@ Result<std::vector<std::string>> check_vm_disks(VirtualMachine& machine,
   }
   for (const VolumeStatus& volume : volumes) {
     if (!found.contains(volume.volume)) {
-      return fail(ErrorKind::kInvalid,
-                  volume.image + " is no disk of this machine, which has " +
-                      (others.empty() ? "no other that can be written" : others.front()));
+      return fail(ErrorKind::kInvalid, volume.image + " is no disk of this machine, which has " +
+                                           (disks.empty() ? "none" : list_of(disks)));
     }
   }
   return others;

@@ -10,8 +10,8 @@
 #include "golden_file.h"
 #include "plugin/listeners.h"
 #include "tools/local_socket.h"
-#include "tools/vm_memory.h"
 #include "tools/program.h"
+#include "tools/vm_memory.h"
 #include "tools/vm_record.h"
 #include "tools/vm_rollback.h"
 #include "tools/work_folder.h"
@@ -25,7 +25,8 @@ VmRecord some_vm_record() {
   const Uuid volume = uuid_of("b107b1af-b6a7-4623-bf1f-d19af5ebced4");
   VmRecord record;
   record.group = uuid_of("fbb148db-f9e8-4efc-a484-b78b346207e1");
-  record.volumes = {{volume, Epoch{5}}, {uuid_of("018f2b5e-1111-4222-8333-944445555666"), Epoch{9}}};
+  record.volumes = {{volume, Epoch{5}},
+                    {uuid_of("018f2b5e-1111-4222-8333-944445555666"), Epoch{9}}};
   record.memory = volume;
   record.machine = {"7.2.22", "pc-i440fx-7.2-machine", 268435456, 2, {"virtio-blk-pci"}};
   record.command = {"qemu-system-x86_64", "-m", "256"};
@@ -178,14 +179,15 @@ class Monitor : public testing::Test {
     }
   }
   std::string path() { return folder_.path() + "/qmp"; }
-  // One answer for each line that comes.
+  // One answer for each line that comes; ID in it is that of the question.
   void serve(std::string greeting, std::vector<std::string> answers) {
     thread_ = std::thread([this, greeting, answers] {
       const UniqueFd fd(::accept(listening_.get(), nullptr, nullptr));
       say(fd.get(), greeting);
-      for (const std::string& answer : answers) {
-        if (!hear(fd.get())) {
-          return;
+      for (std::string answer : answers) {
+        const ParsedJson question = ParsedJson::parse(hear(fd.get()), nullptr, false);
+        for (size_t at = answer.find("ID"); at != std::string::npos; at = answer.find("ID")) {
+          answer.replace(at, 2, text_in(question, "id"));
         }
         say(fd.get(), answer);
       }
@@ -195,14 +197,13 @@ class Monitor : public testing::Test {
     ASSERT_EQ(::send(fd, text.data(), text.size(), MSG_NOSIGNAL),
               static_cast<ssize_t>(text.size()));
   }
-  static bool hear(int fd) {
+  static std::string hear(int fd) {
+    std::string line;
     char letter = 0;
-    while (::recv(fd, &letter, 1, 0) == 1) {
-      if (letter == '\n') {
-        return true;
-      }
+    while (::recv(fd, &letter, 1, 0) == 1 && letter != '\n') {
+      line += letter;
     }
-    return false;
+    return line;
   }
 
   WorkFolder folder_;
@@ -211,7 +212,7 @@ class Monitor : public testing::Test {
 };
 
 constexpr const char* kGreeting = "{\"QMP\":{\"version\":{}}}\r\n";
-constexpr const char* kEmpty = "{\"return\":{}}\r\n";
+constexpr const char* kEmpty = "{\"return\":{},\"id\":\"ID\"}\r\n";
 
 TEST_F(Monitor, ThatEndsWithinAnAnswerIsGone) {
   serve(kGreeting, {kEmpty, "{\"event\":\"STOP\"}\r\n{\"return\":{\"status\":\"pau"});
@@ -224,14 +225,29 @@ TEST_F(Monitor, ThatEndsWithinAnAnswerIsGone) {
 }
 
 TEST_F(Monitor, RefusesInItsOwnWords) {
-  serve(kGreeting, {kEmpty, "{\"event\":\"X\"}\r\n{\"error\":{\"class\":\"G\",\"desc\":\"no way\"}}\r\n",
-                    "{\"return\":{\"status\":\"paused\"}}\r\n"});
+  serve(kGreeting,
+        {kEmpty,
+         "{\"event\":\"X\"}\r\n{\"error\":{\"class\":\"G\",\"desc\":\"no way\"},\"id\":\"ID\"}\r\n",
+         "{\"return\":{\"status\":\"paused\"},\"id\":\"ID\"}\r\n"});
   const auto port = QmpSocket::connect(path());
   ASSERT_TRUE(port) << port.error().message();
   const auto refused = (*port)->execute("stop");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind, ErrorKind::kIo);
   EXPECT_NE(refused.error().message().find("no way"), std::string::npos);
+  VirtualMachine machine(**port);
+  const auto state = machine.state();
+  ASSERT_TRUE(state) << state.error().message();
+  EXPECT_EQ(*state, "paused");
+}
+
+// The client before was killed while it waited.
+TEST_F(Monitor, MayAnswerSomebodyElseFirst) {
+  const std::string stale = "{\"return\":[],\"id\":\"1\"}\r\n{\"return\":[]}\r\n";
+  serve(stale + kGreeting,
+        {stale + kEmpty, stale + "{\"return\":{\"status\":\"paused\"},\"id\":\"ID\"}\r\n"});
+  const auto port = QmpSocket::connect(path());
+  ASSERT_TRUE(port) << port.error().message();
   VirtualMachine machine(**port);
   const auto state = machine.state();
   ASSERT_TRUE(state) << state.error().message();
