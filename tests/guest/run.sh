@@ -13,7 +13,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link)
+tests=(process_rounds process_power_cuts run_command containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -123,6 +123,11 @@ power_cut_during_checkpoint() {
 # Boots six times: a machine whose root is a volume.
 vm_on_volume() {
     "$here/vm_on_volume.sh" "$1" "$build"
+}
+
+# Boots twice: libvirtd's machine.
+libvirt() {
+    "$here/libvirt.sh" "$1" "$build"
 }
 
 show_failure() { # FOLDER
