@@ -11,6 +11,7 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+# shellcheck source-path=SCRIPTDIR
 . "$here/boot.sh"
 folder=$1
 build=$2
@@ -30,6 +31,14 @@ if [[ ${3-} != inside ]]; then
     exec unshare --mount --pid --fork --mount-proc --kill-child "$0" "$folder" "$build" inside
 fi
 
+# The machine is emulated. Where /dev/kvm is there and does not work, libvirtd asks QEMU for its abilities again and
+# again, which takes half of a minute.
+hide_kvm() {
+    [[ -e /dev/kvm ]] || return 0
+    (umask 077 && : >/run/no-kvm)
+    mount --bind /run/no-kvm /dev/kvm
+}
+
 # The plugin is where nbdkit looks for it, and ckpt-tool where programs are: as installed.
 make_private() {
     local plugins
@@ -45,6 +54,7 @@ make_private() {
     mount -t tmpfs -o mode=755 lib /var/lib/libvirt
     mount -t tmpfs -o mode=755 cache /var/cache/libvirt
     mount --bind "$folder/libvirt" /var/log/libvirt
+    hide_kvm
     export PATH=$build/tools:$PATH LIBVIRT_DEFAULT_URI=qemu:///system
 }
 
@@ -55,13 +65,13 @@ make_user() {
     echo 'libvirt-qemu:x:64055:' >>/etc/group
 }
 
-# Without what a container may not have: cgroups, AppArmor, virtlogd.
+# Without what a container may not have (cgroups, AppArmor, virtlogd), and with /dev as it is here.
 configure_libvirt() {
-    printf '%s\n' 'user = "libvirt-qemu"' "group = \"$(id -gn libvirt-qemu)\"" 'security_driver = "none"' 'stdio_handler = "file"' 'cgroup_controllers = [ ]' \
-        'remember_owner = 0' >/etc/libvirt/qemu.conf
+    printf '%s\n' 'user = "libvirt-qemu"' "group = \"$(id -gn libvirt-qemu)\"" \
+        'security_driver = "none"' 'stdio_handler = "file"' 'cgroup_controllers = [ ]' \
+        'namespaces = [ ]' 'remember_owner = 0' >/etc/libvirt/qemu.conf
     printf '%s\n' 'auth_unix_ro = "none"' 'auth_unix_rw = "none"' \
-        'log_outputs = "3:file:/var/log/libvirt/libvirtd.log"' \
-        >/etc/libvirt/libvirtd.conf
+        'log_outputs = "3:file:/var/log/libvirt/libvirtd.log"' >/etc/libvirt/libvirtd.conf
     rm -rf /etc/libvirt/hooks /etc/libvirt/qemu/{autostart,networks}
     install -D -m 755 "$hook" /etc/libvirt/hooks/qemu.d/ckpt
 }
@@ -165,6 +175,10 @@ server_has_ended() { # PID
     ok "the server ended after the domain"
 }
 
+met_no_error() {
+    if grep -aE 'I/O error|EXT4-fs.*error|sync failed' "$log"; then die "the machine met an error"; fi
+}
+
 run_as_disk() {
     local server
     define web "$as_disk" ''
@@ -183,6 +197,7 @@ run_as_disk() {
     echo off >&"$console"
     wait_until "the domain's end" is_in_state web "shut off"
     exec {console}>&-
+    met_no_error
     server_has_ended "$server"
 }
 
@@ -191,6 +206,7 @@ run_as_words() {
     start words 2
     is_served || die "the volume is not served: $(ckpt-tool status "$image")"
     server=$(</run/ckpt/web.pid)
+    met_no_error
     virsh destroy words >/dev/null || die "the domain cannot be destroyed"
     server_has_ended "$server"
 }
@@ -203,5 +219,4 @@ start_libvirt
 define words '' "$as_words"
 run_as_disk
 run_as_words
-if grep -aE 'I/O error|EXT4-fs.*error|sync failed' "$log"; then die "the machine met an error"; fi
 rm -rf "$image" "$image.ckpt" "$folder/root"
