@@ -22,7 +22,7 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin openssl libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs iproute2 criu runc podman mount util-linux perl zsh systemd udev
+  kmod fuse3 e2fsprogs xfsprogs iproute2 criu runc podman libvirt-daemon libvirt-clients mount util-linux perl zsh systemd udev
   man-db chromium fonts-dejavu-core
 )
 soak_packages=(build-essential debhelper lintian)

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 constexpr const char* kDescriptor = "ckpt-memory";
 constexpr const char* kNode = "ckpt-memory";
 constexpr const char* kBackground = "background-snapshot";
+constexpr uint64_t kDescriptorsMin = 1'000'000'000;  // a set's number is a 32-bit one in places
 constexpr const char* kJob = "ckpt-memory";
 constexpr std::chrono::milliseconds kShortLook{1};
 constexpr std::chrono::milliseconds kLongLook{10};
@@ -306,8 +307,9 @@ Result<> VirtualMachine::run_with_node(const std::string& command, int image) {
 }
 
 Result<> VirtualMachine::add_node(int image, uint64_t& descriptors) {
-  CKPT_ASSIGN(const ParsedJson set, port_.execute("add-fd", Json::object(), image));
-  descriptors = number_in(set, "fdset-id");
+  // A set of its own: others count from 0, and one that was removed may still be there.
+  descriptors = kDescriptorsMin + system_random().next() % kDescriptorsMin;
+  CKPT_TRY(port_.execute("add-fd", {{"fdset-id", descriptors}}, image));
   const Json no_flush{{"no-flush", true}};  // nothing of it need survive
   Json file{{"driver", "file"},
             {"filename", "/dev/fdset/" + std::to_string(descriptors)},

@@ -13,7 +13,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link)
+tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -133,6 +133,11 @@ vm_rounds() {
 # What is refused, and what is killed in the middle: boots three times.
 vm_faults() {
     /usr/bin/python3 "$here/vm_rounds.py" "$1" "$build" "$rounds" "$seed" refused killed
+}
+
+# Boots twice: libvirtd's machine.
+libvirt() {
+    "$here/libvirt.sh" "$1" "$build"
 }
 
 show_failure() { # FOLDER

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Runs in the guest: a machine that systemd boots, with a file system on a volume in its fstab, set
-# up as ckpt@.service(8) says. Looked at from boot to shutdown; the server is killed in between.
+# up as ckpt@.service(8) says. Looked at from boot to shutdown; the server is killed in between, and
+# another volume is served as libvirt's hook does it.
 #
 # Usage: systemd_boot.sh BUILD; /dev/vda is a scratch disk. Process 1 becomes systemd
 # (guest-main.sh), and two units go on with this script: "up" when all is mounted, "down" when the
@@ -150,6 +151,37 @@ go_back() {
     equal "the file is as at the checkpoint" "as at the checkpoint" "$(cat /srv/data/file)"
 }
 
+# The hook that libvirt calls for its machines, with as much of a machine's XML as it looks at.
+hook() { # OPERATION SUB-OPERATION
+    PATH=$build/tools:$PATH "$top/libvirt/qemu.d/ckpt" web "$@" - <<'XML'
+<domain type='qemu' id='1'>
+  <uuid>03f09bad-4e33-4aa5-970c-5cb8c45c0fe1</uuid>
+        <host transport='unix' socket='/run/ckpt/web.sock'/>
+</domain>
+XML
+}
+
+web_has_stopped() {
+    [[ $(property ckpt@web.service ActiveState) == inactive && ! -e /run/ckpt/web.sock ]]
+}
+
+serve_a_machine() {
+    echo "IMAGE=/srv/disks/web.img" >/etc/ckpt/web.conf
+    check "the hook refuses a machine without its image" fails_with 1 hook prepare begin 2>/run/refusal
+    cat /run/refusal
+    check "it says what the server said" grep -q "web.img does not exist" /run/refusal
+    check "the hook, after the refusal" hook release end
+    wait_until "the end of the unit that failed" web_has_stopped
+    truncate -s 64M /srv/disks/web.img
+    check "the hook serves a machine's volume" hook prepare begin
+    equal "it is the unit that serves it" active "$(property ckpt@web.service ActiveState)"
+    ckpt status /srv/disks/web.img
+    equal "the volume can be used" running "$(result_field state)"
+    check "the hook, when the machine is off" hook release end
+    wait_until "the end of the unit" web_has_stopped
+    equal "the unit ended cleanly" success "$(property ckpt@web.service Result)"
+}
+
 # When the server's stop job is done: what used it must have ended before, and cleanly.
 look_at_shutdown() {
     equal "the file system was unmounted" "" "$(findmnt -no SOURCE /srv/data || true)"
@@ -177,6 +209,7 @@ up)
     look_at_boot
     work_and_kill
     go_back
+    serve_a_machine
     ((failures > 0)) || rm "$failed"
     ;;
 down)

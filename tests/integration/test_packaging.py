@@ -87,7 +87,8 @@ class Units(Case):
                     "/man1/ckpt-tool.1", "/man1/nbdkit-ckpt-plugin.1", "/man5/ckpt-formats.5", "/man8/backupd.8",
                     "/man8/ckpt@.service.8", "/system/backupd.service", "/sysusers.d/ckpt-backup.conf",
                     "/doc/ckpt/backupd.toml", "/doc/ckpt/control-protocol.md",
-                    "/doc/ckpt/events-format.md", "/doc/ckpt/grafana-dashboard.json"):
+                    "/doc/ckpt/events-format.md", "/doc/ckpt/grafana-dashboard.json",
+                    "/doc/ckpt/examples/libvirt-hook"):
             self.assertEqual(len([path for path in installed if path.endswith(end)]), 1, end)
 
 

@@ -45,6 +45,7 @@ check_files() {
   is_there "$lib/nbdkit/plugins/nbdkit-ckpt-plugin.so" usr/bin/ckpt-tool \
     lib/systemd/system/ckpt@.service lib/systemd/system/ckpt@.socket \
     usr/share/bash-completion/completions/ckpt-tool usr/share/zsh/vendor-completions/_ckpt-tool
+  [ -x "$root/usr/share/doc/ckpt/examples/libvirt-hook" ] || die "the package has no hook for libvirt"
   local page
   for page in man1/ckpt-tool.1 man1/nbdkit-ckpt-plugin.1 man5/ckpt-formats.5 \
     man8/ckpt@.service.8; do
