@@ -56,12 +56,6 @@ void Arguments::add_filled_text(const std::string& name, const std::string& type
   command_.add_option(name, value, help)->type_name(type)->check(filled);
 }
 
-void Arguments::add_required_text(const std::string& name, const std::string& type,
-                                  std::string& value, const std::string& help) {
-  add_filled_text(name, type, value, help);
-  command_.get_option(name)->required();
-}
-
 void Arguments::add_texts(const std::string& name, const std::string& type,
                           std::vector<std::string>& values, const std::string& help) {
   command_.add_option(name, values, help)

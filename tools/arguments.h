@@ -32,9 +32,6 @@ class Arguments {
   // The same, and an empty text, such as of a variable that is not set, is refused.
   void add_filled_text(const std::string& name, const std::string& type, std::string& value,
                        const std::string& help);
-  // The same, and it must be given.
-  void add_required_text(const std::string& name, const std::string& type, std::string& value,
-                         const std::string& help);
   // May be given again and again.
   void add_texts(const std::string& name, const std::string& type, std::vector<std::string>& values,
                  const std::string& help);

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "tools/local_socket.h"
+#include "tools/program.h"
 
 namespace ckpt {
 namespace {
@@ -21,6 +22,7 @@ constexpr std::chrono::seconds kGreetPatience{5};
 constexpr std::chrono::minutes kAnswerPatience{10};
 constexpr size_t kLineBytesMax = size_t{16} << 20U;
 constexpr size_t kReceiveBytes = 65536;
+constexpr const char* kVirshPath = "/usr/local/bin:/usr/bin:/bin";
 constexpr size_t kQuotedBytes = 80;
 
 pid_t peer_of(int fd) {
@@ -152,6 +154,44 @@ Result<std::string> QmpSocket::receive_line(std::chrono::milliseconds patience) 
       return fail(ErrorKind::kInvalid, path_ + " is not QMP: its line does not end");
     }
   }
+}
+
+Result<std::unique_ptr<QmpDomain>> QmpDomain::connect(const std::string& domain) {
+  std::string virsh = find_program("virsh", kVirshPath);
+  if (virsh.empty()) {
+    return fail(ErrorKind::kNotFound, "virsh is not installed (package libvirt-clients)");
+  }
+  std::unique_ptr<QmpDomain> port(new QmpDomain(std::move(virsh), domain));
+  const auto answers = port->execute("query-status");
+  return answers ? Result<std::unique_ptr<QmpDomain>>(std::move(port))
+                 : Result<std::unique_ptr<QmpDomain>>(
+                       fail(ErrorKind::kNotFound, answers.error().message()));
+}
+
+// virsh says what QEMU says, and its exit status tells only whether it was asked.
+Result<ParsedJson> QmpDomain::execute(const std::string& command, const Json& arguments, int fd) {
+  Json request{{"execute", command}};
+  if (!arguments.is_null()) {
+    request["arguments"] = arguments;
+  }
+  std::vector<std::string> words{virsh_, "--quiet", "qemu-monitor-command", "--domain", domain_};
+  if (fd >= 0) {
+    words.insert(words.end(), {"--pass-fds", std::to_string(fd)});
+  }
+  words.insert(words.end(), {"--cmd", to_line(request)});
+  const auto said = output_of(words, kAnswerPatience, fd);
+  if (!said) {
+    return within("domain " + domain_ + ": virsh qemu-monitor-command", said.error());
+  }
+  ParsedJson answer = ParsedJson::parse(*said, nullptr, false);
+  if (answer.is_object() && answer.contains("return")) {
+    return ParsedJson(std::move(answer["return"]));
+  }
+  const auto refused = answer.is_object() ? answer.find("error") : answer.end();
+  const std::string why = answer.is_object() && refused != answer.end()
+                              ? text_in(*refused, "desc")
+                              : "virsh says " + said->substr(0, kQuotedBytes);
+  return fail(ErrorKind::kIo, "QEMU, " + command + ": " + printable(why));
 }
 
 std::string text_in(const ParsedJson& object, const char* name) {

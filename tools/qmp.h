@@ -54,6 +54,26 @@ class QmpSocket final : public QmpPort {
   pid_t pid_ = 0;
 };
 
+// By libvirt, which has the monitor: `virsh qemu-monitor-command DOMAIN`. A descriptor can be
+// passed where virsh and libvirtd are on this machine.
+class QmpDomain final : public QmpPort {
+ public:
+  // kNotFound: there is no virsh, or no such domain, or it does not run.
+  static Result<std::unique_ptr<QmpDomain>> connect(const std::string& domain);
+
+  Result<ParsedJson> execute(const std::string& command, const Json& arguments = {},
+                             int fd = -1) override;
+  // libvirt starts QEMU: its words are not those for a new one.
+  [[nodiscard]] pid_t pid() const override { return 0; }
+
+ private:
+  QmpDomain(std::string virsh, std::string domain)
+      : virsh_(std::move(virsh)), domain_(std::move(domain)) {}
+
+  const std::string virsh_;
+  const std::string domain_;
+};
+
 // A field that is a text, a number or a truth value; "", 0 and false if it is not.
 std::string text_in(const ParsedJson& object, const char* name);
 uint64_t number_in(const ParsedJson& object, const char* name);

@@ -251,20 +251,27 @@ Result<> VirtualMachine::check_background() {
                                              "--mode snapshot does it while it stands still");
 }
 
-Result<> VirtualMachine::save_in_background(int fd, const std::function<void()>& on_running) {
+Result<> VirtualMachine::prepare_background(int fd) {
   CKPT_ASSIGN(const ParsedJson parameters, port_.execute("query-migrate-parameters"));
+  bandwidth_ = number_in(parameters, "max-bandwidth");
   CKPT_TRY(set_background(true));
-  CKPT_ASSIGN(auto done, port_.execute("migrate-set-parameters", {{"max-bandwidth", kBandwidth}}));
-  CKPT_ASSIGN(done, port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
-  const auto begun = port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}});
-  const auto saved = begun ? await_saved(on_running) : Unexpected(begun.error());
-  if (!begun) {
-    (void)port_.execute("closefd", {{"fdname", kDescriptor}});
+  CKPT_TRY(port_.execute("migrate-set-parameters", {{"max-bandwidth", kBandwidth}}));
+  CKPT_TRY(port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
+  return {};
+}
+
+Result<> VirtualMachine::save_in_background(const std::function<void()>& on_running) {
+  CKPT_TRY(port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}}));
+  return await_saved(on_running);
+}
+
+void VirtualMachine::end_background() {
+  if (bandwidth_) {
+    (void)port_.execute("closefd", {{"fdname", kDescriptor}});  // a migration has its own
+    (void)set_background(false);
+    (void)port_.execute("migrate-set-parameters", {{"max-bandwidth", *bandwidth_}});
+    bandwidth_.reset();
   }
-  (void)set_background(false);
-  (void)port_.execute("migrate-set-parameters",
-                      {{"max-bandwidth", number_in(parameters, "max-bandwidth")}});
-  return saved;
 }
 
 Result<> VirtualMachine::await_saved(const std::function<void()>& on_running) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,10 +64,14 @@ class VirtualMachine {
 
   // kInvalid, with QEMU's reason: it cannot save its memory while it runs.
   Result<> check_background();
-  // Writes the memory of a machine that stands still to a file. It goes on as soon as what it is
+  // All that can be done before it is stopped, so that it does not stand still for that. fd: a
+  // file. end_background() then, whatever happens.
+  Result<> prepare_background(int fd);
+  // Writes the memory of a machine that stands still to that file. It goes on as soon as what it is
   // has been noted, and that is written while it runs; `on_running` is told, then. Failure: kVoid;
   // where it runs then is not said.
-  Result<> save_in_background(int fd, const std::function<void()>& on_running);
+  Result<> save_in_background(const std::function<void()>& on_running);
+  void end_background();
   // The same into a side image (vm_memory.h), while it stands still; it does so afterwards.
   Result<> save(int side_image);
   // Loads a memory (VmMemory) into one that stands still, and goes on standing. Failure: it has
@@ -86,6 +91,7 @@ class VirtualMachine {
   Result<> cancel_background();
 
   QmpPort& port_;
+  std::optional<uint64_t> bandwidth_;  // as it was; nothing: nothing is prepared
 };
 
 }  // namespace ckpt

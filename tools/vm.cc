@@ -2,6 +2,7 @@
 // ckpt-tool vm
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <thread>
@@ -56,6 +57,7 @@ constexpr std::chrono::milliseconds kLeaveLook{20};
 
 struct VmWords {
   std::string qmp;                // of a monitor's socket
+  std::string domain;             // or of libvirt
   std::vector<std::string> with;  // further volumes of the machine
   std::string mode;
   std::string name;
@@ -96,6 +98,16 @@ Result<std::vector<OpenedVolume>> open_all(Context& context, const VolumeName& n
     }
   }
   return volumes;
+}
+
+// By what the machine is spoken to.
+Result<std::unique_ptr<QmpPort>> connect(const VmWords& words) {
+  if (words.domain.empty()) {
+    CKPT_ASSIGN(auto socket, QmpSocket::connect(words.qmp));
+    return std::unique_ptr<QmpPort>(std::move(socket));
+  }
+  CKPT_ASSIGN(auto domain, QmpDomain::connect(words.domain));
+  return std::unique_ptr<QmpPort>(std::move(domain));
 }
 
 int64_t microseconds(std::chrono::nanoseconds time) {
@@ -154,7 +166,10 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& 
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads what is saved may be gone
   CKPT_TRY(check_name(words.name));
   CKPT_TRY(check_message(words.message));
-  CKPT_ASSIGN(const auto port, QmpSocket::connect(words.qmp));
+  if (words.qmp.empty() == words.domain.empty()) {
+    return fail(ErrorKind::kInvalid, "give one of --qmp SOCKET and --domain NAME");
+  }
+  CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
   CKPT_ASSIGN(auto volumes, open_all(context, name, words));
   CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(volumes.front().paths.state));
@@ -210,7 +225,7 @@ void say(Console& console, const VmRollbackOutcome& outcome) {
 
 Result<int> roll_back_in_place(Context& context, std::vector<OpenedVolume>& volumes,
                                const VmWords& words) {
-  CKPT_ASSIGN(const auto port, QmpSocket::connect(words.qmp));
+  CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
   std::vector<VolumeStatus> statuses;
   for (const OpenedVolume& opened : volumes) {
@@ -265,15 +280,25 @@ void print_commands(Console& console, const OpenedVolume& first, const SavedMach
   console.print(rollback + "\n" + shell_line(qemu) + "\n");
 }
 
+// Unless it has it already.
+void add_monitor(std::vector<std::string>& qemu, const std::string& socket) {
+  const bool has_it = std::ranges::any_of(
+      qemu, [&socket](const std::string& word) { return word.find(socket) != std::string::npos; });
+  if (!has_it) {
+    qemu.insert(qemu.end(), {"-qmp", "unix:" + socket + ",server=on,wait=off"});
+  }
+}
+
 Result<int> roll_back_fresh(Context& context, std::vector<OpenedVolume>& volumes,
                             const VmWords& words) {
   CKPT_ASSIGN(SavedMachine saved, SavedMachine::fetch(volumes, words.id));
   const bool is_recorded = words.rest.empty();
-  const std::vector<std::string>& qemu = is_recorded ? saved.record().command : words.rest;
+  std::vector<std::string> qemu = is_recorded ? saved.record().command : words.rest;
   if (qemu.empty()) {
     return fail(ErrorKind::kInvalid,
                 "with what words QEMU was started is not on record: give them after --");
   }
+  add_monitor(qemu, words.qmp);
   if (words.print) {
     print_commands(context.console, volumes.front(), saved, qemu);
     return kExitDone;
@@ -306,10 +331,14 @@ Result<int> roll_back_disk(Context& context, std::vector<OpenedVolume>& volumes,
 }
 
 Result<> check_rollback_words(const VmWords& words) {
-  const int ways = (words.fresh ? 1 : 0) + (words.disk_only ? 1 : 0) + (words.qmp.empty() ? 0 : 1);
-  if (ways != 1) {
+  const bool in_place = !words.domain.empty() || (!words.qmp.empty() && !words.fresh);
+  if (!words.domain.empty() && !words.qmp.empty()) {
+    return fail(ErrorKind::kInvalid, "give one of --qmp SOCKET and --domain NAME");
+  }
+  if ((words.fresh ? 1 : 0) + (words.disk_only ? 1 : 0) + (in_place ? 1 : 0) != 1) {
     return fail(ErrorKind::kInvalid,
-                "give one of --qmp SOCKET (in place), --fresh (a new QEMU) and --disk-only");
+                "give one of --qmp SOCKET or --domain NAME (in place), --fresh (a new QEMU) and "
+                "--disk-only");
   }
   if ((words.print || !words.rest.empty()) && !words.fresh) {
     return fail(ErrorKind::kInvalid, "--print and words after -- go with --fresh");
@@ -334,14 +363,20 @@ void add_with(Arguments& arguments, VmWords& words) {
                       "Another volume that is a disk of the same machine; again for more");
 }
 
+void add_domain(Arguments& arguments, VmWords& words) {
+  arguments.add_filled_text("--domain", "NAME", words.domain,
+                            "Of libvirt, instead of --qmp; asked by virsh");
+}
+
 void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
   const auto words = std::make_shared<VmWords>();
   Arguments arguments = add_command(vm, invocation, kCheckpointHelp,
                                     [words](Context& context, const VolumeName& name) {
                                       return checkpoint(context, name, *words);
                                     });
-  arguments.add_required_text("--qmp", "SOCKET", words->qmp,
-                              "Of a monitor of QEMU (-qmp unix:SOCKET,server=on,wait=off)");
+  arguments.add_filled_text("--qmp", "SOCKET", words->qmp,
+                            "Of a monitor of QEMU (-qmp unix:SOCKET,server=on,wait=off)");
+  add_domain(arguments, *words);
   arguments.add_choice("--mode", "MODE", words->mode, {"background", "snapshot", "disk"},
                        "How long the machine stands still");
   add_with(arguments, *words);
@@ -361,7 +396,9 @@ void add_rollback_of_vm(CLI::App& vm, Invocation& invocation) {
                                       return rollback(context, name, *words);
                                     });
   arguments.add_word("ID", words->id, "The checkpoint: its number, its name, or `last`");
-  arguments.add_filled_text("--qmp", "SOCKET", words->qmp, "In place: of a monitor of QEMU");
+  arguments.add_filled_text("--qmp", "SOCKET", words->qmp,
+                            "In place: of a monitor of QEMU. With --fresh: that it is to have");
+  add_domain(arguments, *words);
   arguments.add_flag("--fresh", words->fresh, "Into a new QEMU");
   arguments.add_flag("--print", words->print,
                      "With --fresh: says by what commands, and does nothing");

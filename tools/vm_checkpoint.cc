@@ -65,7 +65,10 @@ Result<std::unique_ptr<VmCheckpoint>> VmCheckpoint::prepare(std::vector<OpenedVo
   return checkpoint;
 }
 
-VmCheckpoint::~VmCheckpoint() { give_up({ErrorKind::kVoid, 0, "it was given up"}); }
+VmCheckpoint::~VmCheckpoint() {
+  machine_.end_background();
+  give_up({ErrorKind::kVoid, 0, "it was given up"});
+}
 
 // One that stands still already is not made to run.
 Result<> VmCheckpoint::choose_mode(std::optional<VmMode> wanted) {
@@ -113,6 +116,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
   const std::string& folder = members_.front().opened->paths.state;
   if (outcome_.mode == VmMode::kBackground) {
     CKPT_ASSIGN(memory_, make_unnamed_file(folder));
+    CKPT_TRY(machine_.prepare_background(memory_.get()));
   } else if (has_memory()) {
     CKPT_ASSIGN(VmSideImage side, VmSideImage::make(folder));
     side_.emplace(std::move(side));
@@ -124,6 +128,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
                                    "the machine was not told to go on: " + going.error().message());
   }
   held_.reset();
+  machine_.end_background();
   const auto delivered = saved ? deliver() : Unexpected(saved.error());
   if (!delivered) {
     give_up(delivered.error());
@@ -162,7 +167,7 @@ Result<> VmCheckpoint::cut() {
 Result<> VmCheckpoint::save() { return side_ ? save_standing() : save_in_background(); }
 
 Result<> VmCheckpoint::save_in_background() {
-  CKPT_TRY(machine_.save_in_background(memory_.get(), [this] { note_running(); }));
+  CKPT_TRY(machine_.save_in_background([this] { note_running(); }));
   struct stat status {};
   if (::fstat(memory_.get(), &status) != 0 || status.st_size == 0) {
     return fail(ErrorKind::kVoid, "QEMU has saved no memory");

@@ -105,8 +105,8 @@ class Rig:
     # What ckpt-tool is asked for.
 
     def vm_words(self, verb, *words, volume=None, qmp=None):
-        return ["vm", verb, volume or self.image, *words,
-                "--qmp", qmp or self.machine.qmp_socket]
+        monitor = [] if "--disk-only" in words else ["--qmp", qmp or self.machine.qmp_socket]
+        return ["vm", verb, volume or self.image, *words, *monitor]
 
     def start_tool(self, *words):
         return subprocess.Popen([build() / "tools/ckpt-tool", *map(str, self.vm_words(*words))],
