@@ -123,8 +123,7 @@ Result<ParsedJson> QmpSocket::receive(std::chrono::milliseconds patience) {
   return object.is_object()
              ? Result<ParsedJson>(std::move(object))
              : Result<ParsedJson>(
-                   fail(ErrorKind::kInvalid, path_ + " is not QMP: it says \"" +
-                                                 printable(line.substr(0, kQuotedBytes)) + "\""));
+                   fail(ErrorKind::kInvalid, path_ + " is not QMP: what it says is no JSON"));
 }
 
 Result<std::string> QmpSocket::receive_line(std::chrono::milliseconds patience) {

@@ -24,6 +24,7 @@ constexpr std::chrono::milliseconds kShortLook{1};
 constexpr std::chrono::milliseconds kLongLook{10};
 constexpr std::chrono::seconds kShortLooks{1};
 constexpr std::chrono::minutes kReceivePatience{30};
+constexpr std::chrono::seconds kUntrackPatience{5};
 // What is saved goes into a file of this machine: as fast as that takes it.
 constexpr uint64_t kBandwidth = uint64_t{1} << 40U;
 constexpr size_t kWordsBytesMax = size_t{1} << 20U;
@@ -241,9 +242,16 @@ Result<> VirtualMachine::set_background(bool on) {
 
 Result<> VirtualMachine::check_background() {
   CKPT_TRY(clear_away());
-  const auto can = set_background(true);
+  const SteadyTime deadline = system_clock().steady() + kUntrackPatience;
+  Result<> can = set_background(true);
+  // One that was cancelled just now lets go of the memory a moment later.
+  while (!can && can.error().kind == ErrorKind::kIo && system_clock().steady() < deadline &&
+         has_cancelled_) {
+    std::this_thread::sleep_for(kLongLook);
+    can = set_background(true);
+  }
   if (!can && can.error().kind != ErrorKind::kIo) {
-    return Unexpected(can.error());
+    return can;
   }
   return can ? set_background(false)
              : fail(ErrorKind::kInvalid, can.error().context +
@@ -390,6 +398,7 @@ Result<> VirtualMachine::cancel_background() {
   }
   const SteadyTime began = system_clock().steady();
   CKPT_TRY(port_.execute("migrate_cancel"));
+  has_cancelled_ = true;
   for (;;) {
     CKPT_ASSIGN(const ParsedJson said, port_.execute("query-migrate"));
     const std::string status = text_in(said, "status");

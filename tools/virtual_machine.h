@@ -91,6 +91,7 @@ class VirtualMachine {
   Result<> cancel_background();
 
   QmpPort& port_;
+  bool has_cancelled_ = false;         // what a tool that was killed has left
   std::optional<uint64_t> bandwidth_;  // as it was; nothing: nothing is prepared
 };
 

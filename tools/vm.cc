@@ -277,7 +277,8 @@ void print_commands(Console& console, const OpenedVolume& first, const SavedMach
   console.result(Json{{"checkpoint", saved.target().id.number.value},
                       {"commands", Json::array({rollback, shell_line(qemu)})},
                       {"directory", saved.record().directory}});
-  console.print(rollback + "\n" + shell_line(qemu) + "\n");
+  // One line: the second without the first would be a memory and a disk of two instants.
+  console.print(rollback + " && " + shell_line(qemu) + "\n");
 }
 
 // Unless it has it already.

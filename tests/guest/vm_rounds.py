@@ -11,14 +11,13 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
 from vm_rig import MODES, Rig, check, ok  # isort:skip: it says where the harness is
-from harness import OK, build, eventually
+from harness import build, eventually, run, tool
 from vm_faults import all_killed, all_refused
 
 LONG = 10  # rounds, from which a run is one that takes its time
@@ -55,19 +54,18 @@ def into_a_new_one(rig, mode):
 
 
 def by_the_printed_line(rig):
-    """The command line that --print says does it, too. A memory that was saved while the machine
+    """The commands that --print says do it, too. A memory that was saved while the machine
     was stopped comes back stopped."""
     made = rig.checkpoint()
     late = rig.make_mess()
     rig.machine.kill()
-    words = rig.vm_words("rollback", "--fresh", "--print", "--yes")
-    done = subprocess.run([build() / "tools/ckpt-tool", *map(str, words)], capture_output=True,
-                          text=True, timeout=60)
-    check(done.returncode == OK and "-incoming" in done.stdout, f"{done}")
+    answer = tool(*rig.vm_words("rollback", "--fresh", "--print", "--yes"))
     check(not rig.machine.processes(), "--print starts QEMU")
     began = time.monotonic()
     path = f"PATH={build() / 'tools'}:{os.environ['PATH']}"
-    rig.machine.launch(["env", path, "sh", "-c", f"exec {done.stdout.strip().splitlines()[-1]}"])
+    back, start = answer["commands"]
+    run("env", path, "sh", "-c", back)
+    rig.machine.launch(["env", path, "sh", "-c", f"exec {start}"])
     eventually(lambda: rig.status_or_none() in ("running", "paused"), "it has its memory", 60)
     rig.resume()
     rig.check_back(made, began, late)
