@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -12,6 +13,8 @@ namespace ckpt {
 namespace {
 
 constexpr int kBacklog = 4;
+// Where as many wait as may, one more waits to be allowed to wait.
+constexpr time_t kConnectSeconds = 10;
 
 // Nothing: it is too long.
 bool set_path(sockaddr_un& address, const std::string& path) {
@@ -43,10 +46,14 @@ Result<UniqueFd> connect_local(const std::string& path) {
     }
   }
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd || ::connect(fd.get(), as_socket_address(address), sizeof(address)) != 0) {
-    const bool is_dead = errno == ECONNREFUSED;
-    return is_dead ? fail(ErrorKind::kNotFound, "connect to " + path + ": nobody listens there")
-                   : fail_errno(errno, "connect to " + path);
+  const timeval timeout{kConnectSeconds, 0};
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) != 0 ||
+      ::connect(fd.get(), as_socket_address(address), sizeof(address)) != 0) {
+    return errno == ECONNREFUSED
+               ? fail(ErrorKind::kNotFound, "connect to " + path + ": nobody listens there")
+           : errno == EAGAIN
+               ? fail(ErrorKind::kBusy, "connect to " + path + ": others wait there already")
+               : fail_errno(errno, "connect to " + path);
   }
   return fd;
 }

@@ -9,7 +9,8 @@
 
 namespace ckpt {
 
-// Connects to a stream socket. kNotFound: there is none at this path, or nobody listens there.
+// Connects to a stream socket. kNotFound: there is none at this path, or nobody listens
+// there. kBusy: others wait there, for 10 s.
 Result<UniqueFd> connect_local(const std::string& path);
 
 // kInvalid: the path is too long to listen at.

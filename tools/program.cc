@@ -107,7 +107,10 @@ class SpawnPlan {
     if (!folder.empty()) {
       posix_spawn_file_actions_addchdir_np(&actions_, folder.c_str());
     }
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSID);
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attributes_, &none);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
   }
 
   Result<pid_t> spawn(const std::vector<std::string>& words) const {

@@ -93,6 +93,7 @@ Result<ParsedJson> QmpSocket::execute(const std::string& command, const Json& ar
   CKPT_TRY(send(to_line(request) + "\n", fd));
   for (;;) {
     CKPT_ASSIGN(ParsedJson answer, receive(kAnswerPatience));
+    resumed_ += text_in(answer, "event") == "RESUME" ? 1 : 0;
     if (text_in(answer, "id") != id) {
       continue;  // an event, or an answer to somebody else
     }
@@ -180,7 +181,8 @@ Result<ParsedJson> QmpDomain::execute(const std::string& command, const Json& ar
   words.insert(words.end(), {"--cmd", to_line(request)});
   const auto said = output_of(words, kAnswerPatience, fd);
   if (!said) {
-    return within("domain " + domain_ + ": virsh qemu-monitor-command", said.error());
+    return fail(ErrorKind::kNotFound,
+                "domain " + domain_ + ": virsh qemu-monitor-command: " + said.error().message());
   }
   ParsedJson answer = ParsedJson::parse(*said, nullptr, false);
   if (answer.is_object() && answer.contains("return")) {

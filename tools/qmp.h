@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/fd.h"
@@ -28,6 +29,9 @@ class QmpPort {
                                      int fd = -1) = 0;
   // Of QEMU; 0: not known.
   [[nodiscard]] virtual pid_t pid() const = 0;
+  // How often the machine was told to go on, by anybody, of which QEMU has told so far; nothing: it
+  // is not told here.
+  [[nodiscard]] virtual std::optional<uint64_t> resumed() const { return std::nullopt; }
 };
 
 // By the Unix socket of a monitor: `-qmp unix:PATH,server=on,wait=off`.
@@ -40,6 +44,7 @@ class QmpSocket final : public QmpPort {
   Result<ParsedJson> execute(const std::string& command, const Json& arguments = {},
                              int fd = -1) override;
   [[nodiscard]] pid_t pid() const override { return pid_; }
+  [[nodiscard]] std::optional<uint64_t> resumed() const override { return resumed_; }
 
  private:
   QmpSocket(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
@@ -52,6 +57,7 @@ class QmpSocket final : public QmpPort {
   std::string path_;
   std::string received_;
   pid_t pid_ = 0;
+  uint64_t resumed_ = 0;
 };
 
 // By libvirt, which has the monitor: `virsh qemu-monitor-command DOMAIN`. A descriptor can be

@@ -5,6 +5,7 @@
 
 #include "plugin/checkpoint_name.h"
 #include "tools/saved_attachments.h"
+#include "tools/vm_disks.h"
 
 namespace ckpt {
 namespace {
@@ -94,6 +95,38 @@ Result<> SavedMachine::check_group() const {
     }
   }
   return {};
+}
+
+Result<std::vector<std::string>> SavedMachine::check_machine(VirtualMachine& machine) const {
+  const std::string which = "the memory of checkpoint " + std::to_string(target_.id.number.value) +
+                            " is of another machine: ";
+  std::vector<VolumeStatus> statuses;
+  for (const Member& member : members_) {
+    statuses.push_back(member.opened->volume->status());
+  }
+  CKPT_ASSIGN(VmDisks disks, check_vm_disks(machine, statuses));
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (disks.devices[i] != members_[i].of.device) {
+      return fail(ErrorKind::kMismatch, which + statuses[i].image + " was its " +
+                                            members_[i].of.device + ", and here it is " +
+                                            disks.devices[i]);
+    }
+  }
+  CKPT_ASSIGN(const VmFacts now, machine.facts());
+  const std::string difference = difference_between(record_.machine, now);
+  return difference.empty()
+             ? Result<std::vector<std::string>>(std::move(disks.others))
+             : Result<std::vector<std::string>>(fail(ErrorKind::kMismatch, which + difference));
+}
+
+std::vector<std::pair<std::string, Epoch>> SavedMachine::images() const {
+  std::vector<std::pair<std::string, Epoch>> images;
+  for (const Member& member : members_) {
+    const bool has_memory = record_.memory == member.of.volume;
+    images.insert(has_memory ? images.begin() : images.end(),
+                  {member.opened->paths.image, member.of.checkpoint});
+  }
+  return images;
 }
 
 Result<> SavedMachine::fetch_memory() {

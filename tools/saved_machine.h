@@ -2,8 +2,8 @@
 // The virtual machine of a checkpoint: its memory, and the volumes that go back with it.
 #pragma once
 
-#include "tools/vm_memory.h"
 #include "tools/open_volume.h"
+#include "tools/vm_memory.h"
 #include "tools/vm_record.h"
 
 namespace ckpt {
@@ -23,6 +23,12 @@ class SavedMachine {
   // All disks, one after the other; their clients' requests are held meanwhile. kHalfway: one has
   // gone back, and another has not. Else, on failure, none has, unless it says so.
   Result<RollbackOutcome> roll_back(const Progress& progress);
+
+  // The volumes are the disks of this machine that they were, and it is like the one that was
+  // saved. Returns its disks that do not go back. kInvalid, kMismatch.
+  Result<std::vector<std::string>> check_machine(VirtualMachine& machine) const;
+  // The image of each volume, and its checkpoint; that with the memory first.
+  [[nodiscard]] std::vector<std::pair<std::string, Epoch>> images() const;
 
   [[nodiscard]] const VmRecord& record() const { return record_; }
   // The first volume's checkpoint.

@@ -44,9 +44,10 @@ Result<RestoreLock> RestoreLock::take(const std::string& state) {
   const SteadyTime deadline = system_clock().steady() + kLockPatience;
   while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     if (system_clock().steady() >= deadline) {
-      return fail(ErrorKind::kBusy, path +
-                                        ": this volume is just being brought back, by another "
-                                        "command, or by CRIU for one that was killed");
+      return fail(ErrorKind::kBusy,
+                  path +
+                      ": another command works on the processes or the machine of this volume, or "
+                      "CRIU does for one that was killed");
     }
     std::this_thread::sleep_for(kLockLook);
   }

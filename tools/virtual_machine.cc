@@ -2,6 +2,7 @@
 #include "tools/virtual_machine.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -17,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kDescriptor = "ckpt-memory";
 constexpr const char* kNode = "ckpt-memory";
+constexpr const char* kMark = "ckpt-half-way";  // an object, since a machine keeps no notes
 constexpr const char* kBackground = "background-snapshot";
 constexpr uint64_t kDescriptorsMin = 1'000'000'000;  // a set's number is a 32-bit one in places
 constexpr const char* kJob = "ckpt-memory";
@@ -24,9 +26,10 @@ constexpr std::chrono::milliseconds kShortLook{1};
 constexpr std::chrono::milliseconds kLongLook{10};
 constexpr std::chrono::seconds kShortLooks{1};
 constexpr std::chrono::minutes kReceivePatience{30};
-constexpr std::chrono::seconds kUntrackPatience{5};
+constexpr std::chrono::minutes kLeftPatience{1};
 // What is saved goes into a file of this machine: as fast as that takes it.
 constexpr uint64_t kBandwidth = uint64_t{1} << 40U;
+constexpr uint64_t kBandwidthOfQemu = uint64_t{128} << 20U;  // its default
 constexpr size_t kWordsBytesMax = size_t{1} << 20U;
 
 std::string lines_of(const std::vector<std::string>& texts) {
@@ -120,6 +123,9 @@ std::string difference_between(const VmFacts& saved, const VmFacts& now) {
     return "it had " + std::to_string(saved.cpus) + " processors, and this has " +
            std::to_string(now.cpus);
   }
+  if (saved.cpu != now.cpu) {
+    return "its processors were " + saved.cpu + ", and here they are " + now.cpu;
+  }
   return saved.devices == now.devices ? ""
                                       : "its devices were " + lines_of(saved.devices) +
                                             ", and here they are " + lines_of(now.devices);
@@ -167,8 +173,55 @@ Result<std::string> VirtualMachine::state() {
 }
 
 Result<> VirtualMachine::stop() {
-  const auto done = port_.execute("stop");
+  CKPT_TRY(port_.execute("stop"));
+  resumed_ = port_.resumed();
+  return {};
+}
+
+Result<> VirtualMachine::check_stands_still() {
+  CKPT_ASSIGN(const std::string now, state());
+  return now != "running" && port_.resumed() == resumed_
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kBusy,
+                             "the machine was told to go on by somebody else meanwhile"));
+}
+
+Result<> VirtualMachine::take_over() {
+  CKPT_ASSIGN(const std::string now, state());
+  if (now == "inmigrate") {
+    return fail(ErrorKind::kBusy, "the machine waits for its memory (-incoming): it is none yet");
+  }
+  if (now == "suspended") {
+    return fail(ErrorKind::kBusy, "the machine sleeps (suspended), and may wake at any moment");
+  }
+  CKPT_TRY(clear_away());
+  CKPT_ASSIGN(const ParsedJson said, port_.execute("query-migrate"));
+  const std::string status = text_in(said, "status");
+  const bool is_idle = status.empty() || status == "none" || status == "completed" ||
+                       status == "failed" || status == "cancelled";
+  return is_idle ? Result<>()
+                 : Result<>(fail(ErrorKind::kBusy,
+                                 "the machine is being migrated (" + printable(status) + ")"));
+}
+
+Result<> VirtualMachine::mark() {
+  CKPT_ASSIGN(const bool is_there, is_marked());
+  const auto marked =
+      is_there ? Result<ParsedJson>(ParsedJson())
+               : port_.execute("object-add",
+                               {{"qom-type", "secret"}, {"id", kMark}, {"data", "half-way"}});
+  return marked ? Result<>() : Result<>(Unexpected(marked.error()));
+}
+
+Result<> VirtualMachine::unmark() {
+  const auto done = port_.execute("object-del", {{"id", kMark}});
   return done ? Result<>() : Result<>(Unexpected(done.error()));
+}
+
+Result<bool> VirtualMachine::is_marked() {
+  CKPT_ASSIGN(const ParsedJson objects, port_.execute("qom-list", {{"path", "/objects"}}));
+  return std::ranges::any_of(objects,
+                             [](const ParsedJson& one) { return text_in(one, "name") == kMark; });
 }
 
 Result<> VirtualMachine::go_on() {
@@ -196,6 +249,7 @@ Result<VmFacts> VirtualMachine::facts() {
   facts.memory_bytes = number_in(memory, "base-memory") + number_in(memory, "plugged-memory");
   CKPT_ASSIGN(const ParsedJson cpus, port_.execute("query-cpus-fast"));
   facts.cpus = cpus.size();
+  facts.cpu = cpus.empty() ? "" : text_in(cpus.front(), "qom-type");
   for (const char* folder : {"/machine/peripheral", "/machine/peripheral-anon"}) {
     CKPT_ASSIGN(const ParsedJson children, port_.execute("qom-list", {{"path", folder}}));
     for (const ParsedJson& child : children) {
@@ -241,15 +295,7 @@ Result<> VirtualMachine::set_background(bool on) {
 }
 
 Result<> VirtualMachine::check_background() {
-  CKPT_TRY(clear_away());
-  const SteadyTime deadline = system_clock().steady() + kUntrackPatience;
-  Result<> can = set_background(true);
-  // One that was cancelled just now lets go of the memory a moment later.
-  while (!can && can.error().kind == ErrorKind::kIo && system_clock().steady() < deadline &&
-         has_cancelled_) {
-    std::this_thread::sleep_for(kLongLook);
-    can = set_background(true);
-  }
+  const auto can = set_background(true);
   if (!can && can.error().kind != ErrorKind::kIo) {
     return can;
   }
@@ -262,15 +308,26 @@ Result<> VirtualMachine::check_background() {
 Result<> VirtualMachine::prepare_background(int fd) {
   CKPT_ASSIGN(const ParsedJson parameters, port_.execute("query-migrate-parameters"));
   bandwidth_ = number_in(parameters, "max-bandwidth");
+  if (*bandwidth_ == kBandwidth) {  // left by a tool that was killed
+    bandwidth_ = kBandwidthOfQemu;
+  }
   CKPT_TRY(set_background(true));
   CKPT_TRY(port_.execute("migrate-set-parameters", {{"max-bandwidth", kBandwidth}}));
   CKPT_TRY(port_.execute("getfd", {{"fdname", kDescriptor}}, fd));
   return {};
 }
 
-Result<> VirtualMachine::save_in_background(const std::function<void()>& on_running) {
+Result<> VirtualMachine::save_in_background(const std::function<void()>& on_running,
+                                            SteadyTime deadline) {
+  CKPT_TRY(check_stands_still());
   CKPT_TRY(port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}}));
-  return await_saved(on_running);
+  CKPT_TRY(await_saved(on_running, deadline));
+  // QEMU itself has let it go on, once.
+  const auto resumed = port_.resumed();
+  return !resumed || *resumed <= *resumed_ + 1
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kVoid,
+                             "the machine was told to go on by somebody else meanwhile"));
 }
 
 void VirtualMachine::end_background() {
@@ -282,7 +339,7 @@ void VirtualMachine::end_background() {
   }
 }
 
-Result<> VirtualMachine::await_saved(const std::function<void()>& on_running) {
+Result<> VirtualMachine::await_saved(const std::function<void()>& on_running, SteadyTime deadline) {
   const SteadyTime began = system_clock().steady();
   bool runs = false;
   for (;;) {
@@ -300,17 +357,26 @@ Result<> VirtualMachine::await_saved(const std::function<void()>& on_running) {
       return fail(ErrorKind::kVoid, "QEMU has not saved the memory: " +
                                         printable(status + " " + text_in(said, "error-desc")));
     }
+    if (system_clock().steady() >= deadline) {
+      return fail(ErrorKind::kVoid, "QEMU has not saved the memory in time, and still does");
+    }
     pause_between_looks(began);
   }
 }
 
-Result<> VirtualMachine::save(int side_image) { return run_with_node("snapshot-save", side_image); }
+Result<> VirtualMachine::save(int side_image) {
+  CKPT_TRY(check_stands_still());
+  CKPT_TRY(run_with_node("snapshot-save", side_image));
+  return check_stands_still();
+}
 
-Result<> VirtualMachine::load(int image) { return run_with_node("snapshot-load", image); }
+Result<> VirtualMachine::load(int image) {
+  CKPT_TRY(check_stands_still());
+  return run_with_node("snapshot-load", image);
+}
 
 // An image by its descriptor, as a block node for as long as a job works on it.
 Result<> VirtualMachine::run_with_node(const std::string& command, int image) {
-  CKPT_TRY(clear_away());
   uint64_t descriptors = 0;
   Result<> done = add_node(image, descriptors);
   if (done) {
@@ -384,29 +450,30 @@ Result<> VirtualMachine::clear_away() {
     pause_between_looks(began);
   }
   (void)port_.execute("blockdev-del", {{"node-name", kNode}});
-  return cancel_background();
+  return await_background();
 }
 
-// A migration that is none of this tool's stays.
-Result<> VirtualMachine::cancel_background() {
+// It is waited for, and not cancelled: QEMU 7.2 does not let go of a memory whose saving was
+// cancelled, and can never save it again. It goes into a file, so that it ends. A migration that is
+// none of this tool's stays.
+Result<> VirtualMachine::await_background() {
   CKPT_ASSIGN(const ParsedJson capabilities, port_.execute("query-migrate-capabilities"));
   const bool is_ours = std::ranges::any_of(capabilities, [](const ParsedJson& one) {
     return text_in(one, "capability") == kBackground && flag_in(one, "state");
   });
-  if (!is_ours) {
-    return {};
-  }
   const SteadyTime began = system_clock().steady();
-  CKPT_TRY(port_.execute("migrate_cancel"));
-  has_cancelled_ = true;
-  for (;;) {
+  while (is_ours) {
     CKPT_ASSIGN(const ParsedJson said, port_.execute("query-migrate"));
     const std::string status = text_in(said, "status");
     if (status != "setup" && status != "active" && status != "cancelling") {
-      return {};
+      return set_background(false);  // on, it would spoil every other way of saving
+    }
+    if (system_clock().steady() - began > kLeftPatience) {
+      return fail(ErrorKind::kBusy, "QEMU still saves the memory for a command that was ended");
     }
     pause_between_looks(began);
   }
+  return {};
 }
 
 Result<> VirtualMachine::receive(int fd) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/clock.h"
 #include "tools/qmp.h"
 
 namespace ckpt {
@@ -17,6 +18,7 @@ struct VmFacts {
   std::string machine;  // "pc-i440fx-7.2-machine"
   uint64_t memory_bytes = 0;
   uint64_t cpus = 0;
+  std::string cpu;                   // the kind of the first, "max-x86_64-cpu"
   std::vector<std::string> devices;  // the kinds of those on its command line, ascending
   bool operator==(const VmFacts&) const = default;
 };
@@ -54,6 +56,15 @@ class VirtualMachine {
   // Its disks get a flush each. It is a machine that stands still already: nothing but that.
   Result<> stop();
   Result<> go_on();
+  // Somebody else has not let it go on since stop(): kBusy.
+  Result<> check_stands_still();
+  // Nothing is left of a tool that was killed, and nobody else saves or loads it: kBusy.
+  Result<> take_over();
+  // Notes in QEMU that its disks and its memory may be of two instants, until unmark(); whoever
+  // makes a checkpoint looks.
+  Result<> mark();
+  Result<> unmark();
+  Result<bool> is_marked();
   // What has crashed or was shut down, and still has its process, can run again after this.
   Result<> reset();
   Result<VmFacts> facts();
@@ -70,7 +81,8 @@ class VirtualMachine {
   // Writes the memory of a machine that stands still to that file. It goes on as soon as what it is
   // has been noted, and that is written while it runs; `on_running` is told, then. Failure: kVoid;
   // where it runs then is not said.
-  Result<> save_in_background(const std::function<void()>& on_running);
+  // kTimeout: it is not saved by then, and is given up.
+  Result<> save_in_background(const std::function<void()>& on_running, SteadyTime deadline);
   void end_background();
   // The same into a side image (vm_memory.h), while it stands still; it does so afterwards.
   Result<> save(int side_image);
@@ -82,16 +94,16 @@ class VirtualMachine {
 
  private:
   Result<> set_background(bool on);
-  Result<> await_saved(const std::function<void()>& on_running);
+  Result<> await_saved(const std::function<void()>& on_running, SteadyTime deadline);
   Result<> add_node(int image, uint64_t& descriptors);
   Result<> run_with_node(const std::string& command, int image);
   Result<> run_job(const std::string& command);
   Result<bool> has_job(ParsedJson& job);
   Result<> clear_away();
-  Result<> cancel_background();
+  Result<> await_background();
 
   QmpPort& port_;
-  bool has_cancelled_ = false;         // what a tool that was killed has left
+  std::optional<uint64_t> resumed_;    // how often, when it was stopped
   std::optional<uint64_t> bandwidth_;  // as it was; nothing: nothing is prepared
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <set>
 #include <thread>
 
 #include "plugin/checkpoint_name.h"
@@ -13,7 +14,6 @@
 #include "tools/progress_bar.h"
 #include "tools/saved_processes.h"
 #include "tools/vm_checkpoint.h"
-#include "tools/vm_disks.h"
 #include "tools/vm_rollback.h"
 
 namespace ckpt {
@@ -92,12 +92,42 @@ Result<std::vector<OpenedVolume>> open_all(Context& context, const VolumeName& n
     volumes.push_back(std::move(opened));
   }
   for (const OpenedVolume& opened : volumes) {
-    if (!opened.served) {
+    if (!opened.served && !words.disk_only) {
       return fail(ErrorKind::kNotFound,
                   opened.paths.image + ": no server runs: no machine can have its disk");
     }
+    if (const VolumeStatus status = opened.volume->status(); status.state.empty()) {
+      return fail(ErrorKind::kIo, status.problem);
+    }
   }
   return volumes;
+}
+
+// Of each, so that whatever is given first is kept apart; always in the same order.
+Result<std::vector<RestoreLock>> lock_all(const std::vector<OpenedVolume>& volumes) {
+  std::set<std::string> states;
+  for (const OpenedVolume& opened : volumes) {
+    states.insert(opened.paths.state);
+  }
+  if (states.size() != volumes.size()) {
+    return fail(ErrorKind::kInvalid, "--with: one of the volumes is given twice");
+  }
+  std::vector<RestoreLock> locks;
+  for (const std::string& state : states) {
+    CKPT_ASSIGN(RestoreLock lock, RestoreLock::take(state));
+    locks.push_back(std::move(lock));
+  }
+  return locks;
+}
+
+// The next one replaces this one, and has no memory.
+void warn_of_interval(Console& console, const std::vector<OpenedVolume>& volumes) {
+  for (const OpenedVolume& opened : volumes) {
+    if (opened.volume->status().checkpoint_interval.count() > 0) {
+      console.remark(printable(opened.paths.image) +
+                     ": checkpoint-interval= replaces it by one of the disk alone, soon");
+    }
+  }
 }
 
 // By what the machine is spoken to.
@@ -172,7 +202,7 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& 
   CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
   CKPT_ASSIGN(auto volumes, open_all(context, name, words));
-  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(volumes.front().paths.state));
+  CKPT_ASSIGN(const auto locks, lock_all(volumes));
   const std::chrono::milliseconds timeout(
       static_cast<int64_t>(std::ceil(words.timeout_seconds * 1000)));
   CKPT_ASSIGN(const auto checkpoint,
@@ -181,6 +211,7 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& 
   CKPT_ASSIGN(const VmCheckpointOutcome outcome, checkpoint->make());
   context.console.result(to_result(outcome));
   say(context.console, outcome);
+  warn_of_interval(context.console, volumes);
   return kExitDone;
 }
 
@@ -200,7 +231,8 @@ Result<> check_agreed(Console& console, const CheckpointInfo& target, bool yes,
              : Result<>(fail(ErrorKind::kVoid, "not rolled back: nothing changed"));
 }
 
-void say(Console& console, const VmRollbackOutcome& outcome) {
+void say(Console& console, const VmRollbackOutcome& outcome,
+         const std::vector<std::string>& others = {}) {
   const CheckpointInfo& target = outcome.disk.checkpoint;
   Json result{{"checkpoint", target.id.number.value},
               {"restored_bytes", outcome.disk.restored_bytes},
@@ -209,6 +241,7 @@ void say(Console& console, const VmRollbackOutcome& outcome) {
               {"memory_ms", milliseconds(outcome.memory)},
               {"paused_us", microseconds(outcome.paused)}};
   result["pid"] = outcome.pid > 0 ? Json(outcome.pid) : Json();
+  result["not_rolled_back"] = others;
   console.result(result);
   if (console.verbosity().quiet) {
     return;
@@ -223,25 +256,30 @@ void say(Console& console, const VmRollbackOutcome& outcome) {
   }
 }
 
+// A machine whose memory knows them as they were.
+std::string warning_of(const std::vector<std::string>& others) {
+  std::string list;
+  for (const std::string& other : others) {
+    list += (list.empty() ? "" : ", ") + printable(other);
+  }
+  return list.empty() ? "" : "these disks of the machine do not go back with it: " + list + "; ";
+}
+
 Result<int> roll_back_in_place(Context& context, std::vector<OpenedVolume>& volumes,
                                const VmWords& words) {
   CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
-  std::vector<VolumeStatus> statuses;
-  for (const OpenedVolume& opened : volumes) {
-    statuses.push_back(opened.volume->status());
-  }
-  CKPT_TRY(check_vm_disks(machine, statuses));
+  CKPT_TRY(machine.take_over());
   CKPT_ASSIGN(SavedMachine saved, SavedMachine::fetch(volumes, words.id));
-  CKPT_TRY(check_like(machine, saved));
+  CKPT_ASSIGN(const auto others, saved.check_machine(machine));
   CKPT_TRY(check_agreed(context.console, saved.target(), words.yes,
-                        "what is in the machine's memory, and "));
+                        warning_of(others) + "what is in the machine's memory, and "));
   CKPT_TRY(saved.check_kept());
   const HeldSignals held;
   ProgressBar bar(context.console, "rolling back", system_clock());
   CKPT_ASSIGN(const VmRollbackOutcome outcome,
               roll_back_in_place(machine, saved, !words.paused, bar.progress()));
-  say(context.console, outcome);
+  say(context.console, outcome, others);
   return kExitDone;
 }
 
@@ -264,21 +302,31 @@ Result<> check_no_machine(const std::vector<OpenedVolume>& volumes) {
   return {};
 }
 
-void print_commands(Console& console, const OpenedVolume& first, const SavedMachine& saved,
+// One line: a memory without its disks would be of another instant.
+void print_commands(Console& console, const SavedMachine& saved,
                     const std::vector<std::string>& words) {
-  const std::string number = std::to_string(saved.target().id.number.value);
-  const std::string image = first.paths.image;
+  Json commands = Json::array();
+  std::string line;
+  const auto images = saved.images();
+  for (const auto& [image, checkpoint] : images) {
+    const std::string rollback =
+        shell_line({"ckpt-tool", "vm", "rollback", image, std::to_string(checkpoint.value),
+                    "--disk-only", "--yes"});
+    commands.push_back(rollback);
+    line += rollback + " && ";
+  }
+  const auto& [image, checkpoint] = images.front();
   std::vector<std::string> qemu = words_for_new(words);
-  const std::string memory =
-      shell_line({"ckpt-tool", "export", image, number, "-", "--attachment", kMemoryAttachment});
-  qemu.insert(qemu.end(), {"-incoming", "exec:" + memory});
-  const std::string rollback =
-      shell_line({"ckpt-tool", "vm", "rollback", image, number, "--disk-only", "--yes"});
+  qemu.insert(qemu.end(), {"-incoming", "exec:" + shell_line({"ckpt-tool", "export", image,
+                                                              std::to_string(checkpoint.value), "-",
+                                                              "--attachment", kMemoryAttachment})});
+  commands.push_back(shell_line(qemu));
   console.result(Json{{"checkpoint", saved.target().id.number.value},
-                      {"commands", Json::array({rollback, shell_line(qemu)})},
+                      {"commands", std::move(commands)},
                       {"directory", saved.record().directory}});
-  // One line: the second without the first would be a memory and a disk of two instants.
-  console.print(rollback + " && " + shell_line(qemu) + "\n");
+  console.print(line + shell_line(qemu) + "\n");
+  console.remark("in " + printable(saved.record().directory) +
+                 "; where the machine stands still then, `cont` in its monitor lets it run");
 }
 
 // Unless it has it already.
@@ -301,7 +349,7 @@ Result<int> roll_back_fresh(Context& context, std::vector<OpenedVolume>& volumes
   }
   add_monitor(qemu, words.qmp);
   if (words.print) {
-    print_commands(context.console, volumes.front(), saved, qemu);
+    print_commands(context.console, saved, qemu);
     return kExitDone;
   }
   CKPT_TRY(check_no_machine(volumes));
@@ -309,6 +357,7 @@ Result<int> roll_back_fresh(Context& context, std::vector<OpenedVolume>& volumes
   CKPT_TRY(saved.check_kept());
   const VmStart start{qemu, is_recorded ? saved.record().directory : "",
                       volumes.front().paths.state + "/vm.log"};
+  const HeldSignals held;
   ProgressBar bar(context.console, "rolling back", system_clock());
   CKPT_ASSIGN(const VmRollbackOutcome outcome,
               roll_back_into_new(start, saved, !words.paused, bar.progress()));
@@ -351,9 +400,10 @@ Result<> check_rollback_words(const VmWords& words) {
 }
 
 Result<int> rollback(Context& context, const VolumeName& name, const VmWords& words) {
+  std::signal(SIGPIPE, SIG_IGN);
   CKPT_TRY(check_rollback_words(words));
   CKPT_ASSIGN(auto volumes, open_all(context, name, words));
-  CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(volumes.front().paths.state));
+  CKPT_ASSIGN(const auto locks, lock_all(volumes));
   return words.fresh       ? roll_back_fresh(context, volumes, words)
          : words.disk_only ? roll_back_disk(context, volumes, words)
                            : roll_back_in_place(context, volumes, words);

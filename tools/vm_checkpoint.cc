@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 namespace ckpt {
 namespace {
 
+constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a save has besides, and all others
 constexpr size_t kCopyBytes = size_t{1} << 20U;
 constexpr const char* kRunning = "running";
 
@@ -51,17 +53,22 @@ Result<std::unique_ptr<VmCheckpoint>> VmCheckpoint::prepare(std::vector<OpenedVo
     statuses.push_back(opened.volume->status());
     CKPT_TRY(check_takes_checkpoint(statuses.back()));
   }
+  CKPT_TRY(machine.take_over());
   std::unique_ptr<VmCheckpoint> checkpoint(new VmCheckpoint(machine));
-  CKPT_ASSIGN(checkpoint->outcome_.others, check_vm_disks(machine, statuses));
+  CKPT_ASSIGN(VmDisks disks, check_vm_disks(machine, statuses));
+  checkpoint->devices_ = std::move(disks.devices);
+  checkpoint->outcome_.others = std::move(disks.others);
+  checkpoint->timeout_ = options.timeout;
   CKPT_TRY(checkpoint->choose_mode(options.mode));
   CKPT_ASSIGN(checkpoint->record_.machine, machine.facts());
   checkpoint->record_.group = system_random().uuid();
   checkpoint->record_.command = machine.command();
   checkpoint->record_.directory = machine.directory();
   checkpoint->held_.emplace();  // before there is any other thread
-  for (OpenedVolume& opened : volumes) {
-    CKPT_TRY(checkpoint->add(opened, options));
+  for (size_t i = 0; i < volumes.size(); ++i) {
+    CKPT_TRY(checkpoint->add(volumes[i], std::move(statuses[i]), options));
   }
+  CKPT_TRY(checkpoint->check_space());
   return checkpoint;
 }
 
@@ -72,10 +79,13 @@ VmCheckpoint::~VmCheckpoint() {
 
 // One that stands still already is not made to run.
 Result<> VmCheckpoint::choose_mode(std::optional<VmMode> wanted) {
-  CKPT_ASSIGN(const std::string state, machine_.state());
-  if (state == "inmigrate") {
-    return fail(ErrorKind::kBusy, "the machine waits for its memory (-incoming): it is none yet");
+  CKPT_ASSIGN(const bool is_half_way, machine_.is_marked());
+  if (is_half_way) {
+    return fail(ErrorKind::kHalfway,
+                "the machine's disks and its memory are of two instants, since a rollback has "
+                "stopped half-way: repeat that, or end QEMU and roll back with --fresh");
   }
+  CKPT_ASSIGN(const std::string state, machine_.state());
   ran_ = state == kRunning;
   outcome_.mode = wanted.value_or(VmMode::kBackground);
   if (outcome_.mode != VmMode::kBackground) {
@@ -92,8 +102,26 @@ Result<> VmCheckpoint::choose_mode(std::optional<VmMode> wanted) {
   return {};
 }
 
-Result<> VmCheckpoint::add(OpenedVolume& opened, const VmCheckpointOptions& options) {
-  Member member{&opened, opened.volume->status()};
+// The file system may be that of the primary image, which must not run full.
+Result<> VmCheckpoint::check_space() const {
+  const std::string& folder = members_.front().opened->paths.state;
+  struct statvfs space {};
+  if (!has_memory() || ::statvfs(folder.c_str(), &space) != 0) {
+    return {};
+  }
+  const uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  const uint64_t needed_bytes = record_.machine.memory_bytes + kSpareBytes;
+  return free_bytes >= needed_bytes
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kNoSpace, folder + ": the memory may take " +
+                                                      std::to_string(needed_bytes) +
+                                                      " bytes meanwhile, and " +
+                                                      std::to_string(free_bytes) + " are free"));
+}
+
+Result<> VmCheckpoint::add(OpenedVolume& opened, VolumeStatus status,
+                           const VmCheckpointOptions& options) {
+  Member member{&opened, std::move(status)};
   std::vector<std::string> names{kVmAttachment};
   if (has_memory() && members_.empty()) {
     names.emplace_back(kMemoryAttachment);
@@ -118,8 +146,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
     CKPT_ASSIGN(memory_, make_unnamed_file(folder));
     CKPT_TRY(machine_.prepare_background(memory_.get()));
   } else if (has_memory()) {
-    CKPT_ASSIGN(VmSideImage side, VmSideImage::make(folder));
-    side_.emplace(std::move(side));
+    CKPT_ASSIGN(side_, VmSideImage::make(folder));
   }
   auto saved = stop_and_save();
   if (const auto going = go_on(); !going) {
@@ -127,7 +154,6 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
         fail(ErrorKind::kVoid, (saved ? "" : saved.error().message() + "; ") +
                                    "the machine was not told to go on: " + going.error().message());
   }
-  held_.reset();
   machine_.end_background();
   const auto delivered = saved ? deliver() : Unexpected(saved.error());
   if (!delivered) {
@@ -143,6 +169,12 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
 }
 
 Result<> VmCheckpoint::stop_and_save() {
+  CKPT_ASSIGN(const std::string state, machine_.state());
+  if ((state == kRunning) != ran_) {
+    return fail(ErrorKind::kBusy,
+                "the machine was stopped, or told to go on, by somebody else "
+                "meanwhile");
+  }
   stopping_ = system_clock().steady();
   is_stopped_ = true;
   CKPT_TRY(machine_.stop());
@@ -158,7 +190,8 @@ Result<> VmCheckpoint::cut() {
   }
   for (Member& member : members_) {
     CKPT_ASSIGN(member.number, member.asked->await_cut());
-    record_.volumes.push_back({member.status.volume, member.number});
+    record_.volumes.push_back(
+        {member.status.volume, member.number, devices_[record_.volumes.size()]});
   }
   outcome_.cut = system_clock().steady() - began;
   return {};
@@ -167,7 +200,8 @@ Result<> VmCheckpoint::cut() {
 Result<> VmCheckpoint::save() { return side_ ? save_standing() : save_in_background(); }
 
 Result<> VmCheckpoint::save_in_background() {
-  CKPT_TRY(machine_.save_in_background([this] { note_running(); }));
+  CKPT_TRY(
+      machine_.save_in_background([this] { note_running(); }, system_clock().steady() + timeout_));
   struct stat status {};
   if (::fstat(memory_.get(), &status) != 0 || status.st_size == 0) {
     return fail(ErrorKind::kVoid, "QEMU has saved no memory");
@@ -187,12 +221,13 @@ void VmCheckpoint::note_running() {
     outcome_.paused = system_clock().steady() - stopping_;
   }
   is_stopped_ = false;
+  held_.reset();
 }
 
 Result<> VmCheckpoint::go_on() {
-  CKPT_ASSIGN(const std::string state, machine_.state());
-  if (ran_ && state != kRunning) {
-    CKPT_TRY(machine_.go_on());
+  if (ran_ && is_stopped_) {
+    CKPT_ASSIGN(const std::string state, machine_.state());
+    CKPT_TRY(state == kRunning ? Result<>() : machine_.go_on());
   }
   note_running();
   return {};
@@ -212,6 +247,12 @@ Result<> VmCheckpoint::deliver() {
   CKPT_TRY(deliver_to_others());
   first.pipes->close();
   const auto made = first.asked->await();
+  if (!made && members_.size() > 1) {
+    return within(
+        "the other disks have their checkpoint, and there is none that the machine could "
+        "go back to with its memory until the next one",
+        made.error());
+  }
   return made ? Result<>() : Result<>(Unexpected(made.error()));
 }
 

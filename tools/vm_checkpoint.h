@@ -62,7 +62,8 @@ class VmCheckpoint {
   };
   explicit VmCheckpoint(VirtualMachine& machine) : machine_(machine) {}
   Result<> choose_mode(std::optional<VmMode> wanted);
-  Result<> add(OpenedVolume& opened, const VmCheckpointOptions& options);
+  Result<> add(OpenedVolume& opened, VolumeStatus status, const VmCheckpointOptions& options);
+  [[nodiscard]] Result<> check_space() const;
   [[nodiscard]] bool has_memory() const { return outcome_.mode != VmMode::kDisk; }
   // It stands still from its begin to its end.
   Result<> stop_and_save();
@@ -85,8 +86,10 @@ class VmCheckpoint {
   VirtualMachine& machine_;
   std::vector<Member> members_;
   VmRecord record_;
-  UniqueFd memory_;                  // the stream, where it is saved in the background
-  std::optional<VmSideImage> side_;  // else
+  std::vector<std::string> devices_;  // of the members
+  std::chrono::milliseconds timeout_{};
+  UniqueFd memory_;                    // the stream, where it is saved in the background
+  std::unique_ptr<VmSideImage> side_;  // else
   bool ran_ = false;
   SteadyTime stopping_{};
   bool is_stopped_ = false;

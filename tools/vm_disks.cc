@@ -2,7 +2,7 @@
 #include "tools/vm_disks.h"
 
 #include <algorithm>
-#include <set>
+#include <optional>
 
 #include "common/text.h"
 #include "plugin/own_export.h"
@@ -17,13 +17,13 @@ std::string description_of(const std::string& uri) {
   return server ? (*server)->description() : "";
 }
 
-const VolumeStatus* find_volume_of(const VmDisk& disk, const std::vector<VolumeStatus>& volumes,
-                                   const std::string& description) {
+std::optional<size_t> find_volume_of(const VmDisk& disk, const std::vector<VolumeStatus>& volumes,
+                                     const std::string& description) {
   const auto found = std::ranges::find_if(volumes, [&](const VolumeStatus& volume) {
     return description == describe_export(volume.volume) ||
            std::ranges::find(volume.uris, disk.uri) != volume.uris.end();
   });
-  return found != volumes.end() ? &*found : nullptr;
+  return found != volumes.end() ? std::optional<size_t>(found - volumes.begin()) : std::nullopt;
 }
 
 std::string called(const VmDisk& disk) {
@@ -49,31 +49,30 @@ Result<> check_raw(const VmDisk& disk, const VolumeStatus& volume) {
 
 }  // namespace
 
-Result<std::vector<std::string>> check_vm_disks(VirtualMachine& machine,
-                                                const std::vector<VolumeStatus>& volumes) {
+Result<VmDisks> check_vm_disks(VirtualMachine& machine, const std::vector<VolumeStatus>& volumes) {
   CKPT_ASSIGN(const auto disks, machine.disks());
-  std::vector<std::string> others;
-  std::set<Uuid> found;
+  VmDisks found{std::vector<std::string>(volumes.size()), {}};
   for (const VmDisk& disk : disks) {
     const std::string description = disk.uri.empty() ? "" : description_of(disk.uri);
-    if (const VolumeStatus* volume = find_volume_of(disk, volumes, description)) {
-      CKPT_TRY(check_raw(disk, *volume));
-      found.insert(volume->volume);
+    if (const auto index = find_volume_of(disk, volumes, description)) {
+      CKPT_TRY(check_raw(disk, volumes[*index]));
+      found.devices[*index] = disk.device;
     } else if (description.starts_with("ckpt volume ")) {
       return fail(ErrorKind::kInvalid, called(disk) + " is " + printable(description) +
                                            ": give it, too (--with VOLUME), so that all are of "
                                            "one instant");
     } else if (disk.writable) {
-      others.push_back(called(disk));
+      found.others.push_back(called(disk));
     }
   }
-  for (const VolumeStatus& volume : volumes) {
-    if (!found.contains(volume.volume)) {
-      return fail(ErrorKind::kInvalid, volume.image + " is no disk of this machine, which has " +
+  for (size_t i = 0; i < volumes.size(); ++i) {
+    if (found.devices[i].empty()) {
+      return fail(ErrorKind::kInvalid, volumes[i].image +
+                                           " is no disk of this machine, which has " +
                                            (disks.empty() ? "none" : list_of(disks)));
     }
   }
-  return others;
+  return found;
 }
 
 }  // namespace ckpt

@@ -172,6 +172,8 @@ Result<std::unique_ptr<VmMemory>> VmMemory::make(const std::string& folder) {
   return std::unique_ptr<VmMemory>(new VmMemory(std::move(fd)));
 }
 
+VmMemory::~VmMemory() { (void)::ftruncate(fd_.get(), 0); }
+
 Result<> VmMemory::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_bytes) {
   size_bytes_ = size_bytes;
   return size_bytes > 0 && size_bytes <= kVmMemoryBytesMax
@@ -199,7 +201,9 @@ Result<> VmMemory::rewind() const {
              : Result<>(fail_errno(errno, "read a memory file"));
 }
 
-Result<VmSideImage> VmSideImage::make(const std::string& folder) {
+VmSideImage::~VmSideImage() { (void)::ftruncate(fd_.get(), 0); }
+
+Result<std::unique_ptr<VmSideImage>> VmSideImage::make(const std::string& folder) {
   CKPT_ASSIGN(UniqueFd fd, make_unnamed_file(folder));
   const std::vector<FilePart> parts{
       {0, header({kSideClusterBits, kSideActiveL1, 0, 0})},
@@ -211,7 +215,7 @@ Result<VmSideImage> VmSideImage::make(const std::string& folder) {
   if (::ftruncate(fd.get(), static_cast<off_t>(kSideClusters << kSideClusterBits)) != 0) {
     return fail_errno(errno, "make a file for the memory");
   }
-  return VmSideImage(std::move(fd));
+  return std::unique_ptr<VmSideImage>(new VmSideImage(std::move(fd)));
 }
 
 Result<uint64_t> VmSideImage::number_at(uint64_t offset, size_t bytes) const {

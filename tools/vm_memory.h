@@ -24,6 +24,10 @@ class VmMemory final : public Destination {
  public:
   // As make_unnamed_file().
   static Result<std::unique_ptr<VmMemory>> make(const std::string& folder);
+  // Nothing of it is left, although QEMU may keep its descriptor.
+  ~VmMemory() override;
+  VmMemory(const VmMemory&) = delete;
+  VmMemory& operator=(const VmMemory&) = delete;
 
   // size_bytes: of the stream. Nothing is durable.
   Result<> begin(const CheckpointInfo& checkpoint, uint64_t size_bytes) override;
@@ -63,7 +67,10 @@ uint64_t vm_memory_bytes(uint64_t stream_bytes);
 class VmSideImage {
  public:
   // Empty; as make_unnamed_file().
-  static Result<VmSideImage> make(const std::string& folder);
+  static Result<std::unique_ptr<VmSideImage>> make(const std::string& folder);
+  ~VmSideImage();
+  VmSideImage(const VmSideImage&) = delete;
+  VmSideImage& operator=(const VmSideImage&) = delete;
   [[nodiscard]] int fd() const { return fd_.get(); }
 
   // When QEMU has saved, and has closed it: how long the stream is. kCorrupt: there is none.

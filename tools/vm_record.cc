@@ -22,7 +22,8 @@ Result<std::vector<VmVolume>> decode_volumes(const ParsedJson& array) {
   std::vector<VmVolume> volumes;
   for (const ParsedJson& element : array) {
     Fields fields(element, ErrorKind::kCorrupt);
-    const VmVolume volume{fields.uuid("volume"), Epoch{fields.number("checkpoint")}};
+    const VmVolume volume{fields.uuid("volume"), Epoch{fields.number("checkpoint")},
+                          fields.text("device")};
     CKPT_ASSIGN(const VmVolume checked, fields.finish(volume));
     volumes.push_back(checked);
   }
@@ -34,8 +35,9 @@ Result<std::vector<VmVolume>> decode_volumes(const ParsedJson& array) {
 std::string encode_vm_record(const VmRecord& record) {
   Json volumes = Json::array();
   for (const VmVolume& volume : record.volumes) {
-    volumes.push_back(
-        Json{{"volume", volume.volume.to_string()}, {"checkpoint", volume.checkpoint.value}});
+    volumes.push_back(Json{{"volume", volume.volume.to_string()},
+                           {"checkpoint", volume.checkpoint.value},
+                           {"device", volume.device}});
   }
   return to_line(Json{{"schema", kControlSchema},
                       {"group", record.group.to_string()},
@@ -45,6 +47,7 @@ std::string encode_vm_record(const VmRecord& record) {
                       {"machine", record.machine.machine},
                       {"memory_bytes", record.machine.memory_bytes},
                       {"cpus", record.machine.cpus},
+                      {"cpu", record.machine.cpu},
                       {"devices", record.machine.devices},
                       {"command", record.command},
                       {"directory", record.directory}});
@@ -59,14 +62,14 @@ Result<VmRecord> decode_vm_record(const std::string& text) {
   if (fields.optional("memory") != nullptr) {
     record.memory = fields.uuid("memory");
   }
-  record.machine = {fields.text("qemu"),
-                    fields.text("machine"),
-                    fields.number("memory_bytes"),
-                    fields.number("cpus"),
-                    {}};
+  record.machine = {fields.text("qemu"),   fields.text("machine"), fields.number("memory_bytes"),
+                    fields.number("cpus"), fields.text("cpu"),     {}};
   CKPT_ASSIGN(record.machine.devices, decode_texts(fields.array("devices"), "devices"));
   CKPT_ASSIGN(record.command, decode_texts(fields.array("command"), "command"));
   record.directory = fields.text("directory");
+  if (!object.contains("memory")) {
+    fields.refuse("memory", "is missing");
+  }
   if (record.volumes.empty()) {
     fields.refuse("volumes", "is empty");
   }

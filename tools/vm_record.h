@@ -20,6 +20,7 @@ inline constexpr size_t kVmRecordBytesMax = size_t{1} << 20U;
 struct VmVolume {
   Uuid volume;
   Epoch checkpoint;
+  std::string device;  // what it is called in QEMU
   bool operator==(const VmVolume&) const = default;
 };
 

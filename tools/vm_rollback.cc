@@ -38,7 +38,7 @@ bool needs_reset(const std::string& state) {
 
 bool nothing_was_done(ErrorKind kind) {
   return kind == ErrorKind::kBusy || kind == ErrorKind::kNotFound || kind == ErrorKind::kInvalid ||
-         kind == ErrorKind::kVoid;
+         kind == ErrorKind::kVoid || kind == ErrorKind::kUnreachable;
 }
 
 // Where programs may listen, and paths are short.
@@ -128,7 +128,25 @@ class NewMachine {
   std::optional<VirtualMachine> machine_;
 };
 
+// Its disks have not gone back.
+Unexpected as_it_was(VirtualMachine& machine, const std::string& before, const Error& error) {
+  auto done = machine.unmark();
+  if (done && before == "running") {
+    done = machine.go_on();
+  }
+  return done ? Unexpected(error)
+              : fail(ErrorKind::kHalfway, error.message() + ". Nothing has gone back, and the " +
+                                              "machine stands still: " + done.error().message());
+}
+
 // When the disks have gone back.
+Result<> load_in_place(VirtualMachine& machine, const SavedMachine& saved,
+                       const std::string& before) {
+  CKPT_TRY(needs_reset(before) ? machine.reset() : Result<>());
+  CKPT_TRY(machine.load(saved.memory().fd()));
+  return machine.unmark();
+}
+
 Result<> load_into_new(VirtualMachine& machine, const SavedMachine& saved, bool runs) {
   CKPT_TRY(saved.memory().rewind());
   CKPT_TRY(machine.receive(saved.memory().fd()));
@@ -137,43 +155,37 @@ Result<> load_into_new(VirtualMachine& machine, const SavedMachine& saved, bool 
 
 }  // namespace
 
-Result<> check_like(VirtualMachine& machine, const SavedMachine& saved) {
-  CKPT_ASSIGN(const VmFacts now, machine.facts());
-  const std::string difference = difference_between(saved.record().machine, now);
-  return difference.empty()
-             ? Result<>()
-             : Result<>(fail(ErrorKind::kMismatch, "the memory of checkpoint " + number_of(saved) +
-                                                       " is of another machine: " + difference));
-}
-
 Result<VmRollbackOutcome> roll_back_in_place(VirtualMachine& machine, SavedMachine& saved,
                                              bool runs, const Progress& progress) {
   CKPT_ASSIGN(const std::string before, machine.state());
+  CKPT_TRY(machine.mark());
   const SteadyTime began = system_clock().steady();
   CKPT_TRY(machine.stop());
   auto disk = saved.roll_back(progress);
   if (!disk && nothing_was_done(disk.error().kind)) {
-    CKPT_TRY(before == "running" ? machine.go_on() : Result<>());
-    return Unexpected(disk.error());
+    return as_it_was(machine, before, disk.error());
   }
   if (!disk) {
     return stands_still(saved, "its disk may not be that of", disk.error());
   }
   const SteadyTime back = system_clock().steady();
-  CKPT_TRY(needs_reset(before) ? machine.reset() : Result<>());
-  if (const auto loaded = machine.load(saved.memory().fd()); !loaded) {
+  if (const auto loaded = load_in_place(machine, saved, before); !loaded) {
     return stands_still(saved, "its disk is that of, and its memory is not that of,",
                         loaded.error());
   }
   const SteadyTime loaded = system_clock().steady();
-  CKPT_TRY(runs ? machine.go_on() : Result<>());
+  if (const auto runs_on = runs ? machine.go_on() : Result<>(); !runs_on) {
+    return fail(ErrorKind::kHalfway, runs_on.error().message() +
+                                         ". Disk and memory are those of checkpoint " +
+                                         number_of(saved) + ": `cont` lets the machine run");
+  }
   return VmRollbackOutcome{std::move(*disk), system_clock().steady() - began, loaded - back};
 }
 
 Result<VmRollbackOutcome> roll_back_into_new(const VmStart& start, SavedMachine& saved, bool runs,
                                              const Progress& progress) {
   CKPT_ASSIGN(const auto fresh, NewMachine::start(start));
-  CKPT_TRY(check_like(fresh->machine(), saved));
+  CKPT_TRY(saved.check_machine(fresh->machine()));
   CKPT_ASSIGN(auto disk, saved.roll_back(progress));
   const SteadyTime back = system_clock().steady();
   if (const auto loaded = load_into_new(fresh->machine(), saved, runs); !loaded) {

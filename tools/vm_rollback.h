@@ -21,9 +21,6 @@ struct VmRollbackOutcome {
 Result<VmRollbackOutcome> roll_back_in_place(VirtualMachine& machine, SavedMachine& saved,
                                              bool runs, const Progress& progress);
 
-// The machine is like the one that was saved. kMismatch: in what it is not.
-Result<> check_like(VirtualMachine& machine, const SavedMachine& saved);
-
 // How a new QEMU is started.
 struct VmStart {
   std::vector<std::string> words;

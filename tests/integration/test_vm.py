@@ -256,6 +256,8 @@ class InPlace(VmCase):
         before = written(server)
         tool("vm", "rollback", server.image, "--disk-only", "--yes")
         self.assertLess(written(server), before)
+        server.stop()
+        tool("vm", "rollback", server.image, "--disk-only", "--yes")
 
     def test_a_damaged_memory_is_refused(self):
         server = self.disk()
@@ -281,7 +283,7 @@ class Disks(VmCase):
                      act=lambda **options: self.checkpoint(other, machine, **options))
         self.checkpoint(server, machine)
         with self.subTest("rollback"):
-            self.refused(USAGE, "--with", servers=[server], machine=machine,
+            self.refused(NOT_FOUND, "no memory", servers=[server], machine=machine,
                          act=lambda **options: self.rollback(other, machine, **options))
 
     def test_that_are_no_volumes_are_named(self):
@@ -293,6 +295,9 @@ class Disks(VmCase):
         made = self.checkpoint(server, machine)
         self.assertEqual(len(made["not_saved"]), 1)
         self.assertIn("second", made["not_saved"][0])
+        back = self.rollback(server, machine)
+        self.assertEqual(back["not_rolled_back"], made["not_saved"])
+        self.assertIn("second", back.stderr)
 
     def test_that_are_not_raw_are_refused(self):
         server = self.disk()
@@ -351,6 +356,43 @@ class Fresh(VmCase):
         machine.ask = eventually(machine._connect, "QEMU answers")
         eventually(lambda: machine.state != "inmigrate", "the memory is loaded")
         self.assertIn(machine.counter() - counter, (0, 1))
+
+    def test_the_printed_commands_of_several_disks(self):
+        one, two = self.disk("one.img"), self.disk("two.img")
+        machine = self.counting(one, two)
+        made = self.checkpoint(one, machine, "--with", two.image)
+        for first, second in (one, two), (two, one):
+            commands = tool("vm", "rollback", first.image, "--with", second.image, "--fresh",
+                            "--print")["commands"]
+            self.assertEqual(len(commands), 3)
+            for command, server, number in zip(commands, (one, two), made["checkpoints"]):
+                self.assertIn(f"{server.image} {number} --disk-only", command)
+            self.assertIn(f"export {one.image} {made['checkpoints'][0]} - --attachment vm-memory",
+                          commands[2])
+
+    def test_another_disk_is_refused(self):
+        server, other = self.disk(), self.disk("other.img")
+        machine = self.counting(server)
+        self.checkpoint(server, machine)
+        self.assert_counts(server)
+        machine.end()
+        before = written(server)
+        words = [word.replace(str(server.socket), str(other.socket)) for word in machine.words]
+        answer = tool("vm", "rollback", server.image, "--fresh", "--yes", "--", *words, expect=USAGE)
+        self.assertIn("no disk of this machine" if "no disk" in answer.message else "--with",
+                      answer.message)
+        self.assertEqual(written(server), before)
+
+    def test_disks_that_are_exchanged_are_refused(self):
+        one, two = self.disk("one.img"), self.disk("two.img")
+        machine = self.counting(one, two)
+        self.checkpoint(one, machine, "--with", two.image)
+        machine.end()
+        words = [word.replace(str(one.socket), "@").replace(str(two.socket), str(one.socket))
+                 .replace("@", str(two.socket)) for word in machine.words]
+        answer = tool("vm", "rollback", one.image, "--with", two.image, "--fresh", "--yes", "--", *words,
+                      expect=MISMATCH)
+        self.assertIn("another machine", answer.message)
 
     def test_another_machine_is_refused(self):
         server = self.disk()
@@ -485,6 +527,52 @@ class Failures(VmCase):
                     if seen:
                         break
                 self.assertTrue(seen)
+
+    def test_somebody_else_lets_it_go_on(self):
+        """Between the cut and the memory: then there is no checkpoint; and in a rollback it is said."""
+        server = self.disk()
+        machine = self.counting(server, memory=128)
+        self.checkpoint(server, machine)
+        for verb, code in ("checkpoint", FAILED), ("rollback", HALFWAY):
+            words = [verb, server.image, "--qmp", machine.qmp, *(["--yes"] if verb == "rollback" else
+                                                                 ["--mode", "snapshot"])]
+            for _ in range(10):
+                before = tool("list", server.image)["checkpoints"]
+                ended = self.with_cont(machine, words)
+                if ended:
+                    break
+            self.assertIn(ended, (code, BUSY))
+            if verb == "checkpoint":
+                self.assertEqual(tool("list", server.image)["checkpoints"], before)
+                self.assertEqual(machine.state, "running")
+                self.assert_counts(server)
+        self.rollback(server, machine, "--paused")
+        self.assert_one_instant(machine.counter(), server)
+
+    def with_cont(self, machine, words):
+        """The tool's exit code, where the machine was told to go on as soon as it stood still."""
+        process = subprocess.Popen([build() / "tools/ckpt-tool", "vm", *words],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while machine.state == "running" and process.poll() is None:
+            pass
+        with contextlib.suppress(AssertionError):  # QEMU may refuse it just then
+            machine.ask("cont")
+        return process.wait(60)
+
+    def test_what_is_half_way_gets_no_checkpoint(self):
+        server = self.disk()
+        machine = self.counting(server, memory=128)
+        self.checkpoint(server, machine)
+        words = ["rollback", server.image, "--qmp", machine.qmp, "--yes"]
+        marked = lambda: any(one["name"] == "ckpt-half-way"
+                             for one in machine.ask("qom-list", path="/objects"))
+        self.assertTrue(self.when(marked, signal.SIGKILL, words))
+        before = tool("list", server.image)["checkpoints"]
+        self.assertIn("--fresh", self.checkpoint(server, machine, expect=HALFWAY).message)
+        self.assertEqual(tool("list", server.image)["checkpoints"], before)
+        self.rollback(server, machine)
+        self.assertFalse(marked())
+        self.checkpoint(server, machine)
 
     def test_words_that_make_no_sense(self):
         server = self.disk()

@@ -25,10 +25,11 @@ VmRecord some_vm_record() {
   const Uuid volume = uuid_of("b107b1af-b6a7-4623-bf1f-d19af5ebced4");
   VmRecord record;
   record.group = uuid_of("fbb148db-f9e8-4efc-a484-b78b346207e1");
-  record.volumes = {{volume, Epoch{5}},
-                    {uuid_of("018f2b5e-1111-4222-8333-944445555666"), Epoch{9}}};
+  record.volumes = {{volume, Epoch{5}, "disk0"},
+                    {uuid_of("018f2b5e-1111-4222-8333-944445555666"), Epoch{9}, "disk1"}};
   record.memory = volume;
-  record.machine = {"7.2.22", "pc-i440fx-7.2-machine", 268435456, 2, {"virtio-blk-pci"}};
+  record.machine = {"7.2.22", "pc-i440fx-7.2-machine", 268435456,
+                    2,        "max-x86_64-cpu",        {"virtio-blk-pci"}};
   record.command = {"qemu-system-x86_64", "-m", "256"};
   record.directory = "/srv/vm";
   return record;
@@ -70,7 +71,8 @@ TEST(VmRecordText, WhatIsNotValidIsRefused) {
   for (const std::string& text :
        {std::string("{}"), without("\"group\":\"fbb", "\"group\":\"xbb"),
         without("\"checkpoint\":5", "\"checkpoint\":-5"), without("\"cpus\":2", "\"cpus\":\"2\""),
-        without("[\"virtio-blk-pci\"]", "[7]"), without("\"directory\"", "\"folder\"")}) {
+        without("[\"virtio-blk-pci\"]", "[7]"), without("\"directory\"", "\"folder\""),
+        without("\"memory\":", "\"recollection\":")}) {
     const auto decoded = decode_vm_record(text);
     ASSERT_FALSE(decoded) << text;
     EXPECT_EQ(decoded.error().kind, ErrorKind::kCorrupt) << text;
@@ -118,6 +120,9 @@ TEST(VmFacts, SayInWhichTheyDiffer) {
   now = saved;
   now.cpus = 3;
   EXPECT_NE(difference_between(saved, now), "");
+  now = saved;
+  now.cpu = "qemu64-x86_64-cpu";
+  EXPECT_NE(difference_between(saved, now).find("qemu64"), std::string::npos);
   now = saved;
   now.devices.emplace_back("virtio-net-pci");
   EXPECT_NE(difference_between(saved, now).find("virtio-net-pci"), std::string::npos);
