@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <set>
 #include <thread>
 
@@ -15,6 +16,7 @@
 #include "tools/saved_processes.h"
 #include "tools/vm_checkpoint.h"
 #include "tools/vm_rollback.h"
+#include "tools/vm_run.h"
 
 namespace ckpt {
 namespace {
@@ -24,6 +26,17 @@ constexpr CommandHelp kVmHelp{
     "`ckpt-tool vm COMMAND --help` says what a command does. The machine has the volume as a raw "
     "disk\n"
     "through QEMU's own NBD client; docs/vm.md says how."};
+
+constexpr CommandHelp kRunHelp{
+    "run", "Starts a machine of QEMU's on a volume",
+    "QEMU, with the volume as its disk, and a monitor in the state directory, where `vm "
+    "checkpoint`\n"
+    "and `vm rollback` find it. It takes the tool's place, and its terminal. Words after -- are\n"
+    "QEMU's; what they leave out of -machine, -accel, -cpu and -m is added. --print says the\n"
+    "command instead, for a script or a unit.\n\n"
+    "  ckpt-tool vm run vm.img -- -m 2G -smp 2 -nographic\n"
+    "  ckpt-tool vm checkpoint vm.img --name good",
+    true, true};
 
 constexpr CommandHelp kCheckpointHelp{
     "checkpoint", "Makes a checkpoint of a machine's disk and memory; returns when it exists",
@@ -130,6 +143,15 @@ void warn_of_interval(Console& console, const std::vector<OpenedVolume>& volumes
   }
 }
 
+// Of a machine that `vm run` has started, unless another way is given.
+void use_own_monitor(const OpenedVolume& first, VmWords& words) {
+  std::error_code unknown;
+  if (words.qmp.empty() && words.domain.empty() &&
+      std::filesystem::exists(monitor_of(first.paths), unknown)) {
+    words.qmp = monitor_of(first.paths);
+  }
+}
+
 // By what the machine is spoken to.
 Result<std::unique_ptr<QmpPort>> connect(const VmWords& words) {
   if (words.domain.empty()) {
@@ -192,16 +214,17 @@ void say(Console& console, const VmCheckpointOutcome& outcome) {
                             format_duration(outcome.cut), to_text(outcome.mode)));
 }
 
-Result<int> checkpoint(Context& context, const VolumeName& name, const VmWords& words) {
+Result<int> checkpoint(Context& context, const VolumeName& name, VmWords words) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads what is saved may be gone
   CKPT_TRY(check_name(words.name));
   CKPT_TRY(check_message(words.message));
+  CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  use_own_monitor(volumes.front(), words);
   if (words.qmp.empty() == words.domain.empty()) {
     return fail(ErrorKind::kInvalid, "give one of --qmp SOCKET and --domain NAME");
   }
   CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
-  CKPT_ASSIGN(auto volumes, open_all(context, name, words));
   CKPT_ASSIGN(const auto locks, lock_all(volumes));
   const std::chrono::milliseconds timeout(
       static_cast<int64_t>(std::ceil(words.timeout_seconds * 1000)));
@@ -380,15 +403,16 @@ Result<int> roll_back_disk(Context& context, std::vector<OpenedVolume>& volumes,
   return kExitDone;
 }
 
+constexpr const char* kWays =
+    "give one of --qmp SOCKET or --domain NAME (in place), --fresh (a new QEMU) and --disk-only";
+
 Result<> check_rollback_words(const VmWords& words) {
   const bool in_place = !words.domain.empty() || (!words.qmp.empty() && !words.fresh);
   if (!words.domain.empty() && !words.qmp.empty()) {
     return fail(ErrorKind::kInvalid, "give one of --qmp SOCKET and --domain NAME");
   }
-  if ((words.fresh ? 1 : 0) + (words.disk_only ? 1 : 0) + (in_place ? 1 : 0) != 1) {
-    return fail(ErrorKind::kInvalid,
-                "give one of --qmp SOCKET or --domain NAME (in place), --fresh (a new QEMU) and "
-                "--disk-only");
+  if ((words.fresh ? 1 : 0) + (words.disk_only ? 1 : 0) + (in_place ? 1 : 0) > 1) {
+    return fail(ErrorKind::kInvalid, kWays);
   }
   if ((words.print || !words.rest.empty()) && !words.fresh) {
     return fail(ErrorKind::kInvalid, "--print and words after -- go with --fresh");
@@ -399,14 +423,40 @@ Result<> check_rollback_words(const VmWords& words) {
   return {};
 }
 
-Result<int> rollback(Context& context, const VolumeName& name, const VmWords& words) {
+Result<int> rollback(Context& context, const VolumeName& name, VmWords words) {
   std::signal(SIGPIPE, SIG_IGN);
   CKPT_TRY(check_rollback_words(words));
   CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  if (!words.fresh && !words.disk_only) {
+    use_own_monitor(volumes.front(), words);
+    if (words.qmp.empty() && words.domain.empty()) {
+      return fail(ErrorKind::kInvalid, kWays);
+    }
+  }
   CKPT_ASSIGN(const auto locks, lock_all(volumes));
   return words.fresh       ? roll_back_fresh(context, volumes, words)
          : words.disk_only ? roll_back_disk(context, volumes, words)
                            : roll_back_in_place(context, volumes, words);
+}
+
+Result<int> run_machine(Context& context, const VolumeName& name, const VmWords& words) {
+  CKPT_ASSIGN(auto volumes, open_all(context, name, words));
+  std::vector<VolumeStatus> statuses;
+  for (const OpenedVolume& opened : volumes) {
+    statuses.push_back(opened.volume->status());
+  }
+  const std::string monitor = words.qmp.empty() ? monitor_of(volumes.front().paths)
+                                                : std::filesystem::absolute(words.qmp).string();
+  CKPT_ASSIGN(const auto qemu, words_of_machine(words.rest, statuses, monitor));
+  if (words.print) {
+    context.console.result(Json{{"command", qemu}});
+    context.console.print(shell_line(qemu) + "\n");
+    return kExitDone;
+  }
+  CKPT_TRY(check_no_machine(volumes));
+  CKPT_TRY(context.console.finish());
+  CKPT_TRY(become(qemu));
+  return kExitFailed;
 }
 
 void add_with(Arguments& arguments, VmWords& words) {
@@ -439,6 +489,19 @@ void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
                         "Seconds to wait until it exists");
 }
 
+void add_run_of_vm(CLI::App& vm, Invocation& invocation) {
+  const auto words = std::make_shared<VmWords>();
+  Arguments arguments = add_command(vm, invocation, kRunHelp,
+                                    [words, &invocation](Context& context, const VolumeName& name) {
+                                      words->rest = invocation.rest;
+                                      return run_machine(context, name, *words);
+                                    });
+  arguments.add_filled_text("--qmp", "SOCKET", words->qmp,
+                            "Of the monitor, instead of vm.qmp in the state directory");
+  add_with(arguments, *words);
+  arguments.add_flag("--print", words->print, "Says the command, and does nothing");
+}
+
 void add_rollback_of_vm(CLI::App& vm, Invocation& invocation) {
   const auto words = std::make_shared<VmWords>();
   Arguments arguments = add_command(vm, invocation, kRollbackHelp,
@@ -463,6 +526,7 @@ void add_rollback_of_vm(CLI::App& vm, Invocation& invocation) {
 
 void add_vm(CLI::App& app, Invocation& invocation) {
   CLI::App& vm = add_command_group(app, kVmHelp);
+  add_run_of_vm(vm, invocation);
   add_checkpoint_of_vm(vm, invocation);
   add_rollback_of_vm(vm, invocation);
 }

@@ -425,6 +425,49 @@ class Fresh(VmCase):
         self.assertEqual(written(server), before)
 
 
+class Run(VmCase):
+    def start(self, server, *words, log=None):
+        """A machine by `vm run`, which takes its place."""
+        command = [build() / "tools/ckpt-tool", "vm", "run", server.image, *words, "--", "-accel", "tcg",
+                   "-m", "16", "-display", "none", "-nodefaults"]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.assert_counts(server)
+        return process
+
+    def test_its_monitor_is_found(self):
+        server = self.disk()
+        process = self.start(server)
+        made = tool("vm", "checkpoint", server.image)
+        before = written(server)
+        self.assert_counts(server)
+        back = tool("vm", "rollback", server.image, "--yes", "--paused")
+        self.assertEqual(back["checkpoint"], made["checkpoint"])
+        self.assertLessEqual(written(server), before)
+        answer = tool("vm", "run", server.image, "--print")["command"]
+        self.assertEqual(answer[0], "qemu-system-x86_64")
+        self.assertIn("-m", answer)
+        refused = tool("vm", "run", server.image, expect=BUSY)
+        self.assertIn("connected", refused.message)
+        process.kill()
+        process.wait()
+        answer = tool("vm", "rollback", server.image, "--fresh", "--yes")
+        with self.new_qemu(answer):
+            self.assert_counts(server)
+            tool("vm", "checkpoint", server.image)
+
+    def test_what_cannot_be_started_is_said(self):
+        server = self.disk()
+        answer = tool("vm", "run", server.image, "--qmp", "/tmp/" + "x" * 110, expect=USAGE)
+        self.assertIn("too long", answer.message)
+        answer = tool("vm", "run", server.image, "--", "/no/such/qemu", expect=NOT_FOUND)
+        self.assertIn("/no/such/qemu", answer.message)
+        server.stop()
+        self.assertIn("no server runs", tool("vm", "run", server.image, expect=NOT_FOUND).message)
+
+
 class Failures(VmCase):
     def test_a_memory_that_cannot_be_saved(self):
         server = self.disk()

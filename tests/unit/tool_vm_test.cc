@@ -14,6 +14,7 @@
 #include "tools/vm_memory.h"
 #include "tools/vm_record.h"
 #include "tools/vm_rollback.h"
+#include "tools/vm_run.h"
 #include "tools/work_folder.h"
 
 namespace ckpt {
@@ -144,6 +145,31 @@ TEST(ShellLine, IsReadByAShellAsItWas) {
   const auto said = output_of({"/bin/sh", "-c", shell_line(words)}, std::chrono::seconds(10));
   ASSERT_TRUE(said) << said.error().message();
   EXPECT_EQ(*said, "a b|it's||$HOME|x=1,y:2|");
+}
+
+TEST(MachineOnVolumes, HasWhatTheUserLeavesOut) {
+  VolumeStatus first;
+  first.uris = {uri_of_path("/run/a,b.sock")};
+  VolumeStatus second;
+  second.uris = {"nbds://far", "nbd://[::1]:7000"};
+  const auto words = words_of_machine({"-m", "2G", "-accel", "tcg"}, {first, second}, "/run/v.qmp");
+  ASSERT_TRUE(words) << words.error().message();
+  EXPECT_EQ(
+      shell_line(*words),
+      "qemu-system-x86_64 -m 2G -accel tcg -machine q35 -cpu max "
+      "-blockdev driver=nbd,node-name=ckpt0,server.type=unix,server.path=/run/a,,b.sock,"
+      "reconnect-delay=30,discard=unmap "
+      "-device virtio-blk-pci,drive=ckpt0,discard=on,write-zeroes=on,bootindex=1 "
+      "-blockdev driver=nbd,node-name=ckpt1,server.type=inet,server.host=::1,server.port=7000,"
+      "reconnect-delay=30,discard=unmap "
+      "-device virtio-blk-pci,drive=ckpt1,discard=on,write-zeroes=on,bootindex=2 "
+      "-qmp unix:/run/v.qmp,server=on,wait=off");
+  const auto other = words_of_machine({"qemu-kvm", "-m", "1G"}, {first}, "/run/v.qmp");
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->front(), "qemu-kvm");
+  second.uris = {"nbds://far"};
+  EXPECT_FALSE(words_of_machine({}, {second}, "/run/v.qmp"));
+  EXPECT_FALSE(words_of_machine({}, {first}, std::string(108, 'x')));
 }
 
 // QEMU's own tools say the rest: tests/integration/test_vm.py.
