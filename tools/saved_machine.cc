@@ -135,7 +135,9 @@ Result<> SavedMachine::fetch_memory() {
   if (owner == members_.end()) {
     return fail(ErrorKind::kCorrupt, "the memory is said to be with a volume that is not there");
   }
-  CKPT_ASSIGN(memory_, VmMemory::make(owner->opened->paths.state));
+  const std::string& folder = owner->opened->paths.state;
+  CKPT_TRY(check_room_for_memory(folder, record_.machine.memory_bytes));
+  CKPT_ASSIGN(memory_, VmMemory::make(folder));
   VolumeApi& volume = *owner->opened->volume;
   CKPT_ASSIGN(const CheckpointInfo checkpoint,
               find_in(volume, std::to_string(owner->of.checkpoint.value)));

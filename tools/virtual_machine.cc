@@ -411,8 +411,12 @@ Result<> VirtualMachine::run_job(const std::string& command) {
   const SteadyTime began = system_clock().steady();
   for (;;) {
     ParsedJson job;
-    CKPT_ASSIGN(const bool is_there, has_job(job));
-    if (!is_there) {
+    const auto is_there = has_job(job);
+    if (!is_there && is_there.error().kind == ErrorKind::kTimeout) {
+      continue;  // it answers nobody while it works
+    }
+    CKPT_TRY(is_there);
+    if (!*is_there) {
       return fail(ErrorKind::kIo, "QEMU, " + command + ": it has forgotten it");
     }
     if (text_in(job, "status") == "concluded") {

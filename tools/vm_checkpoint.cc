@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,7 +15,6 @@
 namespace ckpt {
 namespace {
 
-constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a save has besides, and all others
 constexpr size_t kCopyBytes = size_t{1} << 20U;
 constexpr const char* kRunning = "running";
 
@@ -68,7 +66,10 @@ Result<std::unique_ptr<VmCheckpoint>> VmCheckpoint::prepare(std::vector<OpenedVo
   for (size_t i = 0; i < volumes.size(); ++i) {
     CKPT_TRY(checkpoint->add(volumes[i], std::move(statuses[i]), options));
   }
-  CKPT_TRY(checkpoint->check_space());
+  const std::string& folder = volumes.front().paths.state;
+  CKPT_TRY(checkpoint->has_memory()
+               ? check_room_for_memory(folder, checkpoint->record_.machine.memory_bytes)
+               : Result<>());
   return checkpoint;
 }
 
@@ -100,23 +101,6 @@ Result<> VmCheckpoint::choose_mode(std::optional<VmMode> wanted) {
     outcome_.why_mode = can ? "" : can.error().message();
   }
   return {};
-}
-
-// The file system may be that of the primary image, which must not run full.
-Result<> VmCheckpoint::check_space() const {
-  const std::string& folder = members_.front().opened->paths.state;
-  struct statvfs space {};
-  if (!has_memory() || ::statvfs(folder.c_str(), &space) != 0) {
-    return {};
-  }
-  const uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
-  const uint64_t needed_bytes = record_.machine.memory_bytes + kSpareBytes;
-  return free_bytes >= needed_bytes
-             ? Result<>()
-             : Result<>(fail(ErrorKind::kNoSpace, folder + ": the memory may take " +
-                                                      std::to_string(needed_bytes) +
-                                                      " bytes meanwhile, and " +
-                                                      std::to_string(free_bytes) + " are free"));
 }
 
 Result<> VmCheckpoint::add(OpenedVolume& opened, VolumeStatus status,

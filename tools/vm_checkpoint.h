@@ -63,7 +63,6 @@ class VmCheckpoint {
   explicit VmCheckpoint(VirtualMachine& machine) : machine_(machine) {}
   Result<> choose_mode(std::optional<VmMode> wanted);
   Result<> add(OpenedVolume& opened, VolumeStatus status, const VmCheckpointOptions& options);
-  [[nodiscard]] Result<> check_space() const;
   [[nodiscard]] bool has_memory() const { return outcome_.mode != VmMode::kDisk; }
   // It stands still from its begin to its end.
   Result<> stop_and_save();

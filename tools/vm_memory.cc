@@ -2,6 +2,7 @@
 #include "tools/vm_memory.h"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@ namespace ckpt {
 namespace {
 
 constexpr mode_t kMode = 0600;
+constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a file has besides, and all others
 
 // The largest clusters that there are, so that one table of each kind is enough.
 constexpr uint32_t kClusterBits = 21;
@@ -159,6 +161,21 @@ std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes) {
 
 uint64_t vm_memory_bytes(uint64_t stream_bytes) {
   return (kStream + clusters_of(stream_bytes)) * kClusterBytes;
+}
+
+Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes) {
+  struct statvfs space {};
+  if (::statvfs(folder.c_str(), &space) != 0) {
+    return fail_errno(errno, folder);
+  }
+  const uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  const uint64_t needed_bytes = memory_bytes + kSpareBytes;
+  return free_bytes >= needed_bytes
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kNoSpace, folder + ": a memory may take " +
+                                                      std::to_string(needed_bytes) +
+                                                      " bytes there for a while, and " +
+                                                      std::to_string(free_bytes) + " are free"));
 }
 
 Result<UniqueFd> make_unnamed_file(const std::string& folder) {

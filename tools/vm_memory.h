@@ -13,6 +13,10 @@
 
 namespace ckpt {
 
+// kNoSpace: a folder's file system, which may be that of the primary image and must not run full,
+// has no room for so much memory.
+Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes);
+
 // A file without a name in a folder that exists, which is gone with its last descriptor. kIo: none
 // can be made there.
 Result<UniqueFd> make_unnamed_file(const std::string& folder);

@@ -91,6 +91,16 @@ class Bash(Case):
             self.assertEqual(self.complete(*words, server.image, ""), [made, "last"], words)
         self.assertEqual(self.complete("show", server.image, ""), ["last"])
 
+    def test_commands_of_two_words(self):
+        self.assertEqual(self.complete("vm", ""), ["run", "checkpoint", "rollback"])
+        self.assertEqual(self.complete("vm", "ro"), ["rollback"])
+        self.assertEqual(self.complete("vm", "rollback", "--fre"), ["--fresh"])
+        server = self.serve(self.image())
+        made = str(tool("checkpoint", server.image)["checkpoint"])
+        self.assertEqual(self.complete("vm", "rollback", "--qmp", "socket", server.image, ""),
+                         [made, "last"])
+        self.assertEqual(self.complete("vm", "rollback", ""), [])
+
     def test_paths_are_left_to_the_shell(self):
         self.assertEqual(self.complete("rollback", ""), [])
         self.assertEqual(self.complete("list", "disk.img", ""), [])
@@ -139,6 +149,15 @@ class Zsh(Case):
         self.assertEqual(self.line, "rollback disk.img --clients=fence ")
         self.assertEqual(self.complete("rollback", "--clients", ""), ["refuse", "fence", "keep"])
         self.assertNotIn("--yes", self.complete("rollback", "--yes", "--"))
+
+    def test_commands_of_two_words(self):
+        self.assertEqual(sorted(self.complete("vm", "")), ["checkpoint", "rollback", "run"])
+        self.assertEqual(self.complete("vm", "ro"), ["rollback"])
+        self.assertEqual(self.complete("vm", "rollback", "--fre"), ["--fresh"])
+        self.assertEqual(self.line, "vm rollback --fresh ")
+        server = self.serve(self.image())
+        made = str(tool("checkpoint", server.image)["checkpoint"])
+        self.assertEqual(self.complete("vm", "rollback", server.image, ""), [made, "last"])
 
     def test_checkpoints(self):
         server = self.serve(self.image())

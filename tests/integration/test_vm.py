@@ -14,7 +14,7 @@ import subprocess
 import time
 import unittest
 
-from harness import (BUSY, FAILED, MIB, MISMATCH, OK, UNKNOWN, USAGE, Case, build, eventually, run, tool)
+from harness import (BUSY, FAILED, MIB, MISMATCH, OK, UNKNOWN, USAGE, Case, Tmpfs, build, eventually, run, tool)
 
 NOT_FOUND = UNKNOWN
 HALFWAY = 9
@@ -117,12 +117,13 @@ def written(server):
 
 
 class VmCase(Case):
-    def disk(self, name="disk.img"):
+    def disk(self, name="disk.img", *parameters):
         image = self.image(name, SIZE)
         with open(image, "r+b") as file:
             file.write(boot_sector())
-        server = self.serve(image)
-        eventually(lambda: self.status(server)["protected"], "the first copy")
+        server = self.serve(image, *parameters)
+        eventually(lambda: tool("status", image, "--state", server.state)["protected"],
+                   "the first copy")
         return server
 
     def counting(self, *servers, **options):
@@ -478,6 +479,17 @@ class Failures(VmCase):
         for mode in "background", "snapshot":
             self.refused(FAILED, "nvme", servers=[server], machine=machine,
                          act=lambda **options: self.checkpoint(server, machine, "--mode", mode, **options))
+
+    def test_a_folder_without_room(self):
+        """Whose file system the primary image may be on."""
+        small = Tmpfs(self, "60M", self.folder)
+        server = self.disk("disk.img", f"state={small.path}/state")
+        machine = self.counting(server)
+        answer = self.checkpoint(server, machine, "--state", server.state, expect=FAILED)
+        self.assertIn("are free", answer.message)
+        self.assertEqual(machine.state, "running")
+        self.assert_counts(server)
+        self.checkpoint(server, machine, "--state", server.state, "--mode", "disk")
 
     def test_a_back_up_that_is_gone(self):
         backupd = self.keep()

@@ -2,12 +2,15 @@
 # Completion for bash. Commands, options and checkpoints are asked of the tool itself, so that they
 # are always those of this version and this volume.
 
+# A command of vm's is two words.
 _ckpt_tool_help() { # tool command?
-  "$1" ${2:+"$2"} --help 2> /dev/null
+  local -a names
+  read -ra names <<< "${2:-}"
+  "$1" "${names[@]}" --help 2> /dev/null
 }
 
-_ckpt_tool_commands() { # tool
-  _ckpt_tool_help "$1" | sed -n 's/^  \([a-z]\{1,\}\)   .*/\1/p'
+_ckpt_tool_commands() { # tool command?
+  _ckpt_tool_help "$@" | sed -n 's/^  \([a-z]\{1,\}\)   .*/\1/p'
 }
 
 _ckpt_tool_options() { # tool command?
@@ -53,8 +56,9 @@ _ckpt_tool_positionals() { # tool, then these words
     elif [ "$skip" -gt 0 ]; then
       skip=$((skip - 1))
     elif [[ $word == -* ]]; then
-      if _ckpt_tool_valued "$tool" $command | grep -qxe "$word"; then skip=1; fi
+      if _ckpt_tool_valued "$tool" "$command" | grep -qxe "$word"; then skip=1; fi
     else
+      if [ "$command" = vm ]; then command="vm $word"; fi
       command=${command:-$word}
       printf '%s\n' "$word"
     fi
@@ -67,16 +71,19 @@ _ckpt_tool() {
   if [ "$word" = = ]; then word=''; fi
   if [ "$previous" = = ]; then previous=${COMP_WORDS[COMP_CWORD - 2]}; fi
   mapfile -t given < <(_ckpt_tool_positionals "$tool" "${COMP_WORDS[@]:1:COMP_CWORD - 1}")
+  if [ "${given[0]:-}" = vm ] && [ "${#given[@]}" -gt 1 ]; then
+    given=("vm ${given[1]}" "${given[@]:2}")
+  fi
   local command=${given[0]:-} volume=${given[1]:-} words=''
   COMPREPLY=()
   if [ "$previous" = --clients ]; then
     words=$(_ckpt_tool_policies "$tool" "$command")
-  elif [[ $previous == -* ]] && _ckpt_tool_valued "$tool" $command | grep -qxe "$previous"; then
+  elif [[ $previous == -* ]] && _ckpt_tool_valued "$tool" "$command" | grep -qxe "$previous"; then
     return 0  # most often a path: the shell completes it
   elif [[ $word == -* ]]; then
-    words=$(_ckpt_tool_options "$tool" $command)
-  elif [ -z "$command" ]; then
-    words=$(_ckpt_tool_commands "$tool")
+    words=$(_ckpt_tool_options "$tool" "$command")
+  elif [ -z "$command" ] || [ "$command" = vm ]; then
+    words=$(_ckpt_tool_commands "$tool" "$command")
   elif [ "${#given[@]}" -eq 2 ] && _ckpt_tool_help "$tool" "$command" | grep -q '^  ID'; then
     words=$(_ckpt_tool_checkpoints "$tool" "$volume" "$(_ckpt_tool_state "${COMP_WORDS[@]:1}")")
   else
