@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kDescriptor = "ckpt-memory";
 constexpr const char* kNode = "ckpt-memory";
+constexpr const char* kAgentPort = "org.qemu.guest_agent.0";
 constexpr const char* kMark = "ckpt-half-way";  // an object, since a machine keeps no notes
 constexpr const char* kBackground = "background-snapshot";
 constexpr uint64_t kDescriptorsMin = 1'000'000'000;  // a set's number is a 32-bit one in places
@@ -261,6 +262,40 @@ Result<VmFacts> VirtualMachine::facts() {
   }
   std::ranges::sort(facts.devices);
   return facts;
+}
+
+Result<std::string> VirtualMachine::agent_socket() {
+  for (const std::string folder : {"/machine/peripheral", "/machine/peripheral-anon"}) {
+    CKPT_ASSIGN(const ParsedJson children, port_.execute("qom-list", {{"path", folder}}));
+    for (const ParsedJson& child : children) {
+      if (text_in(child, "type") != "child<virtserialport>") {
+        continue;
+      }
+      const std::string path = folder + "/" + text_in(child, "name");
+      CKPT_ASSIGN(const ParsedJson name,
+                  port_.execute("qom-get", {{"path", path}, {"property", "name"}}));
+      CKPT_ASSIGN(const ParsedJson device,
+                  port_.execute("qom-get", {{"path", path}, {"property", "chardev"}}));
+      if (name == kAgentPort && device.is_string()) {
+        return socket_of_device(device.get<std::string>());
+      }
+    }
+  }
+  return std::string();
+}
+
+// "unix:/run/agent,server=on", or the same after "disconnected:".
+Result<std::string> VirtualMachine::socket_of_device(const std::string& label) {
+  CKPT_ASSIGN(const ParsedJson devices, port_.execute("query-chardev"));
+  for (const ParsedJson& device : devices) {
+    const std::string place = text_in(device, "filename");
+    const size_t scheme = place.find("unix:");
+    if (text_in(device, "label") == label && scheme != std::string::npos) {
+      const std::string path = place.substr(scheme + std::string_view("unix:").size());
+      return (fs::path(directory()) / path.substr(0, path.find(','))).string();
+    }
+  }
+  return std::string();
 }
 
 Result<std::vector<VmDisk>> VirtualMachine::disks() {

@@ -69,6 +69,9 @@ class VirtualMachine {
   Result<> reset();
   Result<VmFacts> facts();
   Result<std::vector<VmDisk>> disks();
+  // Of the channel of an agent in its guest, by the name that agents look for; empty: it has none,
+  // or none that is a Unix socket of QEMU's.
+  Result<std::string> agent_socket();
   // The words and the folder that one like it is started with; empty: not known.
   [[nodiscard]] std::vector<std::string> command() const;
   [[nodiscard]] std::string directory() const;
@@ -98,6 +101,7 @@ class VirtualMachine {
   Result<> add_node(int image, uint64_t& descriptors);
   Result<> run_with_node(const std::string& command, int image);
   Result<> run_job(const std::string& command);
+  Result<std::string> socket_of_device(const std::string& label);
   Result<bool> has_job(ParsedJson& job);
   Result<> clear_away();
   Result<> await_background();

@@ -45,7 +45,8 @@ constexpr CommandHelp kCheckpointHelp{
     "  background  the memory is saved while the machine runs on; it needs Linux 5.7 or later\n"
     "              (userfaultfd), and root or vm.unprivileged_userfaultfd=1 for QEMU\n"
     "  snapshot    the machine stands still until its memory is saved\n"
-    "  disk        the disk alone, at the instant\n"
+    "  disk        the disk alone, at the instant; with --agent as the guest's file systems want "
+    "it\n"
     "Without --mode: the first of the first two that works. A machine that stands still already\n"
     "stays so. On failure it runs on, if it ran, and there is no checkpoint.\n\n"
     "  ckpt-tool vm checkpoint vm.img --qmp /run/vm.qmp --name before-upgrade"};
@@ -72,6 +73,7 @@ struct VmWords {
   std::string qmp;                // of a monitor's socket
   std::string domain;             // or of libvirt
   std::vector<std::string> with;  // further volumes of the machine
+  std::string agent;              // of a channel's socket
   std::string mode;
   std::string name;
   std::string message;
@@ -182,6 +184,7 @@ Json to_result(const VmCheckpointOutcome& outcome) {
   result["flush_us"] = microseconds(outcome.flush);
   result["cut_us"] = microseconds(outcome.cut);
   result["memory_bytes"] = outcome.memory_bytes;
+  result["frozen_file_systems"] = outcome.frozen;
   Json checkpoints = Json::array();
   for (const CheckpointOutcome& made : outcome.made) {
     checkpoints.push_back(made.checkpoint.id.number.value);
@@ -212,6 +215,41 @@ void say(Console& console, const VmCheckpointOutcome& outcome) {
   console.print(fmt::format("the machine stood still for {}: to flush {}, to cut {} ({})\n",
                             format_duration(outcome.paused), format_duration(outcome.flush),
                             format_duration(outcome.cut), to_text(outcome.mode)));
+  if (outcome.frozen > 0) {
+    console.print(fmt::format("the guest's agent had frozen {} file system{}\n", outcome.frozen,
+                              outcome.frozen == 1 ? "" : "s"));
+  }
+}
+
+// Nobody: the machine has none that is known.
+Result<std::unique_ptr<GuestAgent>> find_agent(VirtualMachine& machine, const VmWords& words) {
+  if (!words.agent.empty()) {
+    return connect_agent(words.agent);
+  }
+  if (!words.domain.empty()) {
+    return connect_agent_of_domain(words.domain);
+  }
+  CKPT_ASSIGN(const std::string socket, machine.agent_socket());
+  return socket.empty() ? Result<std::unique_ptr<GuestAgent>>(std::unique_ptr<GuestAgent>())
+                        : connect_agent(socket);
+}
+
+// A disk without the memory is better with what the guest has cached. An agent that was not asked
+// for may be missing.
+Result<std::unique_ptr<GuestAgent>> agent_for(Console& console, VirtualMachine& machine,
+                                              const VmWords& words) {
+  if (words.mode != "disk") {
+    return words.agent.empty()
+               ? Result<std::unique_ptr<GuestAgent>>(std::unique_ptr<GuestAgent>())
+               : fail(ErrorKind::kInvalid,
+                      "--agent goes with --mode disk: what is cached is in the memory");
+  }
+  auto agent = find_agent(machine, words);
+  if (!agent && words.agent.empty()) {
+    console.remark("as after a loss of power, since " + agent.error().message());
+    return std::unique_ptr<GuestAgent>();
+  }
+  return agent;
 }
 
 Result<int> checkpoint(Context& context, const VolumeName& name, VmWords words) {
@@ -225,12 +263,13 @@ Result<int> checkpoint(Context& context, const VolumeName& name, VmWords words) 
   }
   CKPT_ASSIGN(const auto port, connect(words));
   VirtualMachine machine(*port);
+  CKPT_ASSIGN(const auto agent, agent_for(context.console, machine, words));
   CKPT_ASSIGN(const auto locks, lock_all(volumes));
   const std::chrono::milliseconds timeout(
       static_cast<int64_t>(std::ceil(words.timeout_seconds * 1000)));
-  CKPT_ASSIGN(const auto checkpoint,
-              VmCheckpoint::prepare(volumes, machine,
-                                    {mode_of(words.mode), words.name, words.message, timeout}));
+  CKPT_ASSIGN(const auto checkpoint, VmCheckpoint::prepare(volumes, machine,
+                                                           {mode_of(words.mode), words.name,
+                                                            words.message, timeout, agent.get()}));
   CKPT_ASSIGN(const VmCheckpointOutcome outcome, checkpoint->make());
   context.console.result(to_result(outcome));
   say(context.console, outcome);
@@ -480,6 +519,9 @@ void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
   add_domain(arguments, *words);
   arguments.add_choice("--mode", "MODE", words->mode, {"background", "snapshot", "disk"},
                        "How long the machine stands still");
+  arguments.add_filled_text(
+      "--agent", "SOCKET", words->agent,
+      "With --mode disk: of the guest's agent, which freezes its file systems");
   add_with(arguments, *words);
   arguments.add_text("--name", "NAME", words->name,
                      "Calls it so; a name belongs to one checkpoint");

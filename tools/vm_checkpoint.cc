@@ -57,6 +57,7 @@ Result<std::unique_ptr<VmCheckpoint>> VmCheckpoint::prepare(std::vector<OpenedVo
   checkpoint->devices_ = std::move(disks.devices);
   checkpoint->outcome_.others = std::move(disks.others);
   checkpoint->timeout_ = options.timeout;
+  checkpoint->agent_ = options.agent;
   CKPT_TRY(checkpoint->choose_mode(options.mode));
   CKPT_ASSIGN(checkpoint->record_.machine, machine.facts());
   checkpoint->record_.group = system_random().uuid();
@@ -132,6 +133,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
   } else if (has_memory()) {
     CKPT_ASSIGN(side_, VmSideImage::make(folder));
   }
+  CKPT_TRY(freeze_guest());
   auto saved = stop_and_save();
   if (const auto going = go_on(); !going) {
     saved =
@@ -139,6 +141,9 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
                                    "the machine was not told to go on: " + going.error().message());
   }
   machine_.end_background();
+  if (const auto thawed = frozen_ ? frozen_->thaw() : Result<>(); !thawed) {
+    saved = Unexpected(thawed.error());
+  }
   const auto delivered = saved ? deliver() : Unexpected(saved.error());
   if (!delivered) {
     give_up(delivered.error());
@@ -150,6 +155,15 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
     outcome_.no_copy = no_copy.empty() ? outcome_.no_copy : no_copy;
   }
   return outcome_;
+}
+
+// Only one that runs can.
+Result<> VmCheckpoint::freeze_guest() {
+  if (agent_ != nullptr && ran_) {
+    CKPT_ASSIGN(frozen_, FrozenFileSystems::freeze(*agent_));
+    outcome_.frozen = frozen_->count();
+  }
+  return {};
 }
 
 Result<> VmCheckpoint::stop_and_save() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tools/asked_checkpoint.h"
+#include "tools/guest_agent.h"
 #include "tools/held_signals.h"
 #include "tools/open_volume.h"
 #include "tools/vm_memory.h"
@@ -22,6 +23,8 @@ struct VmCheckpointOptions {
   std::string name{};
   std::string message{};
   std::chrono::milliseconds timeout{};
+  GuestAgent* agent = nullptr;  // which makes the guest's file systems stand still before the disks
+                                // are cut; only without memory
 };
 
 struct VmCheckpointOutcome {
@@ -32,6 +35,7 @@ struct VmCheckpointOutcome {
   std::chrono::nanoseconds flush{};  // of that, until it stood still and its disks had been flushed
   std::chrono::nanoseconds cut{};    // of that, until they were cut
   uint64_t memory_bytes = 0;         // as saved
+  uint64_t frozen = 0;               // file systems, by the guest's agent
   std::vector<std::string> others{};  // its disks that are no volumes
   std::string no_copy{};              // why there is none in attachments=, if there should be
 };
@@ -64,6 +68,7 @@ class VmCheckpoint {
   Result<> choose_mode(std::optional<VmMode> wanted);
   Result<> add(OpenedVolume& opened, VolumeStatus status, const VmCheckpointOptions& options);
   [[nodiscard]] bool has_memory() const { return outcome_.mode != VmMode::kDisk; }
+  Result<> freeze_guest();
   // It stands still from its begin to its end.
   Result<> stop_and_save();
   Result<> cut();
@@ -87,6 +92,8 @@ class VmCheckpoint {
   VmRecord record_;
   std::vector<std::string> devices_;  // of the members
   std::chrono::milliseconds timeout_{};
+  GuestAgent* agent_ = nullptr;
+  std::unique_ptr<FrozenFileSystems> frozen_;
   UniqueFd memory_;                    // the stream, where it is saved in the background
   std::unique_ptr<VmSideImage> side_;  // else
   bool ran_ = false;

@@ -13,7 +13,7 @@ cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
 packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-client
-          e2fsprogs xfsprogs iproute2 systemd udev criu runc podman libvirt-daemon libvirt-clients)
+          e2fsprogs xfsprogs iproute2 systemd udev criu runc podman libglib2.0-0 libnuma1 libudev1 liburing2 libvirt-daemon libvirt-clients)
 
 # Needed to reach the root file system. virtio_net, veth, sch_netem, loop and dm_* are for tests
 # that want them. The *_diag are CRIU's, and so are nf_tables and what follows, for a network
@@ -87,6 +87,20 @@ download_kernel() {
     mv "$scratch" "$cache/kernel"
 }
 
+# QEMU's agent, for guests of guests: not installed here, where it would be a service. Unpacked into
+# $cache/agent, with the libraries that it needs.
+download_agent() {
+    local scratch=$cache/agent.new
+    rm -rf "$scratch" "$cache/agent"
+    mkdir -p "$scratch"
+    say "downloading qemu-guest-agent"
+    download qemu-guest-agent "$scratch" || { update_package_lists; download qemu-guest-agent "$scratch"; } ||
+        die "cannot download qemu-guest-agent"
+    dpkg -x "$scratch"/qemu-guest-agent_*.deb "$scratch" || die "cannot unpack qemu-guest-agent"
+    rm "$scratch"/qemu-guest-agent_*.deb
+    mv "$scratch" "$cache/agent"
+}
+
 kernel_version() { # ROOT
     basename "$1"/lib/modules/*
 }
@@ -152,6 +166,7 @@ if [[ -d $cache/kernel ]]; then
 else
     download_kernel
 fi
+[[ -x $cache/agent/usr/sbin/qemu-ga ]] || download_agent
 if initramfs_is_current; then
     say "the initramfs is current"
 else

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("CKPT_GUEST_CACHE", "/var/cache/ckpt-guest"))
 sys.path.insert(0, str(HERE.parent / "integration"))
 
 from harness import MIB, eventually, run  # noqa: E402
@@ -36,6 +38,7 @@ def install(image):
     shutil.copy(HERE / "vm_counter_init.sh", tree / "sbin/init")
     run("gcc", "-std=c11", "-O2", "-static", "-pthread", HERE / "vm_counter.c", "-o",
         tree / "sbin/counter")
+    copy_agent(tree)
     copy_files(Path(os.__file__).parent, tree / "usr/lib/files")
     count = list_files(tree)
     with open(image, "wb") as file:
@@ -44,6 +47,16 @@ def install(image):
         image)
     shutil.rmtree(tree)
     return count
+
+
+def copy_agent(tree):
+    """QEMU's agent as Debian has it, and the libraries that it is linked to."""
+    program = CACHE / "agent/usr/sbin/qemu-ga"
+    shutil.copy(program, tree / "sbin/qemu-ga")
+    for path in re.findall(r"(/\S+) \(0x", run("ldd", program)):
+        place = tree / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
 
 
 def copy_files(source, target):
@@ -159,21 +172,23 @@ class Machine:
         self.qmp_socket = short / "qmp"  # for ckpt-tool
         self._own_socket = short / "own"
         self._talk_socket = short / "talk"
+        self.agent_socket = short / "agent"
         self._asked = 0
         self._child = None
 
     def words(self, memory=MEMORY_MIB, machine="pc"):
-        cache = os.environ.get("CKPT_GUEST_CACHE", "/var/cache/ckpt-guest")
         kernel = words_of_the_kernel()[0]
         return ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg,thread=multi", "-cpu",
                 "max", "-smp", "2", "-m", str(memory), "-nodefaults", "-display", "none",
                 "-no-reboot", "-nic", "none",
-                "-kernel", f"{cache}/vmlinuz", "-initrd", f"{cache}/initrd.img",
+                "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img",
                 "-append", f"{kernel} ckpt_root=/dev/vda",
                 "-chardev", f"file,id=console,path={escaped(self.console)},append=on",
                 "-serial", "chardev:console",
                 "-chardev", f"socket,id=talk,path={self._talk_socket},server=on,wait=off",
                 "-serial", "chardev:talk",
+                "-chardev", f"socket,id=agent,path={self.agent_socket},server=on,wait=off",
+                "-serial", "chardev:agent",
                 "-qmp", f"unix:{self.qmp_socket},server=on,wait=off",
                 "-qmp", f"unix:{self._own_socket},server=on,wait=off",
                 "-blockdev", "driver=nbd,node-name=volume,server.type=unix,"

@@ -73,6 +73,25 @@ def by_the_printed_line(rig):
     ok("into a new QEMU by the line that --print says")
 
 
+def frozen_disk(rig):
+    """The guest's agent brings what is cached to the disk first: it needs no recovery. Without it, it
+    does."""
+    agent = rig.machine.agent_socket
+    for words, frozen in ((["--agent", agent], True), ([], False)):
+        made = tool(*rig.vm_words("checkpoint", "--mode", "disk", *words))
+        check((made["frozen_file_systems"] > 0) == frozen, f"{words}: {made}")
+        check(made["memory_bytes"] == 0, made)
+        rig.check_running(rig.machine.state())
+        disk = rig.folder / "disk.img"
+        tool("export", rig.image, made["checkpoint"], disk, "--force")
+        features = run("dumpe2fs", "-h", disk).split("Filesystem features:")[1].splitlines()[0]
+        check(("needs_recovery" in features) != frozen, f"frozen: {frozen}: {features}")
+        if frozen:
+            run("e2fsck", "-fn", disk)
+        disk.unlink()
+    ok("the disk alone, with and without the guest's agent")
+
+
 def in_turn(rig, rounds):
     for number in range(rounds):
         in_place(rig, MODES[number % 2])
@@ -82,6 +101,7 @@ def in_turn(rig, rounds):
 
 def embedded(rig, rounds):
     in_turn(rig, rounds)
+    frozen_disk(rig)
     by_the_printed_line(rig)
 
 

@@ -480,6 +480,24 @@ class Failures(VmCase):
             self.refused(FAILED, "nvme", servers=[server], machine=machine,
                          act=lambda **options: self.checkpoint(server, machine, "--mode", mode, **options))
 
+    def test_an_agent_that_is_not_there(self):
+        """Its channel is found; nobody in the guest answers. One that was named must."""
+        server = self.disk()
+        channel = self.folder / "channel"
+        machine = self.counting(server, more=[
+            "-chardev", f"socket,id=channel,path={channel},server=on,wait=off",
+            "-device", "virtio-serial-pci", "-device",
+            "virtserialport,chardev=channel,name=org.qemu.guest_agent.0"])
+        made = self.checkpoint(server, machine, "--mode", "disk")
+        self.assertEqual(made["frozen_file_systems"], 0)
+        self.assertIn(f"{channel}: no agent in the guest answers", made.stderr)
+        self.refused(NOT_FOUND, "no agent in the guest answers", servers=[server], machine=machine,
+                     act=lambda **options: self.checkpoint(server, machine, "--mode", "disk",
+                                                           "--agent", channel, **options))
+        self.refused(USAGE, "--mode disk", servers=[server], machine=machine,
+                     act=lambda **options: self.checkpoint(server, machine, "--agent", channel,
+                                                           **options))
+
     def test_a_folder_without_room(self):
         """Whose file system the primary image may be on."""
         small = Tmpfs(self, "60M", self.folder)
