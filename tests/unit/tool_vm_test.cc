@@ -9,6 +9,7 @@
 
 #include "golden_file.h"
 #include "plugin/listeners.h"
+#include "tools/guest_agent.h"
 #include "tools/local_socket.h"
 #include "tools/program.h"
 #include "tools/vm_memory.h"
@@ -310,6 +311,65 @@ TEST_F(Monitor, ThatDoesNotGreetIsBusy) {
   const auto port = QmpSocket::connect(path());
   ASSERT_FALSE(port);
   EXPECT_EQ(port.error().kind, ErrorKind::kBusy);
+}
+
+// An agent behind a channel: answers the synchronization, then says what it is told to.
+class AgentChannel : public Monitor {
+ protected:
+  void serve_agent(const std::string& before, std::vector<std::string> answers) {
+    thread_ = std::thread([this, before, answers] {
+      const UniqueFd fd(::accept(listening_.get(), nullptr, nullptr));
+      const ParsedJson question = ParsedJson::parse(hear(fd.get()).substr(1), nullptr, false);
+      const uint64_t id = number_in(question["arguments"], "id");
+      say(fd.get(), before + "\xff{\"return\": 1}\n\xff{\"return\": " + std::to_string(id) + "}\n");
+      for (const std::string& answer : answers) {
+        asked_.push_back(text_in(ParsedJson::parse(hear(fd.get()), nullptr, false), "execute"));
+        say(fd.get(), answer);
+      }
+    });
+  }
+  std::vector<std::string> asked() {
+    thread_.join();
+    return asked_;
+  }
+  std::vector<std::string> asked_;
+};
+
+using Asked = std::vector<std::string>;
+
+TEST_F(AgentChannel, FreezesAndThawsOnce) {
+  serve_agent("{\"return\": {}}\nhalf of an ans", {"{\"return\": 2}\n", "{\"return\": 2}\n"});
+  const auto agent = connect_agent(path());
+  ASSERT_TRUE(agent) << agent.error().message();
+  {
+    const auto frozen = FrozenFileSystems::freeze(**agent);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    EXPECT_EQ((*frozen)->count(), 2U);
+    EXPECT_TRUE((*frozen)->thaw());
+  }
+  EXPECT_EQ(asked(), (Asked{"guest-fsfreeze-freeze", "guest-fsfreeze-thaw"}));
+}
+
+// It may have frozen some.
+TEST_F(AgentChannel, ThawsWhatCouldNotBeFrozen) {
+  serve_agent("", {"{\"error\": {\"desc\": \"no such mount\"}}\n", "{\"return\": 0}\n"});
+  const auto agent = connect_agent(path());
+  ASSERT_TRUE(agent) << agent.error().message();
+  const auto frozen = FrozenFileSystems::freeze(**agent);
+  ASSERT_FALSE(frozen);
+  EXPECT_NE(frozen.error().message().find("no such mount"), std::string::npos);
+  EXPECT_EQ(asked(), (Asked{"guest-fsfreeze-freeze", "guest-fsfreeze-thaw"}));
+}
+
+TEST_F(AgentChannel, WhatIsNotThawedIsSaid) {
+  serve_agent("", {"{\"return\": 1}\n", "{\"error\": {\"desc\": \"busy\"}}\n"});
+  const auto agent = connect_agent(path());
+  ASSERT_TRUE(agent) << agent.error().message();
+  const auto frozen = FrozenFileSystems::freeze(**agent);
+  ASSERT_TRUE(frozen);
+  const auto thawed = (*frozen)->thaw();
+  ASSERT_FALSE(thawed);
+  EXPECT_NE(thawed.error().message().find("guest-fsfreeze-thaw"), std::string::npos);
 }
 
 TEST(LocalSocket, WithALongPathIsConnectedTo) {
