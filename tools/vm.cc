@@ -329,7 +329,13 @@ std::string warning_of(const std::vector<std::string>& others) {
 
 Result<int> roll_back_in_place(Context& context, std::vector<OpenedVolume>& volumes,
                                const VmWords& words) {
-  CKPT_ASSIGN(const auto port, connect(words));
+  auto connected = connect(words);
+  if (!connected && connected.error().kind == ErrorKind::kNotFound) {
+    return fail(
+        ErrorKind::kNotFound,
+        connected.error().message() + ". Where the machine has ended, --fresh starts a new one");
+  }
+  CKPT_ASSIGN(const auto port, std::move(connected));
   VirtualMachine machine(*port);
   CKPT_TRY(machine.take_over());
   CKPT_ASSIGN(SavedMachine saved, SavedMachine::fetch(volumes, words.id));

@@ -454,6 +454,8 @@ class Run(VmCase):
         self.assertIn("connected", refused.message)
         process.kill()
         process.wait()
+        self.assertIn("--fresh", tool("vm", "rollback", server.image, "--yes",
+                                      expect=NOT_FOUND).message)
         answer = tool("vm", "rollback", server.image, "--fresh", "--yes")
         with self.new_qemu(answer):
             self.assert_counts(server)
