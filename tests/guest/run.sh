@@ -59,13 +59,13 @@ slow_link() {
 
 processes() {
     new_drive "$1/drive" || return
-    guest --drive "$1/drive" --timeout 850 "$here/processes.sh" "$1" "$build"
+    guest --drive "$1/drive" --timeout 1200 "$here/processes.sh" "$1" "$build"
 }
 
 # A round is three checkpoints and five or six restores.
 process_rounds() {
     new_drive "$1/drive" || return
-    guest --drive "$1/drive" --timeout $((300 + rounds * 200)) "$here/process_rounds.sh" "$1" "$build" "$rounds" "$seed"
+    guest --drive "$1/drive" --timeout $((450 + rounds * 300)) "$here/process_rounds.sh" "$1" "$build" "$rounds" "$seed"
 }
 
 # A boot each.
@@ -84,7 +84,7 @@ process_power_cuts() {
 # Eleven dumps and ten restores by CRIU, in emulation.
 run_command() {
     new_drive "$1/drive" || return
-    guest --drive "$1/drive" --timeout 850 "$here/run_command.sh" "$1" "$build"
+    guest --drive "$1/drive" --timeout 1200 "$here/run_command.sh" "$1" "$build"
 }
 
 containers() {
