@@ -44,9 +44,10 @@ class Checkpointer(threading.Thread):
         answer = tool("checkpoint", self._server.image, "--name", name, expect=None, timeout=90)
         if answer.code != OK:
             self.unanswered.append((name, answer))
-            time.sleep(0.2)  # it failed because of the kill, which is over by then
-            if self._server.running:
-                raise AssertionError(f"a checkpoint failed while the server ran: {answer}")
+            # It failed because of the kill. Sockets close before a process is gone, which takes as
+            # long as a busy machine needs.
+            eventually(lambda: not self._server.running,
+                       f"the server's end; a checkpoint failed while it ran: {answer}", 10)
             return False
         self.got_answer.set()
         self._hammer.must("mark", name, "end")
