@@ -97,6 +97,7 @@ class Server:
         self.socket = self._short / "nbd.sock"
         self.uri = f"nbd+unix:///?socket={self.socket}"
         self.process = None
+        self.killed = False  # since its start; true before anybody can notice it
 
     @property
     def state(self):
@@ -114,6 +115,7 @@ class Server:
         for stale in (self.socket, self._short / "pid"):
             stale.unlink(missing_ok=True)
         begin = self.log.stat().st_size if self.log.exists() else 0
+        self.killed = False
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log,
@@ -206,6 +208,7 @@ class Server:
 
     def kill9(self):
         if self.process is not None:
+            self.killed = True
             self.process.kill()
             self.process.wait()
             self.process = None
