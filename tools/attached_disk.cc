@@ -39,20 +39,6 @@ std::string block_folder(const AttachedDisk& disk) {
   return "/sys/block/" + disk.device.substr(disk.device.rfind('/') + 1);
 }
 
-// %41 is A.
-std::string percent_decode(const std::string& text) {
-  std::string plain;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size()) {
-      plain += static_cast<char>(std::strtol(text.substr(i + 1, 2).c_str(), nullptr, 16));
-      i += 2;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
-}
-
 Result<> run_client(std::vector<std::string> words) {
   const std::string program = find_program("nbd-client", kClientPath);
   if (program.empty()) {
@@ -155,6 +141,19 @@ Result<AttachedDisk> free_device(const std::string& uri) {
 }
 
 }  // namespace
+
+std::string percent_decode(const std::string& text) {
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size()) {
+      plain += static_cast<char>(std::strtol(text.substr(i + 1, 2).c_str(), nullptr, 16));
+      i += 2;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
 
 Result<> check_content(const std::string& device, const std::string& image, uint64_t offset_bytes) {
   for (int i = 0; i < kHeadTries; ++i) {

@@ -59,6 +59,9 @@ Result<> detach(const AttachedDisk& disk);
 // where its number has been taken.
 Result<> attach(AttachedDisk& disk);
 
+// What is in a URI: "%41" is "A".
+std::string percent_decode(const std::string& text);
+
 // nbd-client's words for an NBD URI (NBD uri.md) without TLS; empty: it cannot.
 std::vector<std::string> client_words(const std::string& uri);
 

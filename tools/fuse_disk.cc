@@ -31,7 +31,6 @@ constexpr std::chrono::seconds kLoopPatience{30};
 constexpr std::chrono::seconds kReleasePatience{10};
 constexpr std::chrono::milliseconds kReleaseLook{20};
 constexpr size_t kProbeBytes = 4096;
-constexpr size_t kWordsBytesMax = 65536;
 
 std::string loop_folder(const std::string& device) {
   return "/sys/block/" + device.substr(device.rfind('/') + 1) + "/loop";
@@ -61,17 +60,6 @@ std::string uri_of_mode(const std::vector<std::string>& mode, const fs::path& wo
     return "nbd://" + (is_ipv6 ? "[" + mode[1] + "]" : mode[1]) + ":" + mode[2];
   }
   return mode.size() == 1 && mode[0].find("://") != std::string::npos ? mode[0] : "";
-}
-
-std::vector<std::string> words_of_process(const fs::path& process) {
-  const std::string text = content_of((process / "cmdline").string(), kWordsBytesMax);
-  std::vector<std::string> words;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\0', begin), text.size());
-    words.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return words;
 }
 
 // A dead one whose parent has not asked yet has no words any more.
@@ -234,8 +222,9 @@ std::optional<FuseServer> find_fuse_server(const std::string& file) {
     const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
     std::error_code unknown;
     const fs::path folder = pid > 0 ? fs::read_symlink(entry.path() / "cwd", unknown) : fs::path();
-    if (auto server = pid > 0 ? parse_fuse_server(words_of_process(entry.path()), folder, file)
-                              : std::nullopt) {
+    if (auto server = pid > 0
+                          ? parse_fuse_server(words_of_process(entry.path().string()), folder, file)
+                          : std::nullopt) {
       server->pid = pid;
       return server;
     }

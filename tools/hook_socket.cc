@@ -9,10 +9,10 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <fstream>
 
 #include "tools/local_socket.h"
+#include "tools/program.h"
 
 namespace ckpt {
 namespace {
@@ -42,31 +42,16 @@ bool write_line(int fd, const std::string& text) {
   return ::send(fd, line.data(), line.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(line.size());
 }
 
-// Quoted for the shell.
-std::string quoted(const std::string& word) {
-  std::string text = "'";
-  for (const char letter : word) {
-    text += letter == '\'' ? "'\\''" : std::string(1, letter);
-  }
-  return text + "'";
-}
-
 // This very program, also when its file was replaced by that of another version meanwhile.
 Result<> write_script(const std::string& path, const std::string& socket) {
   const std::string tool = "/proc/" + std::to_string(getpid()) + "/exe";
   std::ofstream script(path);
-  script << "#!/bin/sh\nexec " << quoted(tool) << " hook criu --socket " << quoted(socket) << "\n";
+  script << "#!/bin/sh\nexec " << shell_line({tool, "hook", "criu", "--socket", socket}) << "\n";
   script.close();
   if (!script || ::chmod(path.c_str(), 0700) != 0) {
     return fail_errno(errno, "write " + path);
   }
   return {};
-}
-
-// Where programs may be executed, and paths are short.
-std::string short_base() {
-  const char* const base = std::getenv("TMPDIR");
-  return base == nullptr || *base == 0 ? "/tmp" : base;
 }
 
 }  // namespace

@@ -275,4 +275,22 @@ Result<pid_t> start_in_session(const std::vector<std::string>& words, const std:
   return plan.spawn(words);
 }
 
+std::string shell_line(const std::vector<std::string>& words) {
+  constexpr const char* kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%";
+  std::string line;
+  for (const std::string& word : words) {
+    std::string quoted = word;
+    if (word.empty() || word.find_first_not_of(kPlain) != std::string::npos) {
+      quoted = "'";
+      for (const char letter : word) {
+        quoted += letter == '\'' ? "'\\''" : std::string(1, letter);
+      }
+      quoted += "'";
+    }
+    line += (line.empty() ? "" : " ") + quoted;
+  }
+  return line;
+}
+
 }  // namespace ckpt

@@ -48,4 +48,7 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
 Result<pid_t> start_in_session(const std::vector<std::string>& words, const std::string& folder,
                                const std::string& log);
 
+// As a line for a shell.
+std::string shell_line(const std::vector<std::string>& words);
+
 }  // namespace ckpt

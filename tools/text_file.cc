@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/text_file.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -14,6 +15,18 @@ std::string content_of(const std::string& path, size_t bytes_max) {
     text += *at;
   }
   return text;
+}
+
+std::vector<std::string> words_of_process(const std::string& folder) {
+  constexpr size_t kWordsBytesMax = size_t{1} << 20U;
+  const std::string text = content_of(folder + "/cmdline", kWordsBytesMax);
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\0', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
 }
 
 std::string first_line_of(const std::string& path) {

@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <string>
+#include <vector>
 
 namespace ckpt {
 
@@ -11,7 +12,10 @@ namespace ckpt {
 std::string content_of(const std::string& path,
                        size_t bytes_max = std::numeric_limits<size_t>::max());
 
-// Its first line, without the newline. Empty: there is none.
+// What a process was started with, by its folder in /proc. Empty: it has ended.
+std::vector<std::string> words_of_process(const std::string& folder);
+
+// The first line of a file, without the newline. Empty: there is none.
 std::string first_line_of(const std::string& path);
 
 }  // namespace ckpt

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "plugin/listeners.h"
+#include "tools/attached_disk.h"
 #include "tools/text_file.h"
 
 namespace ckpt {
@@ -31,7 +32,6 @@ constexpr std::chrono::minutes kLeftPatience{1};
 // What is saved goes into a file of this machine: as fast as that takes it.
 constexpr uint64_t kBandwidth = uint64_t{1} << 40U;
 constexpr uint64_t kBandwidthOfQemu = uint64_t{128} << 20U;  // its default
-constexpr size_t kWordsBytesMax = size_t{1} << 20U;
 
 std::string lines_of(const std::vector<std::string>& texts) {
   std::string line;
@@ -63,19 +63,6 @@ const ParsedJson* find_server(const ParsedJson& object) {
   return nullptr;
 }
 
-std::string percent_plain(const std::string& text) {
-  std::string plain;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size()) {
-      plain += static_cast<char>(std::strtol(text.substr(i + 1, 2).c_str(), nullptr, 16));
-      i += 2;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
-}
-
 std::string uri_of_socket(const std::string& path, const std::string& directory) {
   return uri_of_path((fs::path(directory) / path).lexically_normal().string());
 }
@@ -103,7 +90,7 @@ std::string uri_of_file(const std::string& name, const std::string& directory) {
   if (const size_t socket = name.find("socket=");
       name.starts_with("nbd+unix:") && socket != std::string::npos) {
     const std::string rest = name.substr(socket + std::string_view("socket=").size());
-    return uri_of_socket(percent_plain(rest.substr(0, rest.find('&'))), directory);
+    return uri_of_socket(percent_decode(rest.substr(0, rest.find('&'))), directory);
   }
   return name.starts_with(kTcp) ? name.substr(0, name.find('/', kTcp.size())) : "";
 }
@@ -304,14 +291,8 @@ Result<std::vector<VmDisk>> VirtualMachine::disks() {
 }
 
 std::vector<std::string> VirtualMachine::command() const {
-  const std::string text = content_of(process_folder(port_.pid()) + "/cmdline", kWordsBytesMax);
-  std::vector<std::string> words;
-  for (size_t begin = 0; port_.pid() > 0 && begin < text.size();) {
-    const size_t end = std::min(text.find('\0', begin), text.size());
-    words.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return words_for_new(words);
+  return port_.pid() > 0 ? words_for_new(words_of_process(process_folder(port_.pid())))
+                         : std::vector<std::string>();
 }
 
 std::string VirtualMachine::directory() const {

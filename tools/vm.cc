@@ -12,6 +12,7 @@
 #include "plugin/checkpoint_name.h"
 #include "tools/command.h"
 #include "tools/format.h"
+#include "tools/program.h"
 #include "tools/progress_bar.h"
 #include "tools/saved_processes.h"
 #include "tools/vm_checkpoint.h"

@@ -4,7 +4,6 @@
 #include <sys/wait.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <thread>
 
 #include "common/clock.h"
@@ -39,12 +38,6 @@ bool needs_reset(const std::string& state) {
 bool nothing_was_done(ErrorKind kind) {
   return kind == ErrorKind::kBusy || kind == ErrorKind::kNotFound || kind == ErrorKind::kInvalid ||
          kind == ErrorKind::kVoid || kind == ErrorKind::kUnreachable;
-}
-
-// Where programs may listen, and paths are short.
-std::string short_base() {
-  const char* const base = std::getenv("TMPDIR");
-  return base == nullptr || *base == 0 ? "/tmp" : base;
 }
 
 std::string last_line_of(const std::string& log) {
@@ -198,24 +191,6 @@ Result<VmRollbackOutcome> roll_back_into_new(const VmStart& start, SavedMachine&
   outcome.memory = system_clock().steady() - back;
   outcome.pid = fresh->release();
   return outcome;
-}
-
-std::string shell_line(const std::vector<std::string>& words) {
-  constexpr const char* kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%";
-  std::string line;
-  for (const std::string& word : words) {
-    std::string quoted = word;
-    if (word.empty() || word.find_first_not_of(kPlain) != std::string::npos) {
-      quoted = "'";
-      for (const char letter : word) {
-        quoted += letter == '\'' ? "'\\''" : std::string(1, letter);
-      }
-      quoted += "'";
-    }
-    line += (line.empty() ? "" : " ") + quoted;
-  }
-  return line;
 }
 
 }  // namespace ckpt

@@ -35,7 +35,4 @@ struct VmStart {
 Result<VmRollbackOutcome> roll_back_into_new(const VmStart& start, SavedMachine& saved, bool runs,
                                              const Progress& progress);
 
-// As a line for a shell.
-std::string shell_line(const std::vector<std::string>& words);
-
 }  // namespace ckpt

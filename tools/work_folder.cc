@@ -37,6 +37,11 @@ void remove_abandoned(const std::string& base, const std::string& kind) {
 
 }  // namespace
 
+std::string short_base() {
+  const char* const base = std::getenv("TMPDIR");
+  return base == nullptr || *base == 0 ? "/tmp" : base;
+}
+
 Result<WorkFolder> WorkFolder::make(const std::string& base, const std::string& kind) {
   remove_abandoned(base, kind);
   for (;;) {

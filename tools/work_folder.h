@@ -9,6 +9,9 @@
 
 namespace ckpt {
 
+// Where programs may be executed and listen, and paths are short: $TMPDIR, or /tmp.
+std::string short_base();
+
 // Removed with all that is in it at the end. Locked (flock(2)) meanwhile, so that the next command
 // can tell what one that was killed has left behind.
 class WorkFolder {
