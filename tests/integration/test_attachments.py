@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -200,17 +201,46 @@ class Embedded(Case):
         tool("export", self.server.image, "last", out, "--attachment", "state", "--force")
         self.assertEqual(out.read_bytes(), self.state.read_bytes())
 
+    def export_until_halfway(self, out):
+        """A copy of `state` to `out`, stopped before it has its name, or None where it was too fast."""
+        process = subprocess.Popen([build() / "tools" / "ckpt-tool", "export", self.server.image,
+                                    "last", out, "--attachment", "state"],
+                                   stdout=subprocess.DEVNULL)
+        eventually(lambda: process.poll() is not None or self.unnamed_files(process), "it copies")
+        process.send_signal(signal.SIGSTOP)
+        eventually(lambda: process.poll() is not None or self.is_stopped(process), "it stops")
+        if process.poll() is None and not out.exists():
+            return process
+        process.kill()
+        process.wait()
+        out.unlink(missing_ok=True)
+        return None
+
+    @staticmethod
+    def is_stopped(process):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def unnamed_files(self, process):
+        """Those that the process has open in the folder of this test."""
+        found = []
+        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+            try:
+                target = os.readlink(fd)
+            except FileNotFoundError:
+                continue
+            if target.startswith(f"{self.folder}/#") and target.endswith(" (deleted)"):
+                found.append(target)
+        return found
+
     def test_a_copy_that_is_interrupted_leaves_nothing(self):
         tool("checkpoint", self.server.image, *self.both())
         before = sorted(self.folder.iterdir())
-        process = subprocess.Popen([build() / "tools" / "ckpt-tool", "export", self.server.image,
-                                    "last", self.folder / "x", "--attachment", "state"],
-                                   stdout=subprocess.DEVNULL)
-        opened = Path(f"/proc/{process.pid}/fd")
-        eventually(lambda: process.poll() is not None or len(list(opened.iterdir())) > 4, "it runs")
+        out = self.folder / "x"
+        attempts = (self.export_until_halfway(out) for _ in range(50))
+        process = next(p for p in attempts if p is not None)
         process.kill()
-        if process.wait() != 0:
-            self.assertEqual(sorted(self.folder.iterdir()), before)
+        self.assertNotEqual(process.wait(), 0)
+        self.assertEqual(sorted(self.folder.iterdir()), before)
 
 
 class BehindBackupd(Embedded):
