@@ -4,7 +4,7 @@
 #
 #   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
-#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, the Debian package, and systemd in a guest
+#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, and systemd in a guest
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -236,6 +236,14 @@ tidy() {
     xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet)
 }
 
+# Half an hour each.
+fuzz() {
+  local target
+  for target in "$top"/tests/fuzz/corpus/*; do
+    run "fuzz $(basename "$target")" "$top/tests/fuzz/run.sh" "$build-fuzz" 1800 "$(basename "$target")"
+  done
+}
+
 # Threads of a whole volume, and of the store alone.
 race_tests() {
   export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
@@ -331,6 +339,7 @@ run_tiers() {
   start sim_tests
   unit_tests
   start run "the logic makes no system call" logic_is_pure
+  start run "corpora of fuzzing" "$build/tests/fuzz/fuzz_replay" "$top/tests/fuzz/corpus"
   if [ "$tier" = quick ]; then
     wait
     return
@@ -345,6 +354,7 @@ run_tiers() {
   wait
   if [ "$tier" = soak ]; then
     run "clang-tidy" tidy
+    fuzz
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
     run "Debian package" "$top/tests/package/run.sh"
   fi
