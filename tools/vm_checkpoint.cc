@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "common/clock.h"
+#include "tools/descriptor.h"
 #include "tools/vm_disks.h"
 #include "tools/vm_memory.h"
 
@@ -22,17 +23,6 @@ constexpr const char* kRunning = "running";
 Result<> sync_image(const std::string& image) {
   const UniqueFd fd(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
   return fd && ::fdatasync(fd.get()) == 0 ? Result<>() : Result<>(fail_errno(errno, image));
-}
-
-Result<> write_all(int pipe, ConstByteSpan bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(pipe, bytes.data(), bytes.size());
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "write into a pipe");
-    }
-    bytes = bytes.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
 }
 
 }  // namespace
@@ -274,7 +264,7 @@ Result<> VmCheckpoint::copy_memory(int pipe) const {
     const ByteSpan part =
         ByteSpan(buffer).first(std::min<uint64_t>(kCopyBytes, outcome_.memory_bytes - offset));
     CKPT_TRY(read_memory(offset, part));
-    CKPT_TRY(write_all(pipe, part));
+    CKPT_TRY(write_all(pipe, part, "write into a pipe"));
     offset += part.size();
   }
   return {};
@@ -284,11 +274,7 @@ Result<> VmCheckpoint::read_memory(uint64_t offset, ByteSpan buffer) const {
   if (side_) {
     return side_->read(offset, buffer);
   }
-  const ssize_t count =
-      ::pread(memory_.get(), buffer.data(), buffer.size(), static_cast<off_t>(offset));
-  return count == static_cast<ssize_t>(buffer.size())
-             ? Result<>()
-             : Result<>(fail_errno(count < 0 ? errno : EIO, "read the saved memory"));
+  return read_all_at(memory_.get(), offset, buffer, "read the saved memory");
 }
 
 std::string VmCheckpoint::record() const { return encode_vm_record(record_); }

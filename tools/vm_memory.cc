@@ -9,12 +9,15 @@
 #include <array>
 #include <cerrno>
 
+#include "tools/descriptor.h"
 #include "tools/virtual_machine.h"
 
 namespace ckpt {
 namespace {
 
 constexpr mode_t kMode = 0600;
+constexpr const char* kMemoryFile = "write a memory file";
+constexpr const char* kSavedMemory = "read the saved memory";
 constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a file has besides, and all others
 
 // The largest clusters that there are, so that one table of each kind is enough.
@@ -120,33 +123,6 @@ std::vector<std::byte> clusters_from(uint64_t first, uint64_t count) {
 
 std::vector<std::byte> entry(uint64_t value) { return BigEndian().put(value).take(); }
 
-Result<> write_all(int fd, uint64_t offset, ConstByteSpan data) {
-  while (!data.empty()) {
-    const ssize_t count = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "write a memory file");
-    }
-    offset += count > 0 ? static_cast<uint64_t>(count) : 0;
-    data = data.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
-}
-
-Result<> read_all(int fd, uint64_t offset, ByteSpan buffer) {
-  while (!buffer.empty()) {
-    const ssize_t count = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "read the saved memory");
-    }
-    if (count == 0) {
-      return fail(ErrorKind::kCorrupt, "the saved memory ends before its end");
-    }
-    offset += count > 0 ? static_cast<uint64_t>(count) : 0;
-    buffer = buffer.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
-}
-
 }  // namespace
 
 std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes) {
@@ -200,12 +176,12 @@ Result<> VmMemory::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_byt
 }
 
 Result<> VmMemory::write(uint64_t offset, ConstByteSpan data) {
-  return write_all(fd_.get(), kVmStreamOffset + offset, data);
+  return write_all_at(fd_.get(), kVmStreamOffset + offset, data, kMemoryFile);
 }
 
 Result<> VmMemory::finish() {
   for (const FilePart& part : vm_memory_tables(size_bytes_)) {
-    CKPT_TRY(write_all(fd_.get(), part.offset, part.bytes));
+    CKPT_TRY(write_all_at(fd_.get(), part.offset, part.bytes, kMemoryFile));
   }
   return ::ftruncate(fd_.get(), static_cast<off_t>(vm_memory_bytes(size_bytes_))) == 0
              ? Result<>()
@@ -227,7 +203,7 @@ Result<std::unique_ptr<VmSideImage>> VmSideImage::make(const std::string& folder
       {kSideRefcountTable << kSideClusterBits, entry(kSideRefcountBlock << kSideClusterBits)},
       {kSideRefcountBlock << kSideClusterBits, refcounts(kSideClusters)}};
   for (const FilePart& part : parts) {
-    CKPT_TRY(write_all(fd.get(), part.offset, part.bytes));
+    CKPT_TRY(write_all_at(fd.get(), part.offset, part.bytes, kMemoryFile));
   }
   if (::ftruncate(fd.get(), static_cast<off_t>(kSideClusters << kSideClusterBits)) != 0) {
     return fail_errno(errno, "make a file for the memory");
@@ -237,7 +213,7 @@ Result<std::unique_ptr<VmSideImage>> VmSideImage::make(const std::string& folder
 
 Result<uint64_t> VmSideImage::number_at(uint64_t offset, size_t bytes) const {
   std::array<std::byte, sizeof(uint64_t)> buffer{};
-  CKPT_TRY(read_all(fd_.get(), offset, ByteSpan(buffer).first(bytes)));
+  CKPT_TRY(read_all_at(fd_.get(), offset, ByteSpan(buffer).first(bytes), kSavedMemory));
   uint64_t number = 0;
   for (size_t i = 0; i < bytes; ++i) {
     number = number << 8U | static_cast<uint64_t>(buffer[i]);
@@ -283,7 +259,7 @@ Result<> VmSideImage::read(uint64_t offset, ByteSpan buffer) const {
     if ((l2 & kOffsetMask) == 0) {
       std::ranges::fill(part, std::byte{0});
     } else {
-      CKPT_TRY(read_all(fd_.get(), (l2 & kOffsetMask) + within_bytes, part));
+      CKPT_TRY(read_all_at(fd_.get(), (l2 & kOffsetMask) + within_bytes, part, kSavedMemory));
     }
     buffer = buffer.subspan(part.size());
     offset += part.size();
