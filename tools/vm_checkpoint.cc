@@ -119,6 +119,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
   const std::string& folder = members_.front().opened->paths.state;
   if (outcome_.mode == VmMode::kBackground) {
     CKPT_ASSIGN(memory_, make_unnamed_file(folder));
+    CKPT_TRY(reserve_for_memory(memory_.get(), folder, record_.machine.memory_bytes));
     CKPT_TRY(machine_.prepare_background(memory_.get()));
   } else if (has_memory()) {
     CKPT_ASSIGN(side_, VmSideImage::make(folder));
@@ -185,7 +186,12 @@ Result<> VmCheckpoint::cut() {
   return {};
 }
 
-Result<> VmCheckpoint::save() { return side_ ? save_standing() : save_in_background(); }
+Result<> VmCheckpoint::save() {
+  const auto saved = side_ ? save_standing() : save_in_background();
+  return saved ? saved
+               : Result<>(Unexpected(
+                     explain_by_room(members_.front().opened->paths.state, saved.error())));
+}
 
 Result<> VmCheckpoint::save_in_background() {
   CKPT_TRY(
@@ -195,7 +201,9 @@ Result<> VmCheckpoint::save_in_background() {
     return fail(ErrorKind::kVoid, "QEMU has saved no memory");
   }
   outcome_.memory_bytes = static_cast<uint64_t>(status.st_size);
-  return {};
+  return ::ftruncate(memory_.get(), status.st_size) == 0  // what was reserved, and was not needed
+             ? Result<>()
+             : Result<>(fail_errno(errno, "make a memory file"));
 }
 
 Result<> VmCheckpoint::save_standing() {
@@ -226,12 +234,11 @@ Result<> VmCheckpoint::go_on() {
 Result<> VmCheckpoint::deliver() {
   Member& first = members_.front();
   CKPT_TRY(first.pipes->put_text(record(), kVmRecordBytesMax));
-  if (has_memory()) {
-    if (auto copied = copy_memory(first.pipes->in(1).get()); !copied) {
-      const auto why = first.pipes->feed()->problem();
-      return why ? Unexpected(*why) : copied;
-    }
+  if (const auto copied = has_memory() ? copy_memory(first.pipes->in(1).get()) : Result<>();
+      !copied) {
+    return why_not_copied(first, copied.error());
   }
+  CKPT_TRY(check_all_wait());
   CKPT_TRY(deliver_to_others());
   first.pipes->close();
   const auto made = first.asked->await();
@@ -242,6 +249,28 @@ Result<> VmCheckpoint::deliver() {
         made.error());
   }
   return made ? Result<>() : Result<>(Unexpected(made.error()));
+}
+
+// A pipe may have taken what nobody takes any more. Where one disk's checkpoint has failed already,
+// none of the others is to exist.
+Result<> VmCheckpoint::check_all_wait() {
+  for (Member& member : members_) {
+    if (member.asked->has_ended()) {
+      const Unexpected why =
+          why_not_copied(member, {ErrorKind::kVoid, 0, "the server has not waited for the memory"});
+      return members_.size() > 1 ? within(member.status.image, why.error()) : why;
+    }
+  }
+  return {};
+}
+
+// Why nobody takes it any more says more than that nobody does.
+Unexpected VmCheckpoint::why_not_copied(Member& member, const Error& error) {
+  if (!member.pipes->feed()->problem()) {
+    member.pipes->feed()->abort(error);
+  }
+  const auto made = member.asked->await();
+  return Unexpected(made ? error : made.error());
 }
 
 Result<> VmCheckpoint::deliver_to_others() {

@@ -18,7 +18,10 @@ namespace {
 constexpr mode_t kMode = 0600;
 constexpr const char* kMemoryFile = "write a memory file";
 constexpr const char* kSavedMemory = "read the saved memory";
-constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a file has besides, and all others
+constexpr uint64_t kBesideBytes = uint64_t{48}
+                                  << 20U;  // what a stream has besides: devices' memory
+constexpr uint64_t kPagesPerHeader = 256;  // a page's header is less than such a part of it
+constexpr uint64_t kSpareBytes = uint64_t{16} << 20U;  // for all others meanwhile
 
 // The largest clusters that there are, so that one table of each kind is enough.
 constexpr uint32_t kClusterBits = 21;
@@ -123,6 +126,11 @@ std::vector<std::byte> clusters_from(uint64_t first, uint64_t count) {
 
 std::vector<std::byte> entry(uint64_t value) { return BigEndian().put(value).take(); }
 
+// At most.
+uint64_t stream_bytes_of(uint64_t memory_bytes) {
+  return memory_bytes + memory_bytes / kPagesPerHeader + kBesideBytes;
+}
+
 }  // namespace
 
 std::vector<FilePart> vm_memory_tables(uint64_t stream_bytes) {
@@ -145,7 +153,7 @@ Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes)
     return fail_errno(errno, folder);
   }
   const uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
-  const uint64_t needed_bytes = memory_bytes + kSpareBytes;
+  const uint64_t needed_bytes = stream_bytes_of(memory_bytes) + kSpareBytes;
   return free_bytes >= needed_bytes
              ? Result<>()
              : Result<>(fail(ErrorKind::kNoSpace, folder + ": a memory may take " +
@@ -154,10 +162,32 @@ Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes)
                                                       std::to_string(free_bytes) + " are free"));
 }
 
+// QEMU says of it no more than "Input/output error".
+Error explain_by_room(const std::string& folder, Error error) {
+  const bool may_be_that = error.kind == ErrorKind::kIo || error.kind == ErrorKind::kVoid ||
+                           error.kind == ErrorKind::kCorrupt;
+  const auto room = may_be_that ? check_room_for_memory(folder, 0) : Result<>();
+  return room || room.error().kind != ErrorKind::kNoSpace
+             ? std::move(error)
+             : Error{ErrorKind::kNoSpace, 0,
+                     error.message() + ". " + folder +
+                         ", where the memory is for a while, has no room any more: make some, and "
+                         "repeat the command"};
+}
+
 Result<UniqueFd> make_unnamed_file(const std::string& folder) {
   UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
   return fd ? Result<UniqueFd>(std::move(fd))
             : Result<UniqueFd>(fail_errno(errno, "make a file for the memory in " + folder));
+}
+
+Result<> reserve_for_memory(int fd, const std::string& folder, uint64_t memory_bytes) {
+  const auto bytes = static_cast<off_t>(stream_bytes_of(memory_bytes));
+  if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 || errno == EOPNOTSUPP) {
+    return {};
+  }
+  return fail_errno(errno,
+                    "reserve " + std::to_string(bytes) + " bytes for the memory in " + folder);
 }
 
 Result<std::unique_ptr<VmMemory>> VmMemory::make(const std::string& folder) {
