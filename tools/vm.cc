@@ -28,7 +28,7 @@ constexpr CommandHelp kVmHelp{
     "disk\n"
     "through QEMU's own NBD client; docs/vm.md says how."};
 
-constexpr CommandHelp kRunHelp{
+constexpr CommandHelp kVmRunHelp{
     "run", "Starts a machine of QEMU's on a volume",
     "QEMU, with the volume as its disk, and a monitor in the state directory, where `vm "
     "checkpoint`\n"
@@ -39,7 +39,7 @@ constexpr CommandHelp kRunHelp{
     "  ckpt-tool vm checkpoint vm.img --name good",
     true, true};
 
-constexpr CommandHelp kCheckpointHelp{
+constexpr CommandHelp kVmCheckpointHelp{
     "checkpoint", "Makes a checkpoint of a machine's disk and memory; returns when it exists",
     "The machine stands still while its disk is cut, so that disk and memory are of one instant:\n"
     "`vm rollback` brings both back. Which disk of the machine is the volume is found out. Modes:\n"
@@ -52,7 +52,7 @@ constexpr CommandHelp kCheckpointHelp{
     "stays so. On failure it runs on, if it ran, and there is no checkpoint.\n\n"
     "  ckpt-tool vm checkpoint vm.img --qmp /run/vm.qmp --name before-upgrade"};
 
-constexpr CommandHelp kRollbackHelp{
+constexpr CommandHelp kVmRollbackHelp{
     "rollback", "Puts a machine's disk and memory back to what they were at a checkpoint",
     "For a checkpoint made by `vm checkpoint`. What was written since is lost, and so is what is "
     "in\n"
@@ -517,7 +517,7 @@ void add_domain(Arguments& arguments, VmWords& words) {
 
 void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
   const auto words = std::make_shared<VmWords>();
-  Arguments arguments = add_command(vm, invocation, kCheckpointHelp,
+  Arguments arguments = add_command(vm, invocation, kVmCheckpointHelp,
                                     [words](Context& context, const VolumeName& name) {
                                       return checkpoint(context, name, *words);
                                     });
@@ -540,7 +540,7 @@ void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation) {
 
 void add_run_of_vm(CLI::App& vm, Invocation& invocation) {
   const auto words = std::make_shared<VmWords>();
-  Arguments arguments = add_command(vm, invocation, kRunHelp,
+  Arguments arguments = add_command(vm, invocation, kVmRunHelp,
                                     [words, &invocation](Context& context, const VolumeName& name) {
                                       words->rest = invocation.rest;
                                       return run_machine(context, name, *words);
@@ -553,7 +553,7 @@ void add_run_of_vm(CLI::App& vm, Invocation& invocation) {
 
 void add_rollback_of_vm(CLI::App& vm, Invocation& invocation) {
   const auto words = std::make_shared<VmWords>();
-  Arguments arguments = add_command(vm, invocation, kRollbackHelp,
+  Arguments arguments = add_command(vm, invocation, kVmRollbackHelp,
                                     [words, &invocation](Context& context, const VolumeName& name) {
                                       words->rest = invocation.rest;
                                       return rollback(context, name, *words);

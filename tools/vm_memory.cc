@@ -14,7 +14,7 @@
 namespace ckpt {
 namespace {
 
-constexpr mode_t kMode = 0600;
+constexpr mode_t kMemoryMode = 0600;
 constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a file has besides, and all others
 
 // The largest clusters that there are, so that one table of each kind is enough.
@@ -179,7 +179,7 @@ Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes)
 }
 
 Result<UniqueFd> make_unnamed_file(const std::string& folder) {
-  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
+  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMemoryMode));
   return fd ? Result<UniqueFd>(std::move(fd))
             : Result<UniqueFd>(fail_errno(errno, "make a file for the memory in " + folder));
 }
