@@ -9,7 +9,7 @@
 namespace ckpt {
 namespace {
 
-constexpr std::chrono::seconds kRetry{1};  // after the store failed, at first
+constexpr std::chrono::seconds kRetryFirst{1};  // after the store failed, at first
 constexpr std::chrono::seconds kRetryMax{30};
 constexpr std::chrono::milliseconds kRetryWhenWaited{200};  // while somebody waits for a checkpoint
 constexpr std::chrono::seconds kFirstCopyRetry{10};
@@ -244,7 +244,7 @@ void Volume::look_at_link() {
 void Volume::back_off() {
   const SteadyTime now = surroundings_.clock.steady();
   const bool lasted = now - session_since_ > kRetryMax;
-  retry_ = lasted ? kRetry : std::min<std::chrono::nanoseconds>(retry_ * 2, kRetryMax);
+  retry_ = lasted ? kRetryFirst : std::min<std::chrono::nanoseconds>(retry_ * 2, kRetryMax);
   next_try_ = now + retry_;
 }
 
@@ -536,7 +536,7 @@ bool Volume::may_wait_for_store(const Error& error) {
     return false;
   }
   session_.lose(error);
-  const SteadyTime until = surroundings_.clock.steady() + kRetry;
+  const SteadyTime until = surroundings_.clock.steady() + kRetryFirst;
   Waker pause;
   while (!stopping_.load() && surroundings_.clock.steady() < until) {
     pause.wait(kPatiencePoll);

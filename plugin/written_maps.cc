@@ -8,11 +8,13 @@
 namespace ckpt {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kMapPageBytes = 4096;
 constexpr uint32_t kMapMagic = 0x4d504b43;  // "CKPM" in the order of the bytes
 constexpr uint32_t kMapVersion = 1;
 
-uint64_t in_pages(uint64_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+uint64_t in_pages(uint64_t bytes) {
+  return (bytes + kMapPageBytes - 1) / kMapPageBytes * kMapPageBytes;
+}
 
 }  // namespace
 
@@ -35,15 +37,15 @@ WrittenMaps::WrittenMaps(std::unique_ptr<SharedMemory> memory, const Geometry& g
     : memory_(std::move(memory)),
       geometry_(geometry),
       header_(reinterpret_cast<Header*>(memory_->bytes().data())),
-      backed_(in_pages(geometry.map_bytes()) / kPageBytes) {}
+      backed_(in_pages(geometry.map_bytes()) / kMapPageBytes) {}
 
 uint64_t WrittenMaps::total_bytes(const Geometry& geometry) {
-  return kPageBytes + 2 * in_pages(geometry.map_bytes());
+  return kMapPageBytes + 2 * in_pages(geometry.map_bytes());
 }
 
 ByteRange WrittenMaps::map_range(size_t index) const {
   const uint64_t bytes = in_pages(geometry_.map_bytes());
-  return {kPageBytes + index * bytes, bytes};
+  return {kMapPageBytes + index * bytes, bytes};
 }
 
 ByteSpan WrittenMaps::map(size_t index) {
@@ -56,7 +58,7 @@ Result<std::unique_ptr<WrittenMaps>> WrittenMaps::create(SharedMemoryStore& stor
                                                          const Uuid& volume,
                                                          const Geometry& geometry) {
   CKPT_ASSIGN(auto memory, store.create(name, total_bytes(geometry)));
-  CKPT_TRY(memory->allocate({0, kPageBytes}));
+  CKPT_TRY(memory->allocate({0, kMapPageBytes}));
   auto maps = std::unique_ptr<WrittenMaps>(new WrittenMaps(std::move(memory), geometry));
   Header& header = *maps->header_;
   header.magic = kMapMagic;
@@ -72,7 +74,7 @@ Result<std::unique_ptr<WrittenMaps>> WrittenMaps::open(SharedMemoryStore& store,
                                                        const std::string& name, const Uuid& volume,
                                                        const Geometry& geometry) {
   CKPT_ASSIGN(auto memory, store.open(name, total_bytes(geometry)));
-  CKPT_TRY(memory->allocate({0, kPageBytes}));
+  CKPT_TRY(memory->allocate({0, kMapPageBytes}));
   auto maps = std::unique_ptr<WrittenMaps>(new WrittenMaps(std::move(memory), geometry));
   const Header& header = *maps->header_;
   const bool ours = header.magic == kMapMagic && header.version == kMapVersion &&
@@ -90,7 +92,7 @@ Result<> WrittenMaps::allocate(BlockRange regions) {
   const uint64_t map_bytes = map_range(0).length;
   const uint64_t end = std::min(regions.end * region_map_bytes, map_bytes);
   const MutexLock lock(mutex_);
-  for (uint64_t page = regions.first * region_map_bytes / kPageBytes; page * kPageBytes < end;
+  for (uint64_t page = regions.first * region_map_bytes / kMapPageBytes; page * kMapPageBytes < end;
        ++page) {
     if (!backed_[page]) {
       CKPT_TRY(back_page(page));
@@ -103,7 +105,7 @@ Result<> WrittenMaps::allocate(BlockRange regions) {
 // Once a page: replacing one that is in use would lose its bits.
 Result<> WrittenMaps::back_page(uint64_t page) {
   for (size_t index = 0; index < 2; ++index) {
-    const ByteRange range{map_range(index).offset + page * kPageBytes, kPageBytes};
+    const ByteRange range{map_range(index).offset + page * kMapPageBytes, kMapPageBytes};
     if (!memory_->allocate(range)) {
       header_->exact.store(0);
       CKPT_TRY(memory_->allocate_private(range));

@@ -172,7 +172,7 @@ std::string time_text(double microseconds) {
       std::chrono::microseconds(static_cast<int64_t>(std::min(microseconds, 9.2e15))));
 }
 
-double microseconds(std::chrono::nanoseconds time) {
+double microseconds_of(std::chrono::nanoseconds time) {
   return std::chrono::duration<double, std::micro>(time).count();
 }
 
@@ -211,7 +211,7 @@ std::string bytes_chart(std::span<const Event> events) {
 std::string times_chart(std::span<const Event> events) {
   double largest = 0;
   for (const Event& event : events) {
-    largest = std::max({largest, microseconds(event.confirm), microseconds(event.stall)});
+    largest = std::max({largest, microseconds_of(event.confirm), microseconds_of(event.stall)});
   }
   Chart chart(events, scale_to(1, 100, largest, 130));
   chart.add_grid(100, time_text);
@@ -220,8 +220,8 @@ std::string times_chart(std::span<const Event> events) {
     if (events[i].kind == EventKind::kCheckpoint) {
       const double x = chart.middle_of(i);
       chart.add("<g>" + title_element(title_of(events[i])));
-      add_dot(chart, "confirm", x, chart.y_of(microseconds(events[i].confirm)));
-      add_dot(chart, "stall", x, chart.y_of(microseconds(events[i].stall)));
+      add_dot(chart, "confirm", x, chart.y_of(microseconds_of(events[i].confirm)));
+      add_dot(chart, "stall", x, chart.y_of(microseconds_of(events[i].stall)));
       chart.add("</g>");
     }
   }

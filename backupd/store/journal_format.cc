@@ -10,7 +10,7 @@ namespace ckpt {
 namespace {
 
 constexpr std::string_view kHeaderMagic = "CKPTJRNL";
-constexpr uint32_t kFrameMagic = 0x524a4b43;  // "CKJR" in the order of the bytes
+constexpr uint32_t kJournalFrameMagic = 0x524a4b43;  // "CKJR" in the order of the bytes
 constexpr uint16_t kJournalVersion = 1;
 constexpr size_t kNameDigits = 20;  // of 2^64 - 1
 constexpr size_t kDigestBytes = 16;
@@ -19,7 +19,7 @@ constexpr size_t kFrameReservedBytes = 12;
 constexpr size_t kHeaderReservedBytes = 44;
 constexpr size_t kConfirmReservedBytes = 40;
 constexpr size_t kCoveredBytes = 56;
-constexpr uint64_t kBatchBodyBytesMax =
+constexpr uint64_t kJournalBatchBytesMax =
     kBatchHeaderBytes + kBatchBytesMax + kBatchExtentsMax * 24;  // 24: an extent in the table
 
 void put_crc(Encoder& encoder) { encoder.put(crc32c(encoder.bytes())); }
@@ -31,13 +31,13 @@ bool crc_matches(ConstByteSpan bytes) {
 
 bool valid_length(RecordType type, uint64_t body_bytes) {
   return type == RecordType::kBatch
-             ? body_bytes > kBatchHeaderBytes && body_bytes <= kBatchBodyBytesMax
+             ? body_bytes > kBatchHeaderBytes && body_bytes <= kJournalBatchBytesMax
              : body_bytes > 0 && body_bytes <= kConfirmBytesMax;
 }
 
 // What of a frame its link covers: all but link and checksum.
 void put_frame_fields(Encoder& encoder, const Frame& frame) {
-  encoder.put(kFrameMagic);
+  encoder.put(kJournalFrameMagic);
   encoder.put(static_cast<uint16_t>(frame.type));
   encoder.put(uint16_t{0});
   encoder.put(frame.body_bytes);
@@ -153,7 +153,7 @@ std::vector<std::byte> encode_frame(const Frame& frame) {
 
 Result<Frame> decode_frame(ConstByteSpan bytes) {
   Decoder decoder(bytes);
-  if (bytes.size() != kFrameBytes || decoder.get<uint32_t>() != kFrameMagic ||
+  if (bytes.size() != kFrameBytes || decoder.get<uint32_t>() != kJournalFrameMagic ||
       !crc_matches(bytes)) {
     return fail(ErrorKind::kCorrupt, "journal record: magic or checksum is wrong");
   }

@@ -24,6 +24,36 @@ bool survives(uint64_t seed, uint64_t& state) {
   return seed == 1 || (seed > 1 && next_random(state) % 2 == 0);
 }
 
+// How many units it takes to come to an offset.
+uint64_t units_to(uint64_t offset, uint64_t unit_bytes) {
+  return (offset + unit_bytes - 1) / unit_bytes;
+}
+
+// Adds first to end - 1. Most are there already: a test that writes again and again must not search
+// for, or allocate, each of them.
+void add_range(std::set<uint64_t>& numbers, uint64_t first, uint64_t end) {
+  auto next = numbers.lower_bound(first);
+  for (uint64_t number = first; number < end; ++number) {
+    if (next != numbers.end() && *next == number) {
+      ++next;
+    } else {
+      numbers.insert(next, number);
+    }
+  }
+}
+
+void remove_range(std::set<uint64_t>& numbers, uint64_t first, uint64_t end) {
+  if (first < end) {
+    numbers.erase(numbers.lower_bound(first), numbers.lower_bound(end));
+  }
+}
+
+uint64_t count_in_range(const std::set<uint64_t>& numbers, uint64_t first, uint64_t end) {
+  return first < end ? static_cast<uint64_t>(
+                           std::distance(numbers.lower_bound(first), numbers.lower_bound(end)))
+                     : 0;
+}
+
 void copy_sector(const std::vector<std::byte>& from, std::vector<std::byte>& to, uint64_t sector) {
   const uint64_t begin = sector * kSectorBytes;
   const uint64_t end = std::min<uint64_t>({begin + kSectorBytes, from.size(), to.size()});
@@ -127,7 +157,7 @@ class MemoryFile : public File {
       if (!disk_.take_space(*node_, range)) {
         return fail_errno(ENOSPC, "write " + path_);
       }
-      put(range, [&](uint64_t i) { return buffer[i]; });
+      std::copy(buffer.begin(), buffer.end(), place(range));
       return {};
     });
   }
@@ -187,13 +217,9 @@ class MemoryFile : public File {
       if (!punch && !disk_.take_space(*node_, range)) {
         return fail_errno(ENOSPC, "zero " + path_);
       }
-      put(range, [](uint64_t) { return std::byte{0}; });
-      for (uint64_t page = (range.offset + kPageBytes - 1) / kPageBytes;
-           punch && (page * kPageBytes + kPageBytes <= range.end() ||
-                     (page * kPageBytes < range.end() && range.end() == node_->cached.size()));
-           ++page) {
-        node_->allocated_pages.erase(page);
-        node_->written_pages.erase(page);
+      std::fill_n(place(range), range.length, std::byte{0});
+      if (punch) {
+        give_up_pages(range);
       }
       return {};
     });
@@ -203,7 +229,7 @@ class MemoryFile : public File {
 
   Result<> resize(uint64_t size_bytes) override {
     return change("resize", {0, size_bytes}, [&]() -> Result<> {
-      const uint64_t pages = (size_bytes + kPageBytes - 1) / kPageBytes;
+      const uint64_t pages = units_to(size_bytes, kPageBytes);
       node_->allocated_pages.erase(node_->allocated_pages.lower_bound(pages),
                                    node_->allocated_pages.end());
       node_->written_pages.erase(node_->written_pages.lower_bound(pages),
@@ -248,20 +274,25 @@ class MemoryFile : public File {
     return error ? Result<>(Unexpected(*error)) : done;
   }
 
-  void put(ByteRange range, const std::function<std::byte(uint64_t)>& byte_at) {
+  // Where the bytes of a range that is about to be written go.
+  std::vector<std::byte>::iterator place(ByteRange range) {
     if (range.end() > node_->cached.size()) {
       node_->cached.resize(range.end());
       node_->is_size_dirty = true;
     }
-    for (uint64_t i = 0; i < range.length; ++i) {
-      node_->cached[range.offset + i] = byte_at(i);
-    }
-    for (uint64_t s = range.offset / kSectorBytes; s * kSectorBytes < range.end(); ++s) {
-      node_->dirty_sectors.insert(s);
-    }
-    for (uint64_t p = range.offset / kPageBytes; p * kPageBytes < range.end(); ++p) {
-      node_->written_pages.insert(p);
-    }
+    add_range(node_->dirty_sectors, range.offset / kSectorBytes,
+              units_to(range.end(), kSectorBytes));
+    add_range(node_->written_pages, range.offset / kPageBytes, units_to(range.end(), kPageBytes));
+    return node_->cached.begin() + static_cast<ptrdiff_t>(range.offset);
+  }
+
+  // The whole pages of a range, and what there is of the file's last page.
+  void give_up_pages(ByteRange range) {
+    const uint64_t first = units_to(range.offset, kPageBytes);
+    const uint64_t end = range.end() == node_->cached.size() ? units_to(range.end(), kPageBytes)
+                                                             : range.end() / kPageBytes;
+    remove_range(node_->allocated_pages, first, end);
+    remove_range(node_->written_pages, first, end);
   }
 
   MemoryDisk& disk_;
@@ -436,16 +467,13 @@ std::shared_ptr<MemoryNode> MemoryDisk::new_node() {
 }
 
 bool MemoryDisk::take_space(MemoryNode& node, ByteRange range) {
-  std::vector<uint64_t> missing;
-  for (uint64_t page = range.offset / kPageBytes; page * kPageBytes < range.end(); ++page) {
-    if (!node.allocated_pages.contains(page)) {
-      missing.push_back(page);
-    }
+  const uint64_t first = range.offset / kPageBytes;
+  const uint64_t end = units_to(range.end(), kPageBytes);
+  const uint64_t missing = end - first - count_in_range(node.allocated_pages, first, end);
+  if (capacity_ && used_bytes() + missing * kPageBytes > *capacity_) {
+    return missing == 0;
   }
-  if (capacity_ && used_bytes() + missing.size() * kPageBytes > *capacity_) {
-    return missing.empty();
-  }
-  node.allocated_pages.insert(missing.begin(), missing.end());
+  add_range(node.allocated_pages, first, end);
   return true;
 }
 

@@ -6,7 +6,7 @@
 namespace ckpt::test {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kDiskPageBytes = 4096;
 
 // What is pending in the order of (epoch, sequence), and the chain of each epoch.
 std::vector<CoveredEpoch> chains_of(const std::map<std::pair<Epoch, uint64_t>, Batch>& pending,
@@ -35,7 +35,7 @@ Content block_of(uint64_t value, uint64_t bytes) {
 }
 
 Result<> FakeMemory::allocate(ByteRange range) {
-  for (uint64_t page = range.offset / kPageBytes; page * kPageBytes < range.end(); ++page) {
+  for (uint64_t page = range.offset / kDiskPageBytes; page * kDiskPageBytes < range.end(); ++page) {
     if (full_ && !pages_.contains(page)) {
       return fail(ErrorKind::kNoSpace, "the tmpfs is full");
     }
@@ -45,12 +45,12 @@ Result<> FakeMemory::allocate(ByteRange range) {
 }
 
 Result<std::optional<ByteRange>> FakeMemory::next_allocated(uint64_t offset) {
-  const auto page = pages_.lower_bound(offset / kPageBytes);
+  const auto page = pages_.lower_bound(offset / kDiskPageBytes);
   if (page == pages_.end()) {
     return std::optional<ByteRange>();
   }
-  const uint64_t begin = std::max(offset, *page * kPageBytes);
-  return std::optional(ByteRange{begin, (*page + 1) * kPageBytes - begin});
+  const uint64_t begin = std::max(offset, *page * kDiskPageBytes);
+  return std::optional(ByteRange{begin, (*page + 1) * kDiskPageBytes - begin});
 }
 
 Result<std::unique_ptr<SharedMemory>> FakeMemoryStore::create(const std::string& name,
