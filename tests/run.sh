@@ -217,7 +217,7 @@ logic_is_pure() {
   nm --format=posix "$build"/tests/sim/libsim_logic.a | grep WritePath > /dev/null # it looked at something
 }
 
-sanitized_build=("${unity[@]}" -Dbuildtype=debug -Doptimization=1 -Dcpp_args=-g1 -Db_lundef=false)
+sanitized_build=("${unity[@]}" -Dbuildtype=debug -Doptimization=1 -Db_lundef=false)
 
 # The second compiler's TSan finds what the annotations of the locks cannot say.
 clang_build() {

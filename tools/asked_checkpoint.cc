@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include "common/clock.h"
+#include "tools/descriptor.h"
 
 namespace ckpt {
 namespace {
@@ -29,13 +29,10 @@ Result<AttachmentPipes> AttachmentPipes::open(const std::vector<std::string>& na
   std::vector<UniqueFd> outs;
   std::vector<std::string> words;
   for (const std::string& name : names) {
-    std::array<int, 2> ends{};
-    if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-      return fail_errno(errno, "pipe");
-    }
-    outs.emplace_back(ends[0]);
-    pipes.pipes_.emplace_back(ends[1]);
-    words.push_back(name + "=" + path_of(ends[0]));
+    CKPT_ASSIGN(Pipe pipe, make_pipe());
+    words.push_back(name + "=" + path_of(pipe.out.get()));
+    outs.push_back(std::move(pipe.out));
+    pipes.pipes_.push_back(std::move(pipe.in));
   }
   words.insert(words.end(), more.begin(), more.end());
   pipes.open_copy(words, base, volume);

@@ -50,15 +50,12 @@ struct CheckpointOptions {
 
 void say(Console& console, const CheckpointOutcome& outcome) {
   const CheckpointInfo& made = outcome.checkpoint;
-  if (console.verbosity().quiet) {
-    console.print(fmt::format("{}\n", made.id.number.value));
-    return;
+  if (say_made(console, made,
+               fmt::format("{} changed, {} shipped", format_bytes(made.changed_bytes),
+                           format_bytes(made.shipped_bytes)))) {
+    console.detail(fmt::format("confirmed after {}; the longest that a write waited: {}",
+                               format_duration(outcome.confirm), format_duration(outcome.stall)));
   }
-  console.print(fmt::format("checkpoint {}{} {}: {} changed, {} shipped\n", made.id.number.value,
-                            quoted_name(made), console.paint(Colour::kGood, "confirmed"),
-                            format_bytes(made.changed_bytes), format_bytes(made.shipped_bytes)));
-  console.detail(fmt::format("confirmed after {}; the longest that a write waited: {}",
-                             format_duration(outcome.confirm), format_duration(outcome.stall)));
 }
 
 void say_freeze(Console& console, const ProcessOutcome& outcome) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/command.h"
 
+#include <fmt/format.h>
+
 #include "tools/format.h"
 
 namespace ckpt {
@@ -34,6 +36,17 @@ Json to_list_entry(const CheckpointInfo& checkpoint) {
         {{"name", attachment.name}, {"size_bytes", attachment.size_bytes}});
   }
   return entry;
+}
+
+bool say_made(Console& console, const CheckpointInfo& checkpoint, const std::string& amount) {
+  const uint64_t number = checkpoint.id.number.value;
+  if (console.verbosity().quiet) {
+    console.print(fmt::format("{}\n", number));
+    return false;
+  }
+  console.print(fmt::format("checkpoint {}{} {}: {}\n", number, quoted_name(checkpoint),
+                            console.paint(Colour::kGood, "confirmed"), amount));
+  return true;
 }
 
 Json to_checkpoint_result(const CheckpointOutcome& outcome) {

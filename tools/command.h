@@ -78,6 +78,9 @@ Result<OpenedVolume> open_primary(Context& context, const VolumeName& name);
 std::string quoted_name(const CheckpointInfo& checkpoint);
 // The fields of a checkpoint that `list` tells.
 Json to_list_entry(const CheckpointInfo& checkpoint);
+// Says that it exists, and how much it is: "4.0 KiB changed". False: with -q it is its number, and
+// no more is to be said.
+bool say_made(Console& console, const CheckpointInfo& checkpoint, const std::string& amount);
 // The fields of a checkpoint that was made that scripts rely on, and no others.
 Json to_checkpoint_result(const CheckpointOutcome& outcome);
 // A time as results have it.

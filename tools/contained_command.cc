@@ -16,6 +16,8 @@
 #include <cstring>
 
 #include "common/fd.h"
+#include "tools/descriptor.h"
+#include "tools/program.h"
 
 namespace ckpt {
 namespace {
@@ -39,12 +41,7 @@ sigset_t waited_for() {
 }
 
 [[noreturn]] void execute(const ContainedCommand& command, const sigset_t& mask) {
-  std::vector<char*> words;
-  words.reserve(command.words.size() + 1);
-  for (const std::string& word : command.words) {
-    words.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execvp(3) has it
-  }
-  words.push_back(nullptr);
+  const std::vector<char*> words = as_arguments(command.words);
   sigprocmask(SIG_SETMASK, &mask, nullptr);
   execvp(words[0], words.data());
   dprintf(STDERR_FILENO, "%s: %s\n", words[0], std::strerror(errno));
@@ -124,23 +121,18 @@ Result<pid_t> start_contained(const ContainedCommand& command) {
   if (!log) {
     return fail_errno(errno, "open " + command.log);
   }
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return fail_errno(errno, "prepare to start " + command.words.front());
-  }
-  const UniqueFd told(ends[0]);
-  UniqueFd tell(ends[1]);
+  CKPT_ASSIGN(Pipe pipe, make_pipe());
   const pid_t between = ::fork();
   if (between == 0) {
-    start_first(command, log.get(), tell.get());
+    start_first(command, log.get(), pipe.in.get());
   }
-  tell.reset();
+  pipe.in.reset();
   int pid = 0;
   int failure = 0;
   // Until no process has the pipe any more: the first one tells only what fails.
   for (;;) {
     int next = 0;
-    const ssize_t count = ::read(told.get(), &next, sizeof(next));
+    const ssize_t count = ::read(pipe.out.get(), &next, sizeof(next));
     if (count < 0 && errno == EINTR) {
       continue;
     }

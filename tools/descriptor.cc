@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/descriptor.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 
 namespace ckpt {
@@ -26,6 +28,13 @@ Result<> move_all(Span bytes, const std::string& what, const Piece& piece) {
 }
 
 }  // namespace
+
+Result<Pipe> make_pipe() {
+  std::array<int, 2> ends{};
+  return ::pipe2(ends.data(), O_CLOEXEC) == 0
+             ? Result<Pipe>(Pipe{UniqueFd(ends[0]), UniqueFd(ends[1])})
+             : Result<Pipe>(fail_errno(errno, "pipe"));
+}
 
 Result<> write_all(int fd, ConstByteSpan bytes, const std::string& what) {
   return move_all(bytes, what,

@@ -5,9 +5,17 @@
 #include <string>
 
 #include "common/bytes.h"
+#include "common/fd.h"
 #include "common/result.h"
 
 namespace ckpt {
+
+// What is written into one end comes out of the other. Neither is for programs that are started.
+struct Pipe {
+  UniqueFd out;
+  UniqueFd in;
+};
+Result<Pipe> make_pipe();
 
 // Where a descriptor stands. `what`: the object, for the message.
 Result<> write_all(int fd, ConstByteSpan bytes, const std::string& what);

@@ -6,7 +6,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <csignal>
@@ -14,6 +13,8 @@
 #include <utility>
 
 #include "common/clock.h"
+#include "tools/descriptor.h"
+#include "tools/program.h"
 
 namespace ckpt {
 namespace {
@@ -21,19 +22,6 @@ namespace {
 constexpr std::chrono::milliseconds kLook{10};
 constexpr std::chrono::seconds kEndPatience{5};
 constexpr char kWord = 1;
-
-// Two ends, of which neither is any other program's.
-struct GuardPipe {
-  UniqueFd out;
-  UniqueFd in;
-};
-
-Result<GuardPipe> make_guard_pipe() {
-  std::array<int, 2> ends{};
-  return ::pipe2(ends.data(), O_CLOEXEC) == 0
-             ? Result<GuardPipe>(GuardPipe{UniqueFd(ends[0]), UniqueFd(ends[1])})
-             : Result<GuardPipe>(fail_errno(errno, "pipe"));
-}
 
 // What a forked process needs of this one. Nothing there takes memory or a lock.
 struct Launch {
@@ -109,15 +97,6 @@ Result<> hear_why(int told, const std::string& program) {
   return count == 0 ? Result<>() : Result<>(fail_errno(why, "run " + program));
 }
 
-std::vector<char*> arguments_of(const std::vector<std::string>& words) {
-  std::vector<char*> arguments;
-  for (const std::string& word : words) {
-    arguments.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execvp(3) has it
-  }
-  arguments.push_back(nullptr);
-  return arguments;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<GuardedProgram>> GuardedProgram::start(const std::vector<std::string>& words,
@@ -128,9 +107,9 @@ Result<std::unique_ptr<GuardedProgram>> GuardedProgram::start(const std::vector<
   if (!output) {
     return fail_errno(errno, "open " + log);
   }
-  CKPT_ASSIGN(GuardPipe gate, make_guard_pipe());
-  CKPT_ASSIGN(GuardPipe told, make_guard_pipe());
-  const std::vector<char*> arguments = arguments_of(words);
+  CKPT_ASSIGN(Pipe gate, make_pipe());
+  CKPT_ASSIGN(Pipe told, make_pipe());
+  const std::vector<char*> arguments = as_arguments(words);
   const Launch launch{arguments.data(), folder.empty() ? nullptr : folder.c_str(), output.get(),
                       gate.out.get(), told.in.get()};
   const pid_t pid = ::fork();
@@ -141,7 +120,7 @@ Result<std::unique_ptr<GuardedProgram>> GuardedProgram::start(const std::vector<
   if (pid < 0) {
     return fail_errno(errno, "run " + words.front());
   }
-  CKPT_ASSIGN(GuardPipe lifeline, make_guard_pipe());
+  CKPT_ASSIGN(Pipe lifeline, make_pipe());
   CKPT_ASSIGN(const pid_t guard, fork_guard(pid, lifeline.out.get()));
   std::unique_ptr<GuardedProgram> program(new GuardedProgram(pid, guard, std::move(lifeline.in)));
   told.in.reset();

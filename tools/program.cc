@@ -22,6 +22,7 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
+#include "tools/descriptor.h"
 
 namespace ckpt {
 namespace {
@@ -70,16 +71,6 @@ class Child {
  private:
   pid_t pid_;  // of its process group too; 0: it has ended
 };
-
-std::vector<char*> as_arguments(const std::vector<std::string>& words) {
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (const std::string& word : words) {
-    arguments.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execv(3) has it
-  }
-  arguments.push_back(nullptr);
-  return arguments;
-}
 
 // What posix_spawn(3) is to do: nothing to read, both streams into the pipe, a group of its own.
 class SpawnPlan {
@@ -199,6 +190,16 @@ Result<> wait_until_ready(Child& child, int output, const std::function<bool()>&
 
 }  // namespace
 
+std::vector<char*> as_arguments(const std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (const std::string& word : words) {
+    arguments.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execv(3) has it
+  }
+  arguments.push_back(nullptr);
+  return arguments;
+}
+
 std::string find_program(const std::string& name, const std::string& path) {
   std::istringstream folders(path);
   for (std::string folder; std::getline(folders, folder, ':');) {
@@ -212,17 +213,12 @@ std::string find_program(const std::string& name, const std::string& path) {
 
 Result<std::string> output_of(const std::vector<std::string>& words,
                               std::chrono::milliseconds timeout, int kept) {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return fail_errno(errno, "pipe");
-  }
-  const UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
+  CKPT_ASSIGN(Pipe pipe, make_pipe());
   const SteadyTime deadline = system_clock().steady() + timeout;
-  CKPT_ASSIGN(const pid_t pid, SpawnPlan(theirs.get(), kept).spawn(words));
+  CKPT_ASSIGN(const pid_t pid, SpawnPlan(pipe.in.get(), kept).spawn(words));
   Child child(pid);
-  theirs.reset();
-  CKPT_ASSIGN(std::string text, read_all(ours.get(), deadline));
+  pipe.in.reset();
+  CKPT_ASSIGN(std::string text, read_all(pipe.out.get(), deadline));
   const std::optional<int> status = child.wait_until(deadline);
   return status ? outcome_of(*status, std::move(text))
                 : Result<std::string>(fail(ErrorKind::kTimeout, "it does not end"));
@@ -233,22 +229,17 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
                              std::chrono::milliseconds timeout) {
   const SteadyTime deadline = system_clock().steady() + timeout;
   const std::vector<char*> arguments = as_arguments(words);
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return fail_errno(errno, "pipe");
-  }
-  const UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
+  CKPT_ASSIGN(Pipe pipe, make_pipe());
   const pid_t pid = ::fork();
   if (pid == 0) {
-    be_detached(arguments.data(), theirs.get());
+    be_detached(arguments.data(), pipe.in.get());
   }
   if (pid < 0) {
     return fail_errno(errno, "run " + words.front());
   }
-  theirs.reset();
+  pipe.in.reset();
   Child child(pid);
-  CKPT_TRY(wait_until_ready(child, ours.get(), is_ready, deadline));
+  CKPT_TRY(wait_until_ready(child, pipe.out.get(), is_ready, deadline));
   return child.release();
 }
 

@@ -42,6 +42,9 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
                              const std::function<bool()>& is_ready,
                              std::chrono::milliseconds timeout);
 
+// As execv(3) takes them. The words outlive it.
+std::vector<char*> as_arguments(const std::vector<std::string>& words);
+
 // As a line for a shell.
 std::string shell_line(const std::vector<std::string>& words);
 

@@ -80,13 +80,11 @@ void say(Console& console, const VmCheckpointOutcome& outcome) {
   if (!outcome.no_copy.empty()) {
     console.remark("no copy of the memory was kept (attachments=): " + outcome.no_copy);
   }
-  if (console.verbosity().quiet) {
-    console.print(fmt::format("{}\n", made.id.number.value));
+  if (!say_made(console, made,
+                fmt::format("{} changed, {} of memory", format_bytes(made.changed_bytes),
+                            format_bytes(outcome.memory_bytes)))) {
     return;
   }
-  console.print(fmt::format("checkpoint {}{} {}: {} changed, {} of memory\n", made.id.number.value,
-                            quoted_name(made), console.paint(Colour::kGood, "confirmed"),
-                            format_bytes(made.changed_bytes), format_bytes(outcome.memory_bytes)));
   console.print(fmt::format("the machine stood still for {}: to flush {}, to cut {} ({})\n",
                             format_duration(outcome.paused), format_duration(outcome.flush),
                             format_duration(outcome.cut), to_text(outcome.mode)));

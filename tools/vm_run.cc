@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "tools/attached_disk.h"
+#include "tools/program.h"
 
 namespace ckpt {
 namespace {
@@ -81,11 +82,7 @@ Result<std::vector<std::string>> words_of_machine(const std::vector<std::string>
 }
 
 Result<> become(const std::vector<std::string>& words) {
-  std::vector<char*> arguments;
-  for (const std::string& word : words) {
-    arguments.push_back(const_cast<char*>(word.c_str()));  // NOLINT: as execvp(3) has it
-  }
-  arguments.push_back(nullptr);
+  const std::vector<char*> arguments = as_arguments(words);
   ::execvp(arguments[0], arguments.data());
   return fail_errno(errno, "run " + words.front());
 }

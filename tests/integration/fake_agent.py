@@ -3,8 +3,8 @@
 docs/interop/qemu-ga.rst)."""
 
 import json
-import socket
-import threading
+
+from listener import listen
 
 
 class FakeAgent:
@@ -16,25 +16,16 @@ class FakeAgent:
         self.asked = []  # (command, note)
         self.answers = {"guest-fsfreeze-freeze": {"return": 3}, "guest-fsfreeze-thaw": {"return": 3}}
         self._acts = {}
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(self.path))
-        self._socket.listen()
-        case.addCleanup(self._socket.close)
-        threading.Thread(target=self._serve, daemon=True).start()
+        listen(case, self.path, self._serve)
 
     def at(self, command, act):
         """Happens before that is answered."""
         self._acts[command] = act
 
-    def _serve(self):
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            with client, client.makefile("rb") as lines:
-                for line in lines:
-                    client.sendall(self._answer(json.loads(line.lstrip(b"\xff"))))
+    def _serve(self, client):
+        with client.makefile("rb") as lines:
+            for line in lines:
+                client.sendall(self._answer(json.loads(line.lstrip(b"\xff"))))
 
     def _answer(self, request):
         command = request["execute"]

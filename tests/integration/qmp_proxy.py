@@ -6,6 +6,8 @@ import os
 import socket
 import threading
 
+from listener import listen
+
 
 class QmpProxy:
     """Clients come one after the other, as to the monitor. What `at()` names happens once, in the
@@ -16,11 +18,7 @@ class QmpProxy:
         self.machine = machine
         self.commands = []  # of the last client
         self._acts = {}
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(self.path))
-        self._socket.listen()
-        case.addCleanup(self.close)
-        threading.Thread(target=self._serve, daemon=True).start()
+        listen(case, self.path, self._serve)
 
     def at(self, command, act, count=1):
         """Before the count-th such command of a client. Returns what tells whether it has happened."""
@@ -28,21 +26,13 @@ class QmpProxy:
         self._acts[command, count] = act, happened
         return happened
 
-    def close(self):
-        self._socket.close()
-
-    def _serve(self):
-        while True:
+    def _serve(self, client):
+        with socket.socket(socket.AF_UNIX) as monitor:
             try:
-                client, _ = self._socket.accept()
+                monitor.connect(str(self.machine.qmp))
+                self._pass_on(client, monitor)
             except OSError:
-                return
-            with client, socket.socket(socket.AF_UNIX) as monitor:
-                try:
-                    monitor.connect(str(self.machine.qmp))
-                    self._pass_on(client, monitor)
-                except OSError:
-                    pass  # one of them is gone, and so is the other
+                pass  # one of them is gone, and so is the other
 
     def _pass_on(self, client, monitor):
         self.commands = []
