@@ -31,8 +31,8 @@ class Sealer {
   }
 
   [[nodiscard]] const std::vector<std::byte>& bytes() const { return bytes_; }
-  // Where records begin, and where the last ends.
-  [[nodiscard]] const std::vector<uint64_t>& offsets() const { return offsets_; }
+  // Where records begin, with their links.
+  [[nodiscard]] const std::vector<JournalPosition>& records() const { return records_; }
 
  private:
   [[nodiscard]] ConstByteSpan part(uint64_t offset, uint64_t length) const {
@@ -45,7 +45,6 @@ class Sealer {
 
   void seal_records() {
     uint64_t offset = kJournalHeaderBytes;
-    offsets_.push_back(offset);
     while (bytes_.size() - offset >= kFrameBytes) {
       auto frame = decode_frame(sealed(part(offset, kFrameBytes)));
       const uint64_t rest = bytes_.size() - offset - kFrameBytes;
@@ -53,8 +52,8 @@ class Sealer {
         return;
       }
       seal_record(offset, *frame);
+      records_.push_back({frame->epoch, offset, link_});
       offset += kFrameBytes + frame->body_bytes;
-      offsets_.push_back(offset);
     }
   }
 
@@ -79,46 +78,52 @@ class Sealer {
   }
 
   std::vector<std::byte> bytes_;
-  std::vector<uint64_t> offsets_;
+  std::vector<JournalPosition> records_;
   Digest link_;
 };
 
-// As recovery does: the batches before a position, then the confirm record there.
-void read_journal(Directory& directory, const JournalHeader& header, uint64_t offset) {
+// As recovery does: the batches before a record, then that one as a confirm record.
+bool read_journal(Directory& directory, const JournalHeader& header,
+                  const JournalPosition& record) {
   auto file = JournalFile::open(directory, header.volume, header.epoch);
-  if (file && (*file)->load(offset, kDiskBytes, [](const Batch&) {})) {
-    CKPT_CHECK((*file)->covered().end_offset == offset);
-    (void)(*file)->read_confirm({header.epoch, offset, (*file)->covered().link});
+  if (!file || !(*file)->load(record.offset, kDiskBytes, [](const Batch&) {})) {
+    return false;
   }
+  CKPT_CHECK((*file)->covered().end_offset == record.offset);
+  return (*file)->read_confirm(record).has_value();
 }
 
-void run_journal(ConstByteSpan input) {
+bool run_journal(ConstByteSpan input) {
   const Sealer journal(input);
   const auto header = decode_journal_header(
       ConstByteSpan(journal.bytes()).first(std::min(input.size(), kJournalHeaderBytes)));
   if (!header) {
-    return;
+    return false;
   }
   test::MemoryDisk disk;
   const auto directory = disk.root();
   put_file(*directory, journal_name(header->epoch), journal.bytes());
-  for (const uint64_t offset : journal.offsets()) {
-    read_journal(*directory, *header, offset);
+  bool is_read = false;
+  for (const JournalPosition& record : journal.records()) {
+    is_read = read_journal(*directory, *header, record) || is_read;
   }
+  return is_read;
 }
 
-void run_confirm(ConstByteSpan input) { expect_same_bytes(input, decode_confirm, encode_confirm); }
-
-void run_store_record(ConstByteSpan input) {
-  expect_same_meaning(input, decode_store_record, encode_store_record);
+bool run_confirm(ConstByteSpan input) {
+  return expect_same_bytes(input, decode_confirm, encode_confirm);
 }
 
-void run_volume_record(ConstByteSpan input) {
-  expect_same_meaning(input, decode_volume_record, encode_volume_record);
+bool run_store_record(ConstByteSpan input) {
+  return expect_same_meaning(input, decode_store_record, encode_store_record);
+}
+
+bool run_volume_record(ConstByteSpan input) {
+  return expect_same_meaning(input, decode_volume_record, encode_volume_record);
 }
 
 // Of the volume that it says.
-void run_saved_map(ConstByteSpan input) {
+bool run_saved_map(ConstByteSpan input) {
   constexpr size_t kVolumeAt = 8;
   test::MemoryDisk disk;
   const auto directory = disk.root();
@@ -127,11 +132,11 @@ void run_saved_map(ConstByteSpan input) {
   (void)decoder.get_bytes(kVolumeAt);
   const Uuid volume{decoder.get_array<16>()};
   const Geometry geometry = Geometry::of_disk(kDiskBytes);
-  if (const auto runs = load_map(*directory, volume, digest_of(input), geometry)) {
-    for (const BlockRange& run : *runs) {
-      CKPT_CHECK(!run.empty() && run.end <= geometry.blocks());
-    }
-  }
+  const auto runs = load_map(*directory, volume, digest_of(input), geometry);
+  CKPT_CHECK(!runs || std::ranges::all_of(*runs, [&](const BlockRange& run) {
+    return !run.empty() && run.end <= geometry.blocks();
+  }));
+  return runs.has_value();
 }
 
 }  // namespace

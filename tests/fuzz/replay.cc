@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs every target over every file of its corpus, and over each cut short.
 //
-// Usage: fuzz_replay CORPUS. Exit code 1: a target has no corpus, or a corpus no target.
+// Usage: fuzz_replay CORPUS. Exit code 1: a target accepts nothing of its corpus, or has none; or a
+// corpus has no target.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "tests/fuzz/target.h"
 
@@ -23,26 +25,32 @@ std::vector<std::byte> read_file(const fs::path& path) {
   return {bytes.begin(), bytes.end()};
 }
 
-void replay_file(const ckpt::fuzz::Target& target, const fs::path& path) {
+// Whether it is accepted.
+bool replay_file(const ckpt::fuzz::Target& target, const fs::path& path) {
   std::printf("%s %s\n", target.name, path.filename().c_str());  // seen if the next one crashes
   std::fflush(stdout);
   const auto bytes = read_file(path);
-  target.run(bytes);
   for (size_t cut = 0; cut < kCuts; ++cut) {
-    target.run(ckpt::ConstByteSpan(bytes).first(bytes.size() * cut / kCuts));
+    (void)target.run(ckpt::ConstByteSpan(bytes).first(bytes.size() * cut / kCuts));
   }
+  const bool is_accepted = target.run(bytes);
+  std::printf("%s\n", is_accepted ? "  accepted" : "  refused");
+  return is_accepted;
 }
 
-// How many files it was run over.
-size_t replay(const ckpt::fuzz::Target& target, const fs::path& corpus) {
+// How many files it was run over. Nothing: it accepts none of them, and so hardly anything was
+// tested.
+std::optional<size_t> replay(const ckpt::fuzz::Target& target, const fs::path& corpus) {
   size_t files = 0;
+  size_t accepted = 0;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(corpus / target.name, error)) {
-    replay_file(target, entry.path());
+    accepted += replay_file(target, entry.path()) ? 1 : 0;
     ++files;
   }
-  if (files == 0) {
-    std::fprintf(stderr, "%s: no corpus\n", target.name);
+  if (accepted == 0) {
+    std::fprintf(stderr, "%s: accepts none of %zu inputs\n", target.name, files);
+    return std::nullopt;
   }
   return files;
 }
@@ -68,9 +76,9 @@ int main(int argc, char** argv) {
   bool good = all_known(argv[1]);
   size_t files = 0;
   for (const auto& target : ckpt::fuzz::all_targets()) {
-    const size_t replayed = replay(target, argv[1]);
-    good = good && replayed > 0;
-    files += replayed;
+    const auto replayed = replay(target, argv[1]);
+    good = good && replayed;
+    files += replayed.value_or(0);
   }
   std::printf("%zu files\n", files);
   return good ? 0 : 1;

@@ -33,36 +33,38 @@ class AnsweringPort final : public QmpPort {
   std::string lines_;
 };
 
-void run_process_record(ConstByteSpan input) {
-  expect_same_meaning(text_of(input), decode_process_record, encode_process_record);
+bool run_process_record(ConstByteSpan input) {
+  return expect_same_meaning(text_of(input), decode_process_record, encode_process_record);
 }
 
-void run_vm_record(ConstByteSpan input) {
-  expect_same_meaning(text_of(input), decode_vm_record, encode_vm_record);
+bool run_vm_record(ConstByteSpan input) {
+  return expect_same_meaning(text_of(input), decode_vm_record, encode_vm_record);
 }
 
-void run_machine(ConstByteSpan input) {
+bool run_machine(ConstByteSpan input) {
   AnsweringPort port(text_of(input));
   VirtualMachine machine(port);
-  (void)machine.disks();
-  (void)machine.facts();
-  (void)machine.agent_socket();
-  (void)machine.state();
+  const auto disks = machine.disks();
+  const auto facts = machine.facts();
+  const auto agent = machine.agent_socket();
+  return disks && facts && agent && machine.state();
 }
 
 // A qcow2 image as QEMU leaves it, from whose snapshot the memory is read.
-void run_side_image(ConstByteSpan input) {
+bool run_side_image(ConstByteSpan input) {
   auto image = VmSideImage::make("/tmp");
   CKPT_CHECK(image.has_value());
   CKPT_CHECK(ftruncate((*image)->fd(), 0) == 0);
   CKPT_CHECK(pwrite((*image)->fd(), input.data(), input.size(), 0) ==
              static_cast<ssize_t>(input.size()));
-  if (const auto bytes = (*image)->find_stream()) {
-    CKPT_CHECK(*bytes <= kVmMemoryBytesMax);
-    std::vector<std::byte> buffer(std::min<uint64_t>(*bytes, 4096));
-    (void)(*image)->read(0, buffer);
-    (void)(*image)->read(*bytes - buffer.size(), buffer);
+  const auto bytes = (*image)->find_stream();
+  if (!bytes) {
+    return false;
   }
+  CKPT_CHECK(*bytes <= kVmMemoryBytesMax);
+  std::vector<std::byte> buffer(std::min<uint64_t>(*bytes, 4096));
+  const auto first = (*image)->read(0, buffer);
+  return (*image)->read(*bytes - buffer.size(), buffer) && first;
 }
 
 }  // namespace

@@ -87,12 +87,13 @@ def lines():
 
 
 def texts():
-    yield "parameters/local", (b"file=/a\nsize=1G\nstate=/b\nbackup=embedded:/c\nname=d\n"
+    yield "parameters/local", (b"file=/a\nsize=1G\nstate=/b\nbackup=embedded:/c\n"
                                b"batch-bytes=4M\nbatch-delay=100\ncompress=zstd:3\nio=sync\n"
                                b"direct=on\ncheckpoint-interval=30\nmulti-conn=on\n"
                                b"takeover=refuse\nformat=raw")
-    yield "parameters/remote", (b"backup=[::1]:7000\ntls=require\ntls-certificates=/e\n"
-                                b"tls-psk=/f\ntls-verify-peer=on\ncompress=none")
+    yield "parameters/certificates", (b"backup=[::1]:7000\ntls=require\ntls-certificates=/e\n"
+                                      b"tls-verify-peer=on\ncompress=none")
+    yield "parameters/keys", b"backup=host:7000\ntls=require\ntls-psk=/f"
     yield "configuration/all", (
         b'listen = ["tcp:[::]:7000", "unix:/a"]\nstore = "/b"\npidfile = "/c"\nsilence = 9\n'
         b'tls = "require"\ntls-certificates = "/d"\ntls-psk = "/e"\ntls-verify-peer = true\n'

@@ -15,8 +15,8 @@ namespace ckpt::fuzz {
 inline constexpr uint64_t kDiskBytes = uint64_t{1} << 20U;
 
 struct Target {
-  const char* name;  // of its corpus, too
-  void (*run)(ConstByteSpan input);
+  const char* name;                  // of its corpus, too
+  bool (*run)(ConstByteSpan input);  // whether it is accepted
 };
 
 std::vector<Target> wire_targets();     // between plugin and backupd
@@ -39,21 +39,23 @@ std::vector<std::byte> sealed(ConstByteSpan header);
 
 // What is accepted is written as it was read.
 template <typename Decode, typename Encode>
-void expect_same_bytes(ConstByteSpan bytes, const Decode& decode, const Encode& encode) {
-  if (const auto value = decode(bytes)) {
-    CKPT_CHECK(std::ranges::equal(encode(*value), bytes));
-  }
+bool expect_same_bytes(ConstByteSpan bytes, const Decode& decode, const Encode& encode) {
+  const auto value = decode(bytes);
+  CKPT_CHECK(!value || std::ranges::equal(encode(*value), bytes));
+  return static_cast<bool>(value);
 }
 
 // The same for a format that leaves room for what a reader may ignore: what is written says the
 // same.
 template <typename Bytes, typename Decode, typename Encode>
-void expect_same_meaning(const Bytes& bytes, const Decode& decode, const Encode& encode) {
-  if (const auto value = decode(bytes)) {
+bool expect_same_meaning(const Bytes& bytes, const Decode& decode, const Encode& encode) {
+  const auto value = decode(bytes);
+  if (value) {
     const auto written = encode(*value);
     const auto again = decode(written);
     CKPT_CHECK(again && encode(*again) == written);
   }
+  return static_cast<bool>(value);
 }
 
 }  // namespace ckpt::fuzz

@@ -29,38 +29,39 @@ std::vector<std::string> lines_of(ConstByteSpan input) {
 }
 
 // A parameter a line, as nbdkit gives them. None looks at a file before the server starts.
-void run_parameters(ConstByteSpan input) {
+bool run_parameters(ConstByteSpan input) {
   LocalOptions options;
+  bool all_set = true;
   for (const std::string& line : lines_of(input)) {
     const size_t at = line.find('=');
-    if (at != std::string::npos) {
-      (void)set_parameter(options, line.substr(0, at), line.substr(at + 1));
-    }
+    all_set = at != std::string::npos &&
+              set_parameter(options, line.substr(0, at), line.substr(at + 1)) && all_set;
   }
-  (void)check_parameters(options);
+  return check_parameters(options) && all_set;
 }
 
 // backupd's configuration, in a file without a place on a disk.
-void run_configuration(ConstByteSpan input) {
+bool run_configuration(ConstByteSpan input) {
   static const int fd = memfd_create("configuration", MFD_CLOEXEC);
   CKPT_CHECK(ftruncate(fd, 0) == 0);
   CKPT_CHECK(pwrite(fd, input.data(), input.size(), 0) == static_cast<ssize_t>(input.size()));
   DaemonOptions options;
-  (void)read_config_file("/proc/self/fd/" + std::to_string(fd), options);
+  return read_config_file("/proc/self/fd/" + std::to_string(fd), options).has_value();
 }
 
 // What is an address is one again when it is written.
-void run_address(ConstByteSpan input) {
-  expect_same_meaning(text_of(input), parse_address,
-                      [](const Address& address) { return address.to_string(); });
+bool run_address(ConstByteSpan input) {
+  return expect_same_meaning(text_of(input), parse_address,
+                             [](const Address& address) { return address.to_string(); });
 }
 
-void run_mounts(ConstByteSpan input) { (void)parse_mounts(text_of(input)); }
+bool run_mounts(ConstByteSpan input) { return !parse_mounts(text_of(input)).empty(); }
 
 // Nothing of it can do anything to a terminal, nor end a line.
-void run_printable(ConstByteSpan input) {
+bool run_printable(ConstByteSpan input) {
   const std::string text = printable(text_of(input));
   CKPT_CHECK(is_utf8(text) && !has_control_character(text));
+  return true;
 }
 
 }  // namespace

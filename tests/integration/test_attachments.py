@@ -237,7 +237,8 @@ class Embedded(Case):
         before = sorted(self.folder.iterdir())
         out = self.folder / "x"
         attempts = (self.export_until_halfway(out) for _ in range(50))
-        process = next(p for p in attempts if p is not None)
+        process = next((one for one in attempts if one is not None), None)
+        self.assertIsNotNone(process, "it was never seen with a file without a name")
         process.kill()
         self.assertNotEqual(process.wait(), 0)
         self.assertEqual(sorted(self.folder.iterdir()), before)
