@@ -3,8 +3,8 @@
 """Runs the commands of docs/tutorial.md in one shell, and compares what they say with the page.
 
 Commands are the lines with "$ " in blocks marked as console; what follows one is its output, with
-"..." for any lines left out. Numbers, units, times and UUIDs differ from run to run and are not
-compared, nor is white space. A block after a line <!-- not run here: WHY --> is left out.
+"..." for any lines left out. Numbers, units, times, UUIDs and Debian's versions differ from run to
+run and are not compared, nor is white space. A block after a line <!-- not run here: WHY --> is left out.
 
 Usage: tutorial.py PAGE            compares; "ok" or "not ok" a command; 1 if any differs
        tutorial.py PAGE --record   prints the page with the output of this run in it
@@ -20,6 +20,7 @@ MASKS = [
     (re.compile(r"\bjust now\b"), "1 s ago"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UUID"),
     (re.compile(r"\b[0-9a-f]{32,}\b"), "DIGEST"),
+    (re.compile(r"\(Debian [^)]*\)"), "(Debian VERSION)"),
     (re.compile(r"\d[\d.,:TZ+-]*( ?([KMGT]i?B|bytes|B|ms|us|µs|s|min|h)\b|[KMGT]\b)?"), "N"),
     (re.compile(r"\s+"), " "),
 ]
