@@ -53,7 +53,8 @@ std::string Address::to_string() const {
     return kUnix + path;
   }
   const bool is_v6 = host.find(':') != std::string::npos;
-  return (is_v6 ? "[" + host + "]" : host) + ":" + port;
+  const bool is_like_a_kind = host == "tcp" || host == "unix";
+  return (is_like_a_kind ? kTcp : "") + (is_v6 ? "[" + host + "]" : host) + ":" + port;
 }
 
 Result<Address> parse_address(const std::string& text) {

@@ -4,7 +4,7 @@
 #
 #   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
-#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, the Debian package, and systemd in a guest
+#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, and systemd in a guest
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -238,6 +238,14 @@ tidy() {
     xargs -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet)
 }
 
+# Half an hour each.
+fuzz() {
+  local target
+  for target in "$top"/tests/fuzz/corpus/*; do
+    run "fuzz $(basename "$target")" "$top/tests/fuzz/run.sh" "$build-fuzz" 1800 "$(basename "$target")"
+  done
+}
+
 # Threads of a whole volume, and of the store alone.
 race_tests() {
   export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
@@ -251,11 +259,18 @@ race_tests() {
 # The longest first, so that no job is left for the end.
 sanitized_units=(unit_store unit_common unit_backupd unit_link unit_plugin unit_control)
 
-# By clang and not optimized: what these sanitizers add to the code takes gcc, or an optimizer, several
-# times as long to compile, and the tests are hardly faster then. (What TSan adds is little.) The
-# programs that load the plugin are not sanitized: the run time is loaded into them first.
+# UBSan's is in it.
+asan_runtime() {
+  clang++ -print-file-name="libclang_rt.asan-$(uname -m).so"
+}
+
+# With the second compiler and not optimized: what these sanitizers add to the code takes the first one,
+# or an optimizer, several times as long to compile, and the tests are hardly faster then. (What TSan
+# adds is little, and its tests are three times as fast when it is optimized.)
+# The programs that load the plugin are not sanitized: the runtime is loaded into them first.
 sanitizer_build() {
-  CXX=clang++ configure "$build-asan" --werror -Db_sanitize=address,undefined -Doptimization=0 "${sanitized_build[@]}" &&
+  CXX=clang++ configure "$build-asan" --werror -Db_sanitize=address,undefined -Doptimization=0 \
+    "${sanitized_build[@]}" -Dcpp_link_args="-shared-libsan -Wl,-rpath,$(dirname "$(asan_runtime)")" &&
     ninja -C "$build-asan" plugin/nbdkit-ckpt-plugin.so "${sanitized_units[@]/#/tests/unit/}" &&
     gcc -shared -fPIC -Wl,-z,initfirst -o "$build-asan/libasan_first.so" \
       "$top/tests/integration/asan_first.c" &&
@@ -266,9 +281,7 @@ sanitizer_build() {
 }
 
 sanitized() { # command...
-  local runtime # UBSan's is part of it
-  runtime=$(clang++ -print-file-name="libclang_rt.asan-$(uname -m).so")
-  CKPT_BUILD="$build-asan/served" CKPT_PRELOAD="$runtime:$build-asan/libasan_first.so" \
+  CKPT_BUILD="$build-asan/served" CKPT_PRELOAD="$(asan_runtime):$build-asan/libasan_first.so" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 limited "$@"
 }
@@ -287,7 +300,7 @@ sanitizer_tests() {
 host_tests() {
   local kills=100 test long=()
   if [ "$tier" = soak ]; then kills=300 long=(test_all_direct); fi
-  for test in "${long[@]}" test_direct test_kill test_rollback test_verify test_vm test_remote test_tls test_link \
+  for test in "${long[@]}" test_direct test_kill test_rollback test_verify test_vm test_vm_faults test_vm_groups test_remote test_tls test_link \
     test_faults test_namespaces test_doctor test_attachments test_basics test_completion \
     test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_packaging test_figures; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
@@ -330,6 +343,7 @@ run_tiers() {
   start sim_tests
   unit_tests
   start run "the logic makes no system call" logic_is_pure
+  start run "corpora of fuzzing" "$build/tests/fuzz/fuzz_replay" "$top/tests/fuzz/corpus"
   if [ "$tier" = quick ]; then
     wait
     return
@@ -344,6 +358,7 @@ run_tiers() {
   wait
   if [ "$tier" = soak ]; then
     run "clang-tidy" tidy
+    fuzz
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
     run "Debian package" "$top/tests/package/run.sh"
   fi

@@ -122,12 +122,17 @@ Result<Epoch> AskedCheckpoint::await_cut() {
                   "the disk was not cut within 10 s, and what stands still was not to wait longer: "
                   "see `ckpt-tool status`");
     }
-    if (asked_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+    if (has_ended()) {
       CKPT_TRY(await());
       return fail(ErrorKind::kIo, "the server has not told of the cut");
     }
   }
   return told.get();
+}
+
+bool AskedCheckpoint::has_ended() const {
+  return made_ ||
+         (asked_.valid() && asked_.wait_for(std::chrono::seconds(0)) == std::future_status::ready);
 }
 
 Result<CheckpointOutcome> AskedCheckpoint::await() {

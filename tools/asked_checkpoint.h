@@ -63,6 +63,8 @@ class AskedCheckpoint {
   void ask();
   // Its number, 10 s at most. kVoid: it is not cut by then. Else as VolumeApi::checkpoint.
   Result<Epoch> await_cut();
+  // It exists, or there will be none: await() does not wait.
+  [[nodiscard]] bool has_ended() const;
   // Returns when it exists.
   Result<CheckpointOutcome> await();
   // There is no checkpoint, unless it exists already.

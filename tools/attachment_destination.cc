@@ -3,24 +3,9 @@
 
 #include <unistd.h>
 
-#include <cerrno>
+#include "tools/descriptor.h"
 
 namespace ckpt {
-namespace {
-
-Result<> print(ConstByteSpan bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(STDOUT_FILENO, bytes.data(), bytes.size());
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "write to the standard output");
-    }
-    bytes = bytes.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
-}
-
-}  // namespace
-
 Result<AttachmentDestination> AttachmentDestination::open(const std::string& path, bool force) {
   std::unique_ptr<Destination> file;
   if (path != "-") {
@@ -37,7 +22,8 @@ Result<> AttachmentDestination::begin(const AttachmentInfo& info) {
 Result<> AttachmentDestination::take(const PieceHeader& header, ConstByteSpan piece) {
   CKPT_TRY(counter_.add(header, piece));
   CKPT_TRY(decode_piece(header, piece, raw_));
-  return file_ == nullptr ? print(raw_) : file_->write(header.offset, raw_);
+  return file_ == nullptr ? write_all(STDOUT_FILENO, raw_, "write to the standard output")
+                          : file_->write(header.offset, raw_);
 }
 
 Result<> AttachmentDestination::finish() {

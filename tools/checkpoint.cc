@@ -61,17 +61,6 @@ void say(Console& console, const CheckpointOutcome& outcome) {
                              format_duration(outcome.confirm), format_duration(outcome.stall)));
 }
 
-// The fields that scripts rely on, and no others.
-Json to_result(const CheckpointOutcome& outcome) {
-  const Json all = to_json(outcome);
-  Json result;
-  for (const char* field : {"checkpoint", "name", "state", "changed_bytes", "shipped_bytes",
-                            "stall_us", "confirm_ms"}) {
-    result[field] = all[field];
-  }
-  return result;
-}
-
 void say_freeze(Console& console, const ProcessOutcome& outcome) {
   if (!outcome.no_copy.empty()) {
     console.remark("no copy of the images was kept (attachments=): " + outcome.no_copy);
@@ -88,15 +77,11 @@ void say_freeze(Console& console, const ProcessOutcome& outcome) {
   }
 }
 
-int64_t microseconds(std::chrono::nanoseconds time) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
-}
-
 Json to_result(const ProcessOutcome& outcome) {
-  Json result = to_result(outcome.made);
+  Json result = to_checkpoint_result(outcome.made);
   result["frozen_us"] = outcome.freeze.frozen ? Json(outcome.freeze.frozen->count()) : Json();
-  result["sync_us"] = microseconds(outcome.freeze.sync);
-  result["cut_us"] = microseconds(outcome.freeze.cut);
+  result["sync_us"] = in_microseconds(outcome.freeze.sync);
+  result["cut_us"] = in_microseconds(outcome.freeze.cut);
   result["images"] = outcome.images.empty() ? Json() : Json(outcome.images);
   return result;
 }
@@ -194,7 +179,7 @@ Result<int> checkpoint(Context& context, const VolumeName& name, const Checkpoin
   }
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
   CKPT_ASSIGN(const CheckpointOutcome outcome, opened.volume->checkpoint(request));
-  context.console.result(to_result(outcome));
+  context.console.result(to_checkpoint_result(outcome));
   say(context.console, outcome);
   return kExitDone;
 }

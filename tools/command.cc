@@ -36,4 +36,18 @@ Json to_list_entry(const CheckpointInfo& checkpoint) {
   return entry;
 }
 
+Json to_checkpoint_result(const CheckpointOutcome& outcome) {
+  const Json all = to_json(outcome);
+  Json result;
+  for (const char* field : {"checkpoint", "name", "state", "changed_bytes", "shipped_bytes",
+                            "stall_us", "confirm_ms"}) {
+    result[field] = all[field];
+  }
+  return result;
+}
+
+int64_t in_microseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(time).count();
+}
+
 }  // namespace ckpt

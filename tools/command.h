@@ -2,6 +2,7 @@
 // What the subcommands have in common. Each is a file of its own: its options, its help, its act.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 
@@ -47,6 +48,9 @@ void add_restore(CLI::App& app, Invocation& invocation);
 void add_run(CLI::App& app, Invocation& invocation);
 void add_vm(CLI::App& app, Invocation& invocation);
 void add_hook(CLI::App& app, Invocation& invocation);
+// And of `vm`.
+void add_checkpoint_of_vm(CLI::App& vm, Invocation& invocation);
+void add_rollback_of_vm(CLI::App& vm, Invocation& invocation);
 
 // What a subcommand is called and what its help says: one line in the list, then what it does.
 struct CommandHelp {
@@ -74,5 +78,9 @@ Result<OpenedVolume> open_primary(Context& context, const VolumeName& name);
 std::string quoted_name(const CheckpointInfo& checkpoint);
 // The fields of a checkpoint that `list` tells.
 Json to_list_entry(const CheckpointInfo& checkpoint);
+// The fields of a checkpoint that was made that scripts rely on, and no others.
+Json to_checkpoint_result(const CheckpointOutcome& outcome);
+// A time as results have it.
+int64_t in_microseconds(std::chrono::nanoseconds time);
 
 }  // namespace ckpt

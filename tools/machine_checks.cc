@@ -154,6 +154,62 @@ Check check_program(const Program& program, const std::string& path) {
                       : passed(program.name, path);
 }
 
+// Not needed: only virtual machines are of it.
+Check check_qemu(const MachineFacts& facts) {
+  constexpr const char* kName = "qemu";
+  if (facts.qemu.empty()) {
+    return check_program({kName, "qemu-system-x86", "for virtual machines on a disk"}, facts.qemu);
+  }
+  const std::string advice = "install QEMU " + std::to_string(kQemuMajor) +
+                             ".0 or later, if a machine is to go back with its memory";
+  if (!facts.qemu_version) {
+    return noted(kName, facts.qemu + " does not run: " + facts.qemu_version.error().message(),
+                 advice);
+  }
+  int major = 0;
+  if (std::sscanf(facts.qemu_version->c_str(), "QEMU emulator version %9d.", &major) != 1) {
+    return noted(kName, facts.qemu + " does not say its version", advice);
+  }
+  const std::string detail =
+      facts.qemu_version->substr(0, facts.qemu_version->find('\n')) + ", " + facts.qemu;
+  return major >= kQemuMajor ? passed(kName, detail) : noted(kName, detail + ": too old", advice);
+}
+
+std::string background_advice(const MachineFacts& facts) {
+  switch (facts.write_protection.error().number) {
+    case EPERM: break;
+    case ENOSYS:
+    case EINVAL:
+    case EOPNOTSUPP:
+      return "use a kernel of 5.7 or later that has it (CONFIG_USERFAULTFD), on x86-64 or arm64";
+    default: return "see userfaultfd(2) for what this error means";
+  }
+  return facts.unprivileged_userfaultfd == "0" && !facts.may_trace
+             ? "allow it: sysctl vm.unprivileged_userfaultfd=1; or run QEMU as root"
+             : "allow the system call userfaultfd in the seccomp profile of this container or "
+               "service";
+}
+
+// Not needed: the machine stands still longer without. The rule is QEMU's; it is the user that QEMU
+// runs as who counts.
+Check check_background_save(const MachineFacts& facts) {
+  constexpr const char* kName = "qemu-background";
+  if (!facts.write_protection) {
+    const std::string sysctl = facts.unprivileged_userfaultfd;
+    return noted(kName,
+                 facts.write_protection.error().message() +
+                     (sysctl.empty() ? "" : " (vm.unprivileged_userfaultfd = " + sysctl + ")") +
+                     ": `vm checkpoint` leaves a machine standing still until its memory is saved",
+                 background_advice(facts));
+  }
+  const bool is_for_root = facts.may_trace && facts.unprivileged_userfaultfd == "0";
+  return passed(kName,
+                std::string("a machine runs on while its memory is saved") +
+                    (is_for_root ? ", if its QEMU is root's as this is; another user's, such as "
+                                   "libvirt's, needs sysctl vm.unprivileged_userfaultfd=1"
+                                 : ""));
+}
+
 // Not needed: only processes that go back with their disk want it.
 Check check_criu(const MachineFacts& facts) {
   constexpr const char* kName = "criu";
@@ -198,7 +254,8 @@ std::vector<Check> check_machine(const MachineFacts& facts) {
       check_nbd_module(facts),
       check_program({"nbd-client", "nbd-client", "to make a /dev/nbd0 of a disk"},
                     facts.nbd_client),
-      check_program({"qemu", "qemu-system-x86", "for virtual machines on a disk"}, facts.qemu),
+      check_qemu(facts),
+      check_background_save(facts),
       check_criu(facts),
   };
 }

@@ -11,6 +11,9 @@ namespace ckpt {
 inline constexpr int kNbdkitMajor = 1;
 inline constexpr int kNbdkitMinor = 32;
 
+// The oldest QEMU whose memory can be saved and loaded.
+inline constexpr int kQemuMajor = 6;
+
 // Judges facts alone: the same facts give the same checks, always all of them.
 std::vector<Check> check_machine(const MachineFacts& facts);
 

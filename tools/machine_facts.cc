@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/machine_facts.h"
 
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <sstream>
 
+#include "common/fd.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "common/uring.h"
@@ -78,15 +87,60 @@ void look_at_programs(MachineFacts& facts) {
   facts.nbd_client = find_program("nbd-client", path + kSystemFolders);
   const auto fuse_programs = find_fuse_programs();
   facts.no_fuse_disk = fuse_programs ? "" : fuse_programs.error().message();
-  facts.qemu = find_program(std::string("qemu-system-") + kernel().machine, path);
+  facts.qemu = find_qemu(path, kernel().machine);
   look_at_criu(facts);
+  if (!facts.qemu.empty()) {
+    facts.qemu_version = output_of({facts.qemu, "--version"}, kProgramPatience);
+  }
   if (!facts.nbdkit.empty()) {
     facts.nbdkit_version = output_of({facts.nbdkit, "--version"}, kProgramPatience);
     facts.plugin = output_of({facts.nbdkit, "ckpt", "--dump-plugin"}, kProgramPatience);
   }
 }
 
+bool may_trace() {
+  constexpr const char* kLabel = "CapEff:";
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(kLabel)) {
+      const uint64_t all = std::strtoull(line.c_str() + std::strlen(kLabel), nullptr, 16);
+      return (all >> CAP_SYS_PTRACE & 1U) != 0;
+    }
+  }
+  return false;
+}
+
+// As QEMU asks for what its background-snapshot takes (userfaultfd(2)).
+Result<> find_write_protection() {
+  const UniqueFd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+  if (!fd) {
+    return fail_errno(errno, "userfaultfd");
+  }
+  uffdio_api api{};
+  api.api = UFFD_API;
+  if (::ioctl(fd.get(), UFFDIO_API, &api) != 0) {
+    return fail_errno(errno, "userfaultfd: UFFDIO_API");
+  }
+  return (api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0
+             ? Result<>()
+             : Result<>(fail_errno(EOPNOTSUPP, "userfaultfd: write protection"));
+}
+
 }  // namespace
+
+std::string find_qemu(const std::string& path, const std::string& machine) {
+  const std::string prefix = "qemu-system-";
+  std::string found = find_program(prefix + machine, path);
+  std::istringstream folders(path);
+  for (std::string folder; found.empty() && std::getline(folders, folder, ':');) {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+      const std::string name = entry.path().filename().string();
+      found = found.empty() && name.starts_with(prefix) ? find_program(name, folder) : found;
+    }
+  }
+  return found;
+}
 
 NbdModule find_nbd_module(const std::string& root, const std::string& release) {
   std::error_code ignored;
@@ -106,6 +160,9 @@ MachineFacts look_at_machine() {
   facts.uring = uring_available();
   facts.uring_disabled = first_line_of("/proc/sys/kernel/io_uring_disabled");
   look_at_programs(facts);
+  facts.write_protection = find_write_protection();
+  facts.unprivileged_userfaultfd = first_line_of("/proc/sys/vm/unprivileged_userfaultfd");
+  facts.may_trace = may_trace();
   facts.maps = find_maps_place();
   facts.runtime_directory = variable("XDG_RUNTIME_DIR");
   facts.open_files_max = limit_of(RLIMIT_NOFILE);

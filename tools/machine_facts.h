@@ -26,11 +26,15 @@ struct MachineFacts {
   std::string nbdkit{};
   std::string nbd_client{};
   std::string no_fuse_disk{};  // what nbdfuse with a loop device would need; empty: nothing
-  std::string qemu{};
+  std::string qemu{};          // for machines like this one, if there is one
   std::string criu{};
   std::string criu_problem{};                          // what `criu check` says; empty: nothing
   Result<std::string> nbdkit_version = std::string();  // what `nbdkit --version` says
   Result<std::string> plugin = std::string();          // what `nbdkit ckpt --dump-plugin` says
+  Result<std::string> qemu_version = std::string();    // what `qemu-system-… --version` says
+  Result<> write_protection{};  // why this user's QEMU cannot save a memory while the machine runs
+  std::string unprivileged_userfaultfd{};  // sysctl vm.unprivileged_userfaultfd; empty: it has none
+  bool may_trace = false;                  // CAP_SYS_PTRACE, which does without that sysctl
   Result<MapsPlace> maps = MapsPlace{};
   std::string runtime_directory{};  // $XDG_RUNTIME_DIR
   uint64_t open_files_max = 0;      // of this process, and of what it starts
@@ -40,8 +44,12 @@ struct MachineFacts {
 // root: where the machine's files are. release: of the running kernel.
 NbdModule find_nbd_module(const std::string& root, const std::string& release);
 
+// Of a list of folders, as $PATH has it: that for such machines (uname -m), else any; empty: there
+// is none.
+std::string find_qemu(const std::string& path, const std::string& machine);
+
 // Makes the directory that the written maps would be in, as a server does; changes nothing else.
-// Blocks as long as nbdkit takes, 20 s at most.
+// Blocks as long as nbdkit and QEMU take, 30 s at most.
 MachineFacts look_at_machine();
 
 }  // namespace ckpt

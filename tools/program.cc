@@ -102,17 +102,6 @@ class SpawnPlan {
     posix_spawnattr_destroy(&attributes_);
   }
 
-  // The folder outlives it; empty: that of this process.
-  void begin_session(const std::string& folder) {
-    if (!folder.empty()) {
-      posix_spawn_file_actions_addchdir_np(&actions_, folder.c_str());
-    }
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawnattr_setsigmask(&attributes_, &none);
-    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  }
-
   Result<pid_t> spawn(const std::vector<std::string>& words) const {
     const std::vector<char*> arguments = as_arguments(words);
     pid_t pid = 0;
@@ -261,18 +250,6 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
   Child child(pid);
   CKPT_TRY(wait_until_ready(child, ours.get(), is_ready, deadline));
   return child.release();
-}
-
-Result<pid_t> start_in_session(const std::vector<std::string>& words, const std::string& folder,
-                               const std::string& log) {
-  const UniqueFd output(
-      ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!output) {
-    return fail_errno(errno, "open " + log);
-  }
-  SpawnPlan plan(output.get(), -1);
-  plan.begin_session(folder);
-  return plan.spawn(words);
 }
 
 std::string shell_line(const std::vector<std::string>& words) {

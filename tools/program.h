@@ -42,12 +42,6 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
                              const std::function<bool()>& is_ready,
                              std::chrono::milliseconds timeout);
 
-// Starts a program that outlives this process, in a session of its own and in a folder (empty: this
-// process's); what it says is appended to a file. Found in $PATH, as posix_spawnp(3) does. Returns
-// at once: its number, which this process may wait for.
-Result<pid_t> start_in_session(const std::vector<std::string>& words, const std::string& folder,
-                               const std::string& log);
-
 // As a line for a shell.
 std::string shell_line(const std::vector<std::string>& words);
 

@@ -74,7 +74,12 @@ Result<> SavedMachine::check_kept() const {
   for (const Member& member : members_) {
     const auto found = find_in(*member.opened->volume, std::to_string(member.of.checkpoint.value));
     if (!found) {
-      return within(member.opened->paths.image, found.error());
+      const std::string why = found.error().message() +
+                              (members_.size() > 1 ? ". The disks of this machine go back together "
+                                                     "or not at all: the next checkpoint of all is "
+                                                     "one that they can go back to"
+                                                   : "");
+      return fail(found.error().kind, member.opened->paths.image + ": " + why);
     }
   }
   return {};

@@ -337,13 +337,28 @@ Result<> VirtualMachine::save_in_background(const std::function<void()>& on_runn
                                             SteadyTime deadline) {
   CKPT_TRY(check_stands_still());
   CKPT_TRY(port_.execute("migrate", {{"uri", std::string("fd:") + kDescriptor}}));
-  CKPT_TRY(await_saved(on_running, deadline));
+  if (const auto saved = await_saved(on_running, deadline); !saved) {
+    return explain_failed(saved.error());
+  }
   // QEMU itself has let it go on, once.
   const auto resumed = port_.resumed();
   return !resumed || *resumed <= *resumed_ + 1
              ? Result<>()
              : Result<>(fail(ErrorKind::kVoid,
                              "the machine was told to go on by somebody else meanwhile"));
+}
+
+// QEMU before 8.1 does not let go of a memory whose saving has failed: what writes to it waits for
+// ever, and it can not be saved in the background again, by which it is known here.
+Unexpected VirtualMachine::explain_failed(const Error& error) {
+  const auto off = set_background(false);
+  const auto again = off ? set_background(true) : off;
+  return error.kind != ErrorKind::kVoid || again || again.error().kind != ErrorKind::kIo
+             ? Unexpected(error)
+             : fail(ErrorKind::kVoid,
+                    error.message() +
+                        ". QEMU holds the machine's memory for good, and it may hang: end it, and "
+                        "roll back with --fresh");
 }
 
 void VirtualMachine::end_background() {
@@ -388,7 +403,8 @@ Result<> VirtualMachine::save(int side_image) {
 
 Result<> VirtualMachine::load(int image) {
   CKPT_TRY(check_stands_still());
-  return run_with_node("snapshot-load", image);
+  CKPT_TRY(run_with_node("snapshot-load", image));
+  return check_stands_still();
 }
 
 // An image by its descriptor, as a block node for as long as a job works on it.

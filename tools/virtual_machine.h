@@ -83,20 +83,20 @@ class VirtualMachine {
   Result<> prepare_background(int fd);
   // Writes the memory of a machine that stands still to that file. It goes on as soon as what it is
   // has been noted, and that is written while it runs; `on_running` is told, then. Failure: kVoid;
-  // where it runs then is not said.
-  // kTimeout: it is not saved by then, and is given up.
+  // where it runs then is not said, but that QEMU will not let it.
   Result<> save_in_background(const std::function<void()>& on_running, SteadyTime deadline);
   void end_background();
   // The same into a side image (vm_memory.h), while it stands still; it does so afterwards.
   Result<> save(int side_image);
   // Loads a memory (VmMemory) into one that stands still, and goes on standing. Failure: it has
-  // neither the old memory nor the new one.
+  // neither the old memory nor the new one, or it ran meanwhile and has written to its disks.
   Result<> load(int image);
   // The same for one that waits for it (-incoming defer); fd: at the stream.
   Result<> receive(int fd);
 
  private:
   Result<> set_background(bool on);
+  Unexpected explain_failed(const Error& error);
   Result<> await_saved(const std::function<void()>& on_running, SteadyTime deadline);
   Result<> add_node(int image, uint64_t& descriptors);
   Result<> run_with_node(const std::string& command, int image);

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "common/clock.h"
+#include "tools/descriptor.h"
 #include "tools/vm_disks.h"
 #include "tools/vm_memory.h"
 
@@ -22,17 +23,6 @@ constexpr const char* kRunning = "running";
 Result<> sync_image(const std::string& image) {
   const UniqueFd fd(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
   return fd && ::fdatasync(fd.get()) == 0 ? Result<>() : Result<>(fail_errno(errno, image));
-}
-
-Result<> write_all(int pipe, ConstByteSpan bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(pipe, bytes.data(), bytes.size());
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "write into a pipe");
-    }
-    bytes = bytes.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
 }
 
 }  // namespace
@@ -129,6 +119,7 @@ Result<VmCheckpointOutcome> VmCheckpoint::make() {
   const std::string& folder = members_.front().opened->paths.state;
   if (outcome_.mode == VmMode::kBackground) {
     CKPT_ASSIGN(memory_, make_unnamed_file(folder));
+    CKPT_TRY(reserve_for_memory(memory_.get(), folder, record_.machine.memory_bytes));
     CKPT_TRY(machine_.prepare_background(memory_.get()));
   } else if (has_memory()) {
     CKPT_ASSIGN(side_, VmSideImage::make(folder));
@@ -195,7 +186,12 @@ Result<> VmCheckpoint::cut() {
   return {};
 }
 
-Result<> VmCheckpoint::save() { return side_ ? save_standing() : save_in_background(); }
+Result<> VmCheckpoint::save() {
+  const auto saved = side_ ? save_standing() : save_in_background();
+  return saved ? saved
+               : Result<>(Unexpected(
+                     explain_by_room(members_.front().opened->paths.state, saved.error())));
+}
 
 Result<> VmCheckpoint::save_in_background() {
   CKPT_TRY(
@@ -205,7 +201,9 @@ Result<> VmCheckpoint::save_in_background() {
     return fail(ErrorKind::kVoid, "QEMU has saved no memory");
   }
   outcome_.memory_bytes = static_cast<uint64_t>(status.st_size);
-  return {};
+  return ::ftruncate(memory_.get(), status.st_size) == 0  // what was reserved, and was not needed
+             ? Result<>()
+             : Result<>(fail_errno(errno, "make a memory file"));
 }
 
 Result<> VmCheckpoint::save_standing() {
@@ -236,12 +234,11 @@ Result<> VmCheckpoint::go_on() {
 Result<> VmCheckpoint::deliver() {
   Member& first = members_.front();
   CKPT_TRY(first.pipes->put_text(record(), kVmRecordBytesMax));
-  if (has_memory()) {
-    if (auto copied = copy_memory(first.pipes->in(1).get()); !copied) {
-      const auto why = first.pipes->feed()->problem();
-      return why ? Unexpected(*why) : copied;
-    }
+  if (const auto copied = has_memory() ? copy_memory(first.pipes->in(1).get()) : Result<>();
+      !copied) {
+    return why_not_copied(first, copied.error());
   }
+  CKPT_TRY(check_all_wait());
   CKPT_TRY(deliver_to_others());
   first.pipes->close();
   const auto made = first.asked->await();
@@ -252,6 +249,28 @@ Result<> VmCheckpoint::deliver() {
         made.error());
   }
   return made ? Result<>() : Result<>(Unexpected(made.error()));
+}
+
+// A pipe may have taken what nobody takes any more. Where one disk's checkpoint has failed already,
+// none of the others is to exist.
+Result<> VmCheckpoint::check_all_wait() {
+  for (Member& member : members_) {
+    if (member.asked->has_ended()) {
+      const Unexpected why =
+          why_not_copied(member, {ErrorKind::kVoid, 0, "the server has not waited for the memory"});
+      return members_.size() > 1 ? within(member.status.image, why.error()) : why;
+    }
+  }
+  return {};
+}
+
+// Why nobody takes it any more says more than that nobody does.
+Unexpected VmCheckpoint::why_not_copied(Member& member, const Error& error) {
+  if (!member.pipes->feed()->problem()) {
+    member.pipes->feed()->abort(error);
+  }
+  const auto made = member.asked->await();
+  return Unexpected(made ? error : made.error());
 }
 
 Result<> VmCheckpoint::deliver_to_others() {
@@ -274,7 +293,7 @@ Result<> VmCheckpoint::copy_memory(int pipe) const {
     const ByteSpan part =
         ByteSpan(buffer).first(std::min<uint64_t>(kCopyBytes, outcome_.memory_bytes - offset));
     CKPT_TRY(read_memory(offset, part));
-    CKPT_TRY(write_all(pipe, part));
+    CKPT_TRY(write_all(pipe, part, "write into a pipe"));
     offset += part.size();
   }
   return {};
@@ -284,11 +303,7 @@ Result<> VmCheckpoint::read_memory(uint64_t offset, ByteSpan buffer) const {
   if (side_) {
     return side_->read(offset, buffer);
   }
-  const ssize_t count =
-      ::pread(memory_.get(), buffer.data(), buffer.size(), static_cast<off_t>(offset));
-  return count == static_cast<ssize_t>(buffer.size())
-             ? Result<>()
-             : Result<>(fail_errno(count < 0 ? errno : EIO, "read the saved memory"));
+  return read_all_at(memory_.get(), offset, buffer, "read the saved memory");
 }
 
 std::string VmCheckpoint::record() const { return encode_vm_record(record_); }

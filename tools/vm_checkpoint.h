@@ -82,6 +82,8 @@ class VmCheckpoint {
   // Brings what was saved; then waits for the checkpoints.
   Result<> deliver();
   Result<> copy_memory(int pipe) const;
+  Result<> check_all_wait();
+  static Unexpected why_not_copied(Member& member, const Error& error);
   Result<> deliver_to_others();
   [[nodiscard]] std::string record() const;
   void give_up(const Error& why);

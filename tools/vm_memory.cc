@@ -9,13 +9,19 @@
 #include <array>
 #include <cerrno>
 
+#include "tools/descriptor.h"
 #include "tools/virtual_machine.h"
 
 namespace ckpt {
 namespace {
 
-constexpr mode_t kMemoryMode = 0600;
-constexpr uint64_t kSpareBytes = uint64_t{64} << 20U;  // what a file has besides, and all others
+constexpr mode_t kMode = 0600;
+constexpr const char* kMemoryFile = "write a memory file";
+constexpr const char* kSavedMemory = "read the saved memory";
+constexpr uint64_t kBesideBytes = uint64_t{48}
+                                  << 20U;  // what a stream has besides: devices' memory
+constexpr uint64_t kPagesPerHeader = 256;  // a page's header is less than such a part of it
+constexpr uint64_t kSpareBytes = uint64_t{16} << 20U;  // for all others meanwhile
 
 // The largest clusters that there are, so that one table of each kind is enough.
 constexpr uint32_t kClusterBits = 21;
@@ -120,31 +126,9 @@ std::vector<std::byte> clusters_from(uint64_t first, uint64_t count) {
 
 std::vector<std::byte> entry(uint64_t value) { return BigEndian().put(value).take(); }
 
-Result<> write_all(int fd, uint64_t offset, ConstByteSpan data) {
-  while (!data.empty()) {
-    const ssize_t count = ::pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "write a memory file");
-    }
-    offset += count > 0 ? static_cast<uint64_t>(count) : 0;
-    data = data.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
-}
-
-Result<> read_all(int fd, uint64_t offset, ByteSpan buffer) {
-  while (!buffer.empty()) {
-    const ssize_t count = ::pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno != EINTR) {
-      return fail_errno(errno, "read the saved memory");
-    }
-    if (count == 0) {
-      return fail(ErrorKind::kCorrupt, "the saved memory ends before its end");
-    }
-    offset += count > 0 ? static_cast<uint64_t>(count) : 0;
-    buffer = buffer.subspan(count > 0 ? static_cast<size_t>(count) : 0);
-  }
-  return {};
+// At most.
+uint64_t stream_bytes_of(uint64_t memory_bytes) {
+  return memory_bytes + memory_bytes / kPagesPerHeader + kBesideBytes;
 }
 
 }  // namespace
@@ -169,7 +153,7 @@ Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes)
     return fail_errno(errno, folder);
   }
   const uint64_t free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
-  const uint64_t needed_bytes = memory_bytes + kSpareBytes;
+  const uint64_t needed_bytes = stream_bytes_of(memory_bytes) + kSpareBytes;
   return free_bytes >= needed_bytes
              ? Result<>()
              : Result<>(fail(ErrorKind::kNoSpace, folder + ": a memory may take " +
@@ -178,10 +162,32 @@ Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes)
                                                       std::to_string(free_bytes) + " are free"));
 }
 
+// QEMU says of it no more than "Input/output error".
+Error explain_by_room(const std::string& folder, Error error) {
+  const bool may_be_that = error.kind == ErrorKind::kIo || error.kind == ErrorKind::kVoid ||
+                           error.kind == ErrorKind::kCorrupt;
+  const auto room = may_be_that ? check_room_for_memory(folder, 0) : Result<>();
+  return room || room.error().kind != ErrorKind::kNoSpace
+             ? std::move(error)
+             : Error{ErrorKind::kNoSpace, 0,
+                     error.message() + ". " + folder +
+                         ", where the memory is for a while, has no room any more: make some, and "
+                         "repeat the command"};
+}
+
 Result<UniqueFd> make_unnamed_file(const std::string& folder) {
-  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMemoryMode));
+  UniqueFd fd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
   return fd ? Result<UniqueFd>(std::move(fd))
             : Result<UniqueFd>(fail_errno(errno, "make a file for the memory in " + folder));
+}
+
+Result<> reserve_for_memory(int fd, const std::string& folder, uint64_t memory_bytes) {
+  const auto bytes = static_cast<off_t>(stream_bytes_of(memory_bytes));
+  if (::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 || errno == EOPNOTSUPP) {
+    return {};
+  }
+  return fail_errno(errno,
+                    "reserve " + std::to_string(bytes) + " bytes for the memory in " + folder);
 }
 
 Result<std::unique_ptr<VmMemory>> VmMemory::make(const std::string& folder) {
@@ -200,12 +206,12 @@ Result<> VmMemory::begin(const CheckpointInfo& /*checkpoint*/, uint64_t size_byt
 }
 
 Result<> VmMemory::write(uint64_t offset, ConstByteSpan data) {
-  return write_all(fd_.get(), kVmStreamOffset + offset, data);
+  return write_all_at(fd_.get(), kVmStreamOffset + offset, data, kMemoryFile);
 }
 
 Result<> VmMemory::finish() {
   for (const FilePart& part : vm_memory_tables(size_bytes_)) {
-    CKPT_TRY(write_all(fd_.get(), part.offset, part.bytes));
+    CKPT_TRY(write_all_at(fd_.get(), part.offset, part.bytes, kMemoryFile));
   }
   return ::ftruncate(fd_.get(), static_cast<off_t>(vm_memory_bytes(size_bytes_))) == 0
              ? Result<>()
@@ -227,7 +233,7 @@ Result<std::unique_ptr<VmSideImage>> VmSideImage::make(const std::string& folder
       {kSideRefcountTable << kSideClusterBits, entry(kSideRefcountBlock << kSideClusterBits)},
       {kSideRefcountBlock << kSideClusterBits, refcounts(kSideClusters)}};
   for (const FilePart& part : parts) {
-    CKPT_TRY(write_all(fd.get(), part.offset, part.bytes));
+    CKPT_TRY(write_all_at(fd.get(), part.offset, part.bytes, kMemoryFile));
   }
   if (::ftruncate(fd.get(), static_cast<off_t>(kSideClusters << kSideClusterBits)) != 0) {
     return fail_errno(errno, "make a file for the memory");
@@ -237,7 +243,7 @@ Result<std::unique_ptr<VmSideImage>> VmSideImage::make(const std::string& folder
 
 Result<uint64_t> VmSideImage::number_at(uint64_t offset, size_t bytes) const {
   std::array<std::byte, sizeof(uint64_t)> buffer{};
-  CKPT_TRY(read_all(fd_.get(), offset, ByteSpan(buffer).first(bytes)));
+  CKPT_TRY(read_all_at(fd_.get(), offset, ByteSpan(buffer).first(bytes), kSavedMemory));
   uint64_t number = 0;
   for (size_t i = 0; i < bytes; ++i) {
     number = number << 8U | static_cast<uint64_t>(buffer[i]);
@@ -283,7 +289,7 @@ Result<> VmSideImage::read(uint64_t offset, ByteSpan buffer) const {
     if ((l2 & kOffsetMask) == 0) {
       std::ranges::fill(part, std::byte{0});
     } else {
-      CKPT_TRY(read_all(fd_.get(), (l2 & kOffsetMask) + within_bytes, part));
+      CKPT_TRY(read_all_at(fd_.get(), (l2 & kOffsetMask) + within_bytes, part, kSavedMemory));
     }
     buffer = buffer.subspan(part.size());
     offset += part.size();

@@ -17,9 +17,16 @@ namespace ckpt {
 // has no room for so much memory.
 Result<> check_room_for_memory(const std::string& folder, uint64_t memory_bytes);
 
+// The same error; where that file system has run full meanwhile, kNoSpace, which says so.
+Error explain_by_room(const std::string& folder, Error error);
+
 // A file without a name in a folder that exists, which is gone with its last descriptor. kIo: none
 // can be made there.
 Result<UniqueFd> make_unnamed_file(const std::string& folder);
+
+// A memory fits into that file, whatever else is written to its file system meanwhile; where that
+// cannot be promised, nothing is reserved. kNoSpace.
+Result<> reserve_for_memory(int fd, const std::string& folder, uint64_t memory_bytes);
 
 // Without a name: it is gone with its last descriptor.
 //

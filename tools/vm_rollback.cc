@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/vm_rollback.h"
 
-#include <sys/wait.h>
-
-#include <csignal>
-#include <thread>
-
 #include "common/clock.h"
 #include "common/text.h"
-#include "tools/program.h"
+#include "tools/guarded_program.h"
 #include "tools/text_file.h"
 #include "tools/work_folder.h"
 
@@ -17,17 +12,38 @@ namespace {
 
 constexpr std::chrono::seconds kStartPatience{30};
 constexpr std::chrono::milliseconds kStartLook{20};
-constexpr std::chrono::seconds kEndPatience{5};
 
 std::string number_of(const SavedMachine& saved) {
   return std::to_string(saved.target().id.number.value);
 }
 
-Unexpected stands_still(const SavedMachine& saved, const std::string& what, const Error& error) {
+// It may run where somebody else has told it to, and writes to a disk that is not that of its
+// memory.
+Result<> make_stand_still(VirtualMachine& machine) {
+  CKPT_ASSIGN(const std::string state, machine.state());
+  return state == "running" ? machine.stop() : Result<>();
+}
+
+Unexpected stopped_half_way(VirtualMachine& machine, const SavedMachine& saved,
+                            const Error& error) {
+  const std::string what =
+      "Its disk and its memory are not both those of checkpoint " + number_of(saved) + ": ";
+  const auto stands = make_stand_still(machine);
+  return stands ? fail(ErrorKind::kHalfway,
+                       error.message() + ". The machine stands still and must not go on. " + what +
+                           "repeat the command; or end QEMU, and roll back with --fresh")
+                : fail(ErrorKind::kHalfway, error.message() + ". " + what +
+                                                "end QEMU, if it has not ended, and roll back with "
+                                                "--fresh");
+}
+
+// When disk and memory have gone back.
+Unexpected does_not_go_on(const SavedMachine& saved, const Error& error) {
   return fail(ErrorKind::kHalfway,
-              error.message() + ". The machine stands still and must not go on: " + what +
-                  " checkpoint " + number_of(saved) +
-                  ". Repeat the command; or end QEMU, and roll back with --fresh");
+              error.message() + ". Disk and memory are those of checkpoint " + number_of(saved) +
+                  (error.kind == ErrorKind::kNotFound
+                       ? ", and the machine has ended: --fresh starts a new one"
+                       : ": `cont` lets the machine run"));
 }
 
 // States in which QEMU refuses to go on without it.
@@ -48,7 +64,7 @@ std::string last_line_of(const std::string& log) {
   return text.substr(text.rfind('\n') + 1);
 }
 
-// A QEMU that was just started. Killed at the latest with this, unless it was released.
+// A QEMU that was just started. It ends with this, unless it was released.
 class NewMachine {
  public:
   static Result<std::unique_ptr<NewMachine>> start(const VmStart& start) {
@@ -57,32 +73,25 @@ class NewMachine {
     std::vector<std::string> words = words_for_new(start.words);
     words.insert(words.end(),
                  {"-S", "-incoming", "defer", "-qmp", "unix:" + socket + ",server=on,wait=off"});
-    CKPT_ASSIGN(const pid_t pid, start_in_session(words, start.directory, start.log));
-    std::unique_ptr<NewMachine> machine(new NewMachine(std::move(folder), pid, start.log));
+    CKPT_ASSIGN(auto program, GuardedProgram::start(words, start.directory, start.log));
+    std::unique_ptr<NewMachine> machine(
+        new NewMachine(std::move(folder), std::move(program), start.log));
     CKPT_TRY(machine->connect(socket));
     return machine;
   }
-  NewMachine(const NewMachine&) = delete;
-  NewMachine& operator=(const NewMachine&) = delete;
-  ~NewMachine() {
-    if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
-      (void)ends_within(kEndPatience);
-    }
-  }
 
   VirtualMachine& machine() { return *machine_; }
-  pid_t release() { return std::exchange(pid_, 0); }
+  pid_t release() { return program_->release(); }
   // With what QEMU has said, if it has ended.
   Unexpected explain(const Error& error) {
-    return ends_within(kStartLook)
+    return program_->ends_within(kStartLook)
                ? fail(error.kind, "QEMU has ended: " + printable(last_line_of(log_)))
                : Unexpected(error);
   }
 
  private:
-  NewMachine(WorkFolder folder, pid_t pid, std::string log)
-      : folder_(std::move(folder)), pid_(pid), log_(std::move(log)) {}
+  NewMachine(WorkFolder folder, std::unique_ptr<GuardedProgram> program, std::string log)
+      : folder_(std::move(folder)), program_(std::move(program)), log_(std::move(log)) {}
 
   Result<> connect(const std::string& socket) {
     const SteadyTime deadline = system_clock().steady() + kStartPatience;
@@ -93,7 +102,7 @@ class NewMachine {
         machine_.emplace(*port_);
         return {};
       }
-      if (ends_within(kStartLook)) {
+      if (program_->ends_within(kStartLook)) {
         return fail(ErrorKind::kIo, "QEMU does not start: " + printable(last_line_of(log_)));
       }
       if (system_clock().steady() >= deadline) {
@@ -102,34 +111,23 @@ class NewMachine {
     }
   }
 
-  bool ends_within(std::chrono::nanoseconds patience) {
-    const SteadyTime deadline = system_clock().steady() + patience;
-    while (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) != pid_) {
-      if (system_clock().steady() >= deadline) {
-        return false;
-      }
-      std::this_thread::sleep_for(kStartLook);
-    }
-    pid_ = 0;
-    return true;
-  }
-
   WorkFolder folder_;
-  pid_t pid_;
+  std::unique_ptr<GuardedProgram> program_;
   const std::string log_;
   std::unique_ptr<QmpSocket> port_;
   std::optional<VirtualMachine> machine_;
 };
 
-// Its disks have not gone back.
+// Its disks have not gone back. One that has ended is not half-way.
 Unexpected as_it_was(VirtualMachine& machine, const std::string& before, const Error& error) {
   auto done = machine.unmark();
   if (done && before == "running") {
     done = machine.go_on();
   }
-  return done ? Unexpected(error)
-              : fail(ErrorKind::kHalfway, error.message() + ". Nothing has gone back, and the " +
-                                              "machine stands still: " + done.error().message());
+  return done || done.error().kind == ErrorKind::kNotFound
+             ? Unexpected(error)
+             : fail(ErrorKind::kHalfway, error.message() + ". Nothing has gone back, and the " +
+                                             "machine stands still: " + done.error().message());
 }
 
 // When the disks have gone back.
@@ -153,24 +151,23 @@ Result<VmRollbackOutcome> roll_back_in_place(VirtualMachine& machine, SavedMachi
   CKPT_ASSIGN(const std::string before, machine.state());
   CKPT_TRY(machine.mark());
   const SteadyTime began = system_clock().steady();
-  CKPT_TRY(machine.stop());
+  if (const auto stopped = machine.stop(); !stopped) {
+    return as_it_was(machine, before, stopped.error());
+  }
   auto disk = saved.roll_back(progress);
   if (!disk && nothing_was_done(disk.error().kind)) {
     return as_it_was(machine, before, disk.error());
   }
   if (!disk) {
-    return stands_still(saved, "its disk may not be that of", disk.error());
+    return stopped_half_way(machine, saved, disk.error());
   }
   const SteadyTime back = system_clock().steady();
   if (const auto loaded = load_in_place(machine, saved, before); !loaded) {
-    return stands_still(saved, "its disk is that of, and its memory is not that of,",
-                        loaded.error());
+    return stopped_half_way(machine, saved, loaded.error());
   }
   const SteadyTime loaded = system_clock().steady();
   if (const auto runs_on = runs ? machine.go_on() : Result<>(); !runs_on) {
-    return fail(ErrorKind::kHalfway, runs_on.error().message() +
-                                         ". Disk and memory are those of checkpoint " +
-                                         number_of(saved) + ": `cont` lets the machine run");
+    return does_not_go_on(saved, runs_on.error());
   }
   return VmRollbackOutcome{std::move(*disk), system_clock().steady() - began, loaded - back};
 }

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real QEMU with a guest that is a boot sector, and does nothing but count, in its memory and on its
-disks."""
+disks; and what its tests have in common."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 
-from harness import MIB, eventually
+from harness import MIB, UNKNOWN, Case, build, eventually, tool
 
+NOT_FOUND = UNKNOWN
+HALFWAY = 9
 SIZE = 4 * MIB
 COUNTER = 0x7E00  # in memory: what is written
 SECTOR = 8  # on each disk: where to
@@ -62,6 +66,7 @@ class Machine:
         self.qmp = self.folder / "qmp"
         self.own = self.folder / "own"
         self.log = self.folder / "qemu.log"
+        self.successor = None
         disks = []
         for number, server in enumerate(servers):
             disks += ["-blockdev", f"driver=nbd,node-name=disk{number},server.type=unix,"
@@ -72,8 +77,9 @@ class Machine:
                       "-qmp", f"unix:{self.qmp},server=on,wait=off",
                       "-qmp", f"unix:{self.own},server=on,wait=off"]
         with open(self.log, "ab") as log:
+            # A limit of a file's size is an error, as Python leaves it, and no end.
             self.process = subprocess.Popen([*self.words, *words], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log, restore_signals=False)
         case.addCleanup(self.end)
         eventually(lambda: self.own.exists() or self.process.poll() is not None, "QEMU starts")
         self.ask = eventually(self._connect, "QEMU answers")
@@ -97,12 +103,96 @@ class Machine:
         return struct.unpack("<I", path.read_bytes())[0]
 
     def end(self):
+        if self.successor:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.successor, signal.SIGKILL)
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    def follow(self, pid):
+        """Another QEMU has taken its place, with its words."""
+        self.successor = pid
+        self.ask = eventually(lambda: Qmp(self.own), "QEMU answers")
 
 
 def written(server):
     """The counter on a disk."""
     with open(server.image, "rb") as image:
         return struct.unpack("<I", os.pread(image.fileno(), 4, SECTOR * 512))[0]
+
+
+class VmCase(Case):
+    def disk(self, name="disk.img", *parameters):
+        image = self.image(name, SIZE)
+        with open(image, "r+b") as file:
+            file.write(boot_sector())
+        server = self.serve(image, *parameters)
+        eventually(lambda: tool("status", image, "--state", server.state)["protected"],
+                   "the first copy")
+        return server
+
+    def counting(self, *servers, **options):
+        """A machine that counts on its disks."""
+        machine = Machine(self, *servers, **options)
+        self.assert_counts(*servers)
+        return machine
+
+    def assert_counts(self, *servers):
+        for server in servers:
+            before = written(server)
+            eventually(lambda: written(server) > before + 5, "it counts")
+
+    def checkpoint(self, server, machine, *words, **options):
+        return tool("vm", "checkpoint", server.image, "--qmp", machine.qmp, *words, **options)
+
+    def rollback(self, server, machine, *words, **options):
+        return tool("vm", "rollback", server.image, "--qmp", machine.qmp, "--yes", *words, **options)
+
+    def last(self, server):
+        """The number of its checkpoint."""
+        return tool("list", server.image)["checkpoints"][-1]["checkpoint"]
+
+    def in_background(self, *words):
+        """ckpt-tool vm, while the test goes on."""
+        process = subprocess.Popen([build() / "tools/ckpt-tool", "vm", *words],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def assert_one_instant(self, counter, *servers):
+        """It stands still: what its memory says was, or was about to be, written to each disk."""
+        for server in servers:
+            self.assertIn(counter - written(server), (0, 1))
+
+    def refused(self, expect, *texts, servers, machine, act):
+        """Nothing was done, and the machine counts on."""
+        before = [tool("list", server.image)["checkpoints"] for server in servers]
+        answer = act(expect=expect)
+        for text in texts:
+            self.assertIn(text, answer.message)
+        self.assertEqual(machine.state, "running")
+        self.assert_counts(*servers)
+        self.assertEqual([tool("list", server.image)["checkpoints"] for server in servers], before)
+        return answer
+
+    @contextlib.contextmanager
+    def new_qemu(self, answer):
+        """One that was started by a rollback; it ends here."""
+        pid = answer["pid"]
+        try:
+            yield pid
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+    def when(self, condition, what, words):
+        """Runs the tool, and sends it a signal as soon as it has come so far."""
+        process = self.in_background(*words)
+        while not (seen := condition()) and process.poll() is None:
+            pass
+        if seen:
+            process.send_signal(what)
+        process.wait(60)
+        return seen

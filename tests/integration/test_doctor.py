@@ -11,12 +11,13 @@ import struct
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs, build, eventually,
                      plugin, plugin_environment, run, tool)
 
 MACHINE = ["nbdkit", "plugin", "written-maps", "io_uring", "open-files", "file-size", "nbd-module",
-           "nbd-client", "qemu", "criu"]
+           "nbd-client", "qemu", "qemu-background", "criu"]
 VOLUME = ["image", "image-holes", "direct-io", "state-directory", "control-socket", "backup",
           "backup-holes", "backup-space", "map-space", "server"]
 
@@ -53,8 +54,8 @@ class DoctorCase(Case):
         program.chmod(0o755)
         self.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
 
-    def call(self, *words, **options):
-        return subprocess.run([str(build() / "tools/ckpt-tool"), *map(str, words)],
+    def call(self, *words, under=(), **options):
+        return subprocess.run([*under, str(build() / "tools/ckpt-tool"), *map(str, words)],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
                               env=self.environment, **options)
 
@@ -171,6 +172,23 @@ class Doctor(DoctorCase):
         check = self.doctor(preexec_fn=without_io_uring)["io_uring"]
         self.assertIn("Operation not permitted", check["detail"])
         self.assertIn("seccomp", check["advice"])
+
+    def test_qemu_and_whether_it_can_save_a_memory_while_a_machine_runs(self):
+        """Its user must be privileged, unless a sysctl allows it to all."""
+        checks = self.doctor()
+        self.assertRegex(checks["qemu"]["detail"], r"QEMU emulator version \d.*, /.*/qemu-system-")
+        self.assertIn("runs on", checks["qemu-background"]["detail"])
+        sysctl = Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip()
+        check = self.doctor(under=["setpriv", "--bounding-set=-sys_ptrace"])["qemu-background"]
+        self.assertIn("runs on" if sysctl == "1" else "standing still", check["detail"])
+        self.assertIn("" if sysctl == "1" else "sysctl vm.unprivileged_userfaultfd=1",
+                      check["advice"])
+        fake = self.folder / "bin" / f"qemu-system-{os.uname().machine}"
+        fake.write_text("#!/bin/sh\necho QEMU emulator version 5.2.0\n")
+        fake.chmod(0o755)
+        check = self.doctor()["qemu"]
+        self.assertIn(f"{fake}: too old", check["detail"])
+        self.assertIn("6.0 or later", check["advice"])
 
     def test_limits_are_those_of_the_process(self):
         words = [str(build() / "tools/ckpt-tool"), "--json", "doctor"]

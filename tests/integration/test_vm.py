@@ -3,7 +3,6 @@
 """Virtual machines that go back with their disks: real QEMU, and for a guest a boot sector that does
 nothing but count, in its memory and on its disks. tests/guest/vm_rounds.py has a guest with Linux."""
 
-import contextlib
 import os
 import re
 import signal
@@ -11,64 +10,8 @@ import subprocess
 import time
 import unittest
 
-from harness import (BUSY, FAILED, MIB, MISMATCH, OK, UNKNOWN, USAGE, Case, Tmpfs, build, eventually, run, tool)
-from counting_machine import SIZE, Machine, Qmp, boot_sector, written  # isort:skip
-
-NOT_FOUND = UNKNOWN
-HALFWAY = 9
-
-
-class VmCase(Case):
-    def disk(self, name="disk.img", *parameters):
-        image = self.image(name, SIZE)
-        with open(image, "r+b") as file:
-            file.write(boot_sector())
-        server = self.serve(image, *parameters)
-        eventually(lambda: tool("status", image, "--state", server.state)["protected"],
-                   "the first copy")
-        return server
-
-    def counting(self, *servers, **options):
-        """A machine that counts on its disks."""
-        machine = Machine(self, *servers, **options)
-        self.assert_counts(*servers)
-        return machine
-
-    def assert_counts(self, *servers):
-        for server in servers:
-            before = written(server)
-            eventually(lambda: written(server) > before + 5, "it counts")
-
-    def checkpoint(self, server, machine, *words, **options):
-        return tool("vm", "checkpoint", server.image, "--qmp", machine.qmp, *words, **options)
-
-    def rollback(self, server, machine, *words, **options):
-        return tool("vm", "rollback", server.image, "--qmp", machine.qmp, "--yes", *words, **options)
-
-    def assert_one_instant(self, counter, *servers):
-        """It stands still: what its memory says was, or was about to be, written to each disk."""
-        for server in servers:
-            self.assertIn(counter - written(server), (0, 1))
-
-    def refused(self, expect, *texts, servers, machine, act):
-        """Nothing was done, and the machine counts on."""
-        before = [tool("list", server.image)["checkpoints"] for server in servers]
-        answer = act(expect=expect)
-        for text in texts:
-            self.assertIn(text, answer.message)
-        self.assertEqual(machine.state, "running")
-        self.assert_counts(*servers)
-        self.assertEqual([tool("list", server.image)["checkpoints"] for server in servers], before)
-        return answer
-
-    @contextlib.contextmanager
-    def new_qemu(self, answer):
-        """One that was started by a rollback; it ends here."""
-        pid = answer["pid"]
-        try:
-            yield pid
-        finally:
-            os.kill(pid, signal.SIGKILL)
+from counting_machine import HALFWAY, NOT_FOUND, Machine, Qmp, VmCase, written
+from harness import BUSY, FAILED, MIB, MISMATCH, OK, USAGE, Tmpfs, build, eventually, run, tool
 
 
 class InPlace(VmCase):
@@ -460,17 +403,6 @@ class Failures(VmCase):
                 eventually(lambda: self.status(server)["connections"] == 0, "it has ended")
                 machine = self.counting(server)
 
-    def when(self, condition, what, words):
-        """Runs the tool, and sends it a signal as soon as it has come so far."""
-        process = subprocess.Popen([build() / "tools/ckpt-tool", "vm", *words],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not (seen := condition()) and process.poll() is None:
-            pass
-        if seen:
-            process.send_signal(what)
-        process.wait(60)
-        return seen
-
     def test_a_tool_that_is_told_to_end_lets_it_go_on_first(self):
         server = self.disk()
         machine = self.counting(server, memory=128)
@@ -504,37 +436,6 @@ class Failures(VmCase):
                     if seen:
                         break
                 self.assertTrue(seen)
-
-    def test_somebody_else_lets_it_go_on(self):
-        """Between the cut and the memory: then there is no checkpoint; and in a rollback it is said."""
-        server = self.disk()
-        machine = self.counting(server, memory=128)
-        self.checkpoint(server, machine)
-        for verb, code in ("checkpoint", FAILED), ("rollback", HALFWAY):
-            words = [verb, server.image, "--qmp", machine.qmp, *(["--yes"] if verb == "rollback" else
-                                                                 ["--mode", "snapshot"])]
-            for _ in range(10):
-                before = tool("list", server.image)["checkpoints"]
-                ended = self.with_cont(machine, words)
-                if ended:
-                    break
-            self.assertIn(ended, (code, BUSY))
-            if verb == "checkpoint":
-                self.assertEqual(tool("list", server.image)["checkpoints"], before)
-                self.assertEqual(machine.state, "running")
-                self.assert_counts(server)
-        self.rollback(server, machine, "--paused")
-        self.assert_one_instant(machine.counter(), server)
-
-    def with_cont(self, machine, words):
-        """The tool's exit code, where the machine was told to go on as soon as it stood still."""
-        process = subprocess.Popen([build() / "tools/ckpt-tool", "vm", *words],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while machine.state == "running" and process.poll() is None:
-            pass
-        with contextlib.suppress(AssertionError):  # QEMU may refuse it just then
-            machine.ask("cont")
-        return process.wait(60)
 
     def test_what_is_half_way_gets_no_checkpoint(self):
         server = self.disk()

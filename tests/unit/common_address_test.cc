@@ -42,6 +42,8 @@ TEST(Address, IsReadAsItIsWritten) {
     EXPECT_EQ(read_back(text), text);
   }
   EXPECT_EQ(read_back("tcp:host:7000"), "host:7000");
+  EXPECT_EQ(read_back("tcp:tcp:7000"), "tcp:tcp:7000");  // hosts that are called like a kind
+  EXPECT_EQ(read_back("tcp:unix:7000"), "tcp:unix:7000");
   EXPECT_EQ(parse_address("[::1]:7000")->host, "::1");
 }
 

@@ -30,6 +30,9 @@ MachineFacts good_machine() {
   facts.nbdkit = "/usr/bin/nbdkit";
   facts.nbd_client = "/usr/sbin/nbd-client";
   facts.qemu = "/usr/bin/qemu-system-x86_64";
+  facts.qemu_version = std::string("QEMU emulator version 7.2.22 (Debian)\nCopyright\n");
+  facts.unprivileged_userfaultfd = "0";
+  facts.may_trace = true;
   facts.criu = "/usr/sbin/criu";
   facts.nbdkit_version = std::string("nbdkit 1.32.5 (nbdkit-1.32.5)\n");
   facts.plugin = std::string("path=/plugins/ckpt.so\nname=ckpt\nckpt_version=" CKPT_VERSION "\n");
@@ -109,6 +112,14 @@ struct VolumeCase {
   Expected expected;
 };
 
+void expect_machine_cases(const std::vector<MachineCase>& cases) {
+  for (const auto& [harm, expected] : cases) {
+    MachineFacts facts = good_machine();
+    harm(facts);
+    expect_only(check_machine(facts), expected);
+  }
+}
+
 TEST(DoctorMachine, AllIsWell) {
   for (const Check& check : check_machine(good_machine())) {
     EXPECT_EQ(check.outcome, Outcome::kOk) << check.name << ": " << check.detail;
@@ -118,7 +129,7 @@ TEST(DoctorMachine, AllIsWell) {
 }
 
 TEST(DoctorMachine, NbdkitAndPlugin) {
-  const std::vector<MachineCase> cases{
+  expect_machine_cases({
       {[](auto& f) { f.nbdkit_version = fail(ErrorKind::kTimeout, "it does not end"); },
        {"nbdkit", Outcome::kFailed, "/usr/bin/nbdkit does not run: it does not end", "1.32"}},
       {[](auto& f) { f.nbdkit_version = std::string("what?"); },
@@ -133,12 +144,7 @@ TEST(DoctorMachine, NbdkitAndPlugin) {
        {"plugin", Outcome::kFailed, "version 0.0.1, /p.so, but ckpt-tool is", "one build"}},
       {[](auto& f) { f.plugin = std::string("name=other\n"); },
        {"plugin", Outcome::kFailed, "but ckpt-tool is", "one build"}},
-  };
-  for (const auto& [harm, expected] : cases) {
-    MachineFacts facts = good_machine();
-    harm(facts);
-    expect_only(check_machine(facts), expected);
-  }
+  });
   for (const char* version : {"nbdkit 1.32.0\n", "nbdkit 1.41.4\n", "nbdkit 2.0.0 (rc)"}) {
     MachineFacts facts = good_machine();
     facts.nbdkit_version = std::string(version);
@@ -157,19 +163,14 @@ TEST(DoctorMachine, WithoutNbdkitThereIsNoPluginEither) {
 }
 
 TEST(DoctorMachine, WrittenMaps) {
-  const std::vector<MachineCase> cases{
+  expect_machine_cases({
       {[](auto& f) { f.maps = fail(ErrorKind::kNotFound, "no tmpfs for the written maps"); },
        {"written-maps", Outcome::kFailed, "no tmpfs", "XDG_RUNTIME_DIR"}},
       {[](auto& f) { f.maps->free_bytes = 4096; },
        {"written-maps", Outcome::kNote, "/run/ckpt, 4.0 KiB free: little", "remount"}},
       {[](auto& f) { f.runtime_directory = "/home/me"; },
        {"written-maps", Outcome::kNote, "XDG_RUNTIME_DIR (/home/me) is no tmpfs", "unset"}},
-  };
-  for (const auto& [harm, expected] : cases) {
-    MachineFacts facts = good_machine();
-    harm(facts);
-    expect_only(check_machine(facts), expected);
-  }
+  });
   MachineFacts facts = good_machine();
   facts.runtime_directory = "/run";
   EXPECT_EQ(find(check_machine(facts), "written-maps")->outcome, Outcome::kOk);
@@ -177,7 +178,7 @@ TEST(DoctorMachine, WrittenMaps) {
 
 TEST(DoctorMachine, IoUring) {
   const auto refused = [](int number) { return fail_errno(number, "io_uring_setup"); };
-  const std::vector<MachineCase> cases{
+  expect_machine_cases({
       {[&](auto& f) { f.uring = refused(ENOSYS); },
        {"io_uring", Outcome::kNote, "Function not implemented: io=auto does without", "kernel"}},
       {[&](auto& f) { f.uring = refused(ENOMEM); },
@@ -196,16 +197,11 @@ TEST(DoctorMachine, IoUring) {
        {"io_uring", Outcome::kNote, "not permitted:", "seccomp"}},
       {[&](auto& f) { f.uring = refused(EMFILE); },
        {"io_uring", Outcome::kNote, "Too many open files", "io_uring_setup(2)"}},
-  };
-  for (const auto& [harm, expected] : cases) {
-    MachineFacts facts = good_machine();
-    harm(facts);
-    expect_only(check_machine(facts), expected);
-  }
+  });
 }
 
 TEST(DoctorMachine, WhatNotEverybodyNeedsIsANote) {
-  const std::vector<MachineCase> cases{
+  expect_machine_cases({
       {[](auto& f) { f.nbd = NbdModule::kLoadable; },
        {"nbd-module", Outcome::kNote, "not loaded", "modprobe nbd"}},
       {[](auto& f) { f.nbd = NbdModule::kMissing; },
@@ -225,12 +221,71 @@ TEST(DoctorMachine, WhatNotEverybodyNeedsIsANote) {
        {"open-files", Outcome::kNote, "limited to 64", "ulimit -n"}},
       {[](auto& f) { f.file_bytes_max = kGib; },
        {"file-size", Outcome::kNote, "1.0 GiB (1073741824 bytes)", "ulimit -f"}},
+  });
+}
+
+TEST(DoctorMachine, Qemu) {
+  expect_machine_cases({
+      {[](auto& f) { f.qemu_version = fail(ErrorKind::kTimeout, "it does not end"); },
+       {"qemu", Outcome::kNote, "does not run: it does not end", "QEMU 6.0"}},
+      {[](auto& f) { f.qemu_version = std::string("what?"); },
+       {"qemu", Outcome::kNote, "does not say its version", "QEMU 6.0"}},
+      {[](auto& f) { f.qemu_version = std::string("QEMU emulator version 5.2.0 (Debian)\nC"); },
+       {"qemu", Outcome::kNote, "version 5.2.0 (Debian), /usr/bin/qemu-system-x86_64: too old",
+        "QEMU 6.0 or later"}},
+  });
+  MachineFacts facts = good_machine();
+  facts.qemu_version = std::string("QEMU emulator version 10.0.2\n");
+  EXPECT_EQ(find(check_machine(facts), "qemu")->detail,
+            "QEMU emulator version 10.0.2, /usr/bin/qemu-system-x86_64");
+}
+
+TEST(DoctorMachine, SavingWhileAMachineRuns) {
+  const auto refused = [](MachineFacts& facts, int number, const std::string& sysctl) {
+    facts.may_trace = false;
+    facts.write_protection = fail_errno(number, "userfaultfd");
+    facts.unprivileged_userfaultfd = sysctl;
   };
-  for (const auto& [harm, expected] : cases) {
-    MachineFacts facts = good_machine();
-    harm(facts);
-    expect_only(check_machine(facts), expected);
+  expect_machine_cases({
+      {[&](auto& f) { refused(f, EPERM, "0"); },
+       {"qemu-background", Outcome::kNote, "(vm.unprivileged_userfaultfd = 0): `vm checkpoint`",
+        "sysctl vm.unprivileged_userfaultfd=1; or run QEMU as root"}},
+      {[&](auto& f) {
+         refused(f, EPERM, "0");
+         f.may_trace = true;
+       },
+       {"qemu-background", Outcome::kNote, "Operation not permitted", "seccomp"}},
+      {[&](auto& f) { refused(f, EPERM, "1"); },
+       {"qemu-background", Outcome::kNote, "Operation not permitted", "seccomp"}},
+      {[&](auto& f) { refused(f, ENOSYS, ""); },
+       {"qemu-background", Outcome::kNote, "userfaultfd: Function not implemented: `vm",
+        "kernel of 5.7"}},
+      {[&](auto& f) { refused(f, EOPNOTSUPP, "1"); },
+       {"qemu-background", Outcome::kNote, "not supported", "kernel of 5.7"}},
+      {[&](auto& f) { refused(f, ENOMEM, "1"); },
+       {"qemu-background", Outcome::kNote, "Cannot allocate memory", "userfaultfd(2)"}},
+  });
+  MachineFacts facts = good_machine();
+  EXPECT_NE(find(check_machine(facts), "qemu-background")->detail.find("libvirt's"),
+            std::string::npos);
+  facts.unprivileged_userfaultfd = "1";
+  EXPECT_EQ(find(check_machine(facts), "qemu-background")->detail,
+            "a machine runs on while its memory is saved");
+}
+
+TEST(DoctorMachine, QemuOfThisMachineIsPreferred) {
+  std::string pattern = testing::TempDir() + "qemu-XXXXXX";
+  const fs::path root = ::mkdtemp(pattern.data());
+  const std::string path = (root / "none").string() + ":" + root.string();
+  EXPECT_EQ(find_qemu(path, "x86_64"), "");
+  for (const char* name : {"qemu-system-x86_64", "qemu-system-arm"}) {
+    std::ofstream(root / name) << "#!/bin/sh\n";
+    fs::permissions(root / name, fs::perms::owner_all);
   }
+  EXPECT_EQ(find_qemu(path, "x86_64"), root / "qemu-system-x86_64");
+  fs::remove(root / "qemu-system-x86_64");
+  EXPECT_EQ(find_qemu(path, "x86_64"), root / "qemu-system-arm");
+  fs::remove_all(root);
 }
 
 TEST(DoctorMachine, NbdModuleIsFoundLoadedOrLoadable) {

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// docs/wire-protocol.md, docs/batch-format.md, docs/attachment-format.md
+#include <array>
+
+#include "common/attachment.h"
+#include "common/checksum.h"
+#include "common/message.h"
+#include "tests/fuzz/target.h"
+
+namespace ckpt::fuzz {
+namespace {
+
+constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
+
+using Body = void (*)(ConstByteSpan);
+
+// The bodies of all frames that have one.
+constexpr std::array<Body, 25> kBodies{
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_hello, encode_hello); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_welcome, encode_welcome); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_greeting, encode_greeting); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_accept, encode_accept); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_batch_body, encode_batch_body); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_confirmation, encode_confirmation); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_roll_back, encode_roll_back); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_read, encode_read); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_read_ranges, encode_read_ranges); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_digests, encode_digests); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_digest_list, encode_digest_list); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_attach, encode_attach); },
+    [](ConstByteSpan body) {
+      expect_same_bytes(body, decode_read_attachment, encode_read_attachment);
+    },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_next_data, encode_next_data); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_data_range, encode_data_range); },
+    [](ConstByteSpan body) {
+      expect_same_bytes(body, decode_export,
+                        [](const std::optional<Epoch>& number) { return encode_export(number); });
+    },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_export_begins, encode_export_begins); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_content, encode_content); },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_hole, encode_hole); },
+    [](ConstByteSpan body) {
+      expect_same_bytes(
+          body, [](ConstByteSpan bytes) { return decode_checkpoints(bytes); }, encode_checkpoints);
+    },
+    [](ConstByteSpan body) {
+      expect_same_bytes(body, decode_checkpoint_list, encode_checkpoint_list);
+    },
+    [](ConstByteSpan body) { expect_same_bytes(body, decode_store_status, encode_store_status); },
+    // An error's text is made safe for a terminal, so it need not come back as it was.
+    [](ConstByteSpan body) { (void)decode_failed(body); },
+    [](ConstByteSpan body) { (void)check_piece(body); },
+    [](ConstByteSpan body) { (void)decode_frame_header(body); },
+};
+
+// The first byte says which.
+void run_message(ConstByteSpan input) {
+  if (!input.empty()) {
+    kBodies[std::to_integer<size_t>(input[0]) % kBodies.size()](input.subspan(1));
+  }
+}
+
+void run_frame(ConstByteSpan input) {
+  const auto header = sealed(input.first(std::min(input.size(), kFrameHeaderBytes)));
+  expect_same_bytes(header, decode_frame_header, encode_frame_header);
+  if (const auto frame = decode_frame_header(header)) {
+    CKPT_CHECK(frame->body_bytes <= body_bytes_max(frame->type));
+    (void)check_body(*frame, input.subspan(kFrameHeaderBytes));
+  }
+}
+
+// What a batch is found to say is on the disk, and no more than its header said.
+void check_batch(const Batch& batch) {
+  uint64_t data_bytes = 0;
+  for (const Extent& extent : batch.extents) {
+    CKPT_CHECK(extent.length > 0 && extent.length <= kDiskBytes &&
+               extent.offset <= kDiskBytes - extent.length);
+    data_bytes += extent.kind == ExtentKind::kData ? extent.length : 0;
+  }
+  CKPT_CHECK(data_bytes == batch.data.size() && data_bytes == batch.header.data_bytes);
+}
+
+// With a header that fits its payload, as one has who wants to do harm.
+void run_batch(ConstByteSpan input) {
+  const size_t header_bytes = std::min(input.size(), kBatchHeaderBytes);
+  const auto bytes = sealed(input.first(header_bytes));
+  expect_same_bytes(bytes, decode_batch_header, encode_batch_header);
+  auto header = decode_batch_header(bytes);
+  if (!header) {
+    return;
+  }
+  const ConstByteSpan payload = input.subspan(header_bytes);
+  header->payload_digest = digest_of(payload);
+  header->stored_bytes = payload.size();
+  const auto extents = decode_extents(*header, payload, kDiskBytes);
+  const auto batch = decode_batch(*header, payload, kDiskBytes);
+  if (batch) {
+    CKPT_CHECK(extents && *extents == batch->extents);
+    check_batch(*batch);
+  }
+}
+
+void run_piece(ConstByteSpan input) {
+  if (input.size() < kPieceHeaderBytes) {
+    return;
+  }
+  std::vector<std::byte> piece(input.begin(), input.end());
+  const ConstByteSpan payload = input.subspan(kPieceHeaderBytes);
+  const Digest digest = digest_of(payload);
+  copy_bytes(std::as_bytes(std::span(digest.bytes)), ByteSpan(piece).subspan(kPieceDigestAt));
+  copy_bytes(sealed(ConstByteSpan(piece).first(kPieceHeaderBytes)), piece);
+  std::vector<std::byte> raw;
+  if (const auto header = check_piece(piece); header && decode_piece(*header, piece, raw)) {
+    CKPT_CHECK(raw.size() == header->raw_bytes);
+  }
+}
+
+}  // namespace
+
+std::vector<Target> wire_targets() {
+  return {
+      {"message", run_message}, {"frame", run_frame}, {"batch", run_batch}, {"piece", run_piece}};
+}
+
+}  // namespace ckpt::fuzz
