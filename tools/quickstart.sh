@@ -83,12 +83,13 @@ install_packages() {
   command -v nbdfuse >/dev/null || apt-get install -q -y --no-install-recommends nbdfuse
 }
 
-# In a directory of its own: a developer's build/ may be set up in another way.
+# In a directory of its own: a developer's build/ may be set up in another way. Optimized as Debian's
+# packages are, and thirty files at once: that is half of the time.
 build() {
   step "Building in $root/build-quickstart"
   [ -f "$root/build-quickstart/build.ninja" ] ||
-    meson setup "$root/build-quickstart" "$root" --buildtype=release -Dtests=false \
-      --unity=on -Dunity_size=10
+    meson setup "$root/build-quickstart" "$root" --buildtype=release -Doptimization=2 -Dtests=false \
+      --unity=on -Dunity_size=30
   ninja -C "$root/build-quickstart"
   step "Installing"
   meson install -C "$root/build-quickstart" --no-rebuild --quiet

@@ -22,7 +22,7 @@ start_machine() {
     exec timeout --kill-after=5 180 qemu-system-x86_64 \
         -accel tcg,thread=multi -cpu max -smp 2 -m 512 \
         -nodefaults -display none -no-reboot -serial "file:$console" -nic none \
-        -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img" \
+        -kernel "$cache/vmlinux" -initrd "$cache/initrd.img" \
         -append "$kernel_words ckpt_root=/dev/vda $*" \
         -blockdev "driver=nbd,node-name=volume,server.type=unix,server.path=${socket//,/,,},reconnect-delay=30,discard=unmap" \
         -device virtio-blk-pci,drive=volume,discard=on,write-zeroes=on

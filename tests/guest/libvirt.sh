@@ -47,7 +47,7 @@ make_private() {
     cp -a /etc /run/etc
     cp -a "$plugins" /run/plugins
     cp "$build/plugin/nbdkit-ckpt-plugin.so" /run/plugins/
-    cp "$cache"/{vmlinuz,initrd.img} /run/
+    cp "$cache"/{vmlinux,initrd.img} /run/
     mount --bind /run/etc /etc
     mount --bind /run/plugins "$plugins"
     mkdir -p /var/{lib,cache,log}/libvirt "$folder/libvirt" /etc/{ckpt,libvirt}
@@ -120,7 +120,7 @@ define() { # NAME DISK WORDS
   <memory unit='MiB'>256</memory>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>/run/vmlinuz</kernel>
+    <kernel>/run/vmlinux</kernel>
     <initrd>/run/initrd.img</initrd>
     <cmdline>$kernel_words ckpt_root=/dev/vda</cmdline>
   </os>

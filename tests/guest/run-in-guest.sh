@@ -58,7 +58,7 @@ mkdir -p "$2"
 out=$(realpath -e "$2")
 shift 2
 
-[[ -s $cache/vmlinuz && -s $cache/initrd.img ]] || die "no kernel in $cache; run prepare.sh first"
+[[ -s $cache/vmlinux && -s $cache/initrd.img ]] || die "no kernel in $cache; run prepare.sh first"
 command -v qemu-system-x86_64 >/dev/null || die "no qemu-system-x86_64; run prepare.sh first"
 console_log=$out/console.log
 rm -f "$out/started" "$out/exit-code"
@@ -72,7 +72,7 @@ escape() { printf '%s' "${1//,/,,}"; }
 qemu_arguments() {
     arguments=(-accel "tcg,thread=multi" -cpu max -smp 2 -m 2048
         -nodefaults -display none -no-reboot -serial stdio -nic none
-        -kernel "$cache/vmlinuz" -initrd "$cache/initrd.img"
+        -kernel "$cache/vmlinux" -initrd "$cache/initrd.img"
         -append "$kernel_words"
         -virtfs "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"
         -virtfs "local,path=$(escape "$out"),mount_tag=out,security_model=none,multidevs=remap")

@@ -181,7 +181,7 @@ class Machine:
         return ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg,thread=multi", "-cpu",
                 "max", "-smp", "2", "-m", str(memory), "-nodefaults", "-display", "none",
                 "-no-reboot", "-nic", "none",
-                "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd.img",
+                "-kernel", f"{CACHE}/vmlinux", "-initrd", f"{CACHE}/initrd.img",
                 "-append", f"{kernel} ckpt_root=/dev/vda",
                 "-chardev", f"file,id=console,path={escaped(self.console)},append=on",
                 "-serial", "chardev:console",
