@@ -35,7 +35,7 @@ class CKPT_CAPABILITY("mutex") Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
   void lock() CKPT_ACQUIRE() { mutex_.lock(); }
-  // False: another thread has it. Not in the simulator.
+  // False: another thread has it.
   bool try_lock() CKPT_TRY_ACQUIRE(true) { return mutex_.try_lock(); }
   void unlock() CKPT_RELEASE() { mutex_.unlock(); }
 

@@ -2,8 +2,6 @@
 // A stream over a connected socket: Unix or TCP, without TLS.
 #pragma once
 
-#include <chrono>
-
 #include "common/fd.h"
 #include "common/stream.h"
 
@@ -11,14 +9,12 @@ namespace ckpt {
 
 class SocketStream : public Stream {
  public:
-  // socket: connected; its peer is named so in errors. silence: the longest time without a byte
-  // while somebody waits for one, or for room to send.
+  // socket: connected; its peer is named so in errors. silence: as set_silence() says.
   SocketStream(UniqueFd socket, std::string peer, std::chrono::milliseconds silence)
       : socket_(std::move(socket)), peer_(std::move(peer)), silence_(silence) {}
 
-  // Agrees with the other side on what protects the stream: before anything else. host: whom a
-  // client has connected to; a server says nothing. Plain sockets have nothing to agree on.
-  virtual Result<> shake_hands(const std::string& host);
+  // Plain sockets have nothing to agree on.
+  Result<> shake_hands(const std::string& host) override;
   // Whom the other side has proved to be, at a server. Empty: nobody in particular.
   [[nodiscard]] virtual std::string identity() const { return ""; }
 
@@ -28,8 +24,7 @@ class SocketStream : public Stream {
   [[nodiscard]] bool is_over() const override;
   void stop_reading() override;
   void shut_down() override;
-  // While nobody reads or writes.
-  void set_silence(std::chrono::milliseconds silence) { silence_ = silence; }
+  void set_silence(std::chrono::milliseconds silence) override { silence_ = silence; }
 
  protected:
   // Until the socket is ready for these poll(2) events.

@@ -2,6 +2,9 @@
 // The bytes of a connection, below the frames: plain, or TLS from the first byte.
 #pragma once
 
+#include <chrono>
+#include <string>
+
 #include "common/bytes.h"
 #include "common/result.h"
 
@@ -12,6 +15,9 @@ namespace ckpt {
 class Stream {
  public:
   virtual ~Stream() = default;
+  // Agrees with the other side on what protects the stream: before anything else. host: whom a
+  // client has connected to; a server says nothing.
+  virtual Result<> shake_hands(const std::string& host) = 0;
   // Fills all of it.
   virtual Result<> read(ByteSpan buffer) = 0;
   // Both, one after the other, in one call where that is possible.
@@ -24,6 +30,9 @@ class Stream {
   virtual void stop_reading() = 0;
   // Ends both directions: whoever waits wakes.
   virtual void shut_down() = 0;
+  // The longest time without a byte while somebody waits for one, or for room to send. While nobody
+  // reads or writes.
+  virtual void set_silence(std::chrono::milliseconds silence) = 0;
 };
 
 }  // namespace ckpt

@@ -67,8 +67,8 @@ Result<StoreStatus> ask_status(StoreClient& client) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(RemoteOptions options, Clock& clock)
-    : dialer_(std::move(options)),
+RemoteStore::RemoteStore(RemoteOptions options, Clock& clock, ConnectStream connect)
+    : dialer_(std::move(options), std::move(connect)),
       clock_(clock),
       address_(dialer_.options().address.to_string()),
       size_bytes_(dialer_.options().size_bytes) {

@@ -17,7 +17,7 @@ namespace ckpt {
 //           A batch's error may come with a later batch or with the confirmation.
 class RemoteStore final : public StoreLink {
  public:
-  RemoteStore(RemoteOptions options, Clock& clock);
+  RemoteStore(RemoteOptions options, Clock& clock, ConnectStream connect = connect_by_socket);
 
   Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
   Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);

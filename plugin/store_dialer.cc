@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/store_dialer.h"
 
-#include "common/tls_stream.h"
-
 namespace ckpt {
 
-StoreDialer::Call::Call(StoreDialer& dialer, std::unique_ptr<SocketStream> stream)
+StoreDialer::Call::Call(StoreDialer& dialer, std::unique_ptr<Stream> stream)
     : dialer_(dialer), stream_(std::move(stream)), client_(*stream_) {
   dialer_.add(stream_.get());
 }
@@ -36,23 +34,8 @@ Unexpected StoreDialer::Call::explain(const Error& error) const {
              : Unexpected(error);
 }
 
-Result<std::unique_ptr<SocketStream>> StoreDialer::connect() const {
-  std::shared_ptr<const TlsCredentials> credentials;
-  if (options_.tls.is_used()) {
-    CKPT_ASSIGN(credentials, TlsCredentials::load(options_.tls, TlsSide::kClient));
-  }
-  CKPT_ASSIGN(UniqueFd socket,
-              connect_socket(options_.address, options_.tls.reach(), options_.patience));
-  const std::string address = options_.address.to_string();
-  std::unique_ptr<SocketStream> stream =
-      credentials == nullptr
-          ? std::make_unique<SocketStream>(std::move(socket), address, options_.patience)
-          : std::make_unique<TlsStream>(std::move(socket), address, options_.patience, credentials);
-  return stream;
-}
-
 Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {
-  CKPT_ASSIGN(auto stream, connect());
+  CKPT_ASSIGN(auto stream, connect_(options_));
   auto call = std::make_unique<Call>(*this, std::move(stream));
   CKPT_TRY(call->greet({.volume = options_.volume,
                         .size_bytes = options_.size_bytes,
@@ -71,7 +54,7 @@ void StoreDialer::stop() {
 
 void StoreDialer::add(Stream* stream) {
   const MutexLock lock(mutex_);
-  streams_.insert(stream);
+  streams_.push_back(stream);
   if (is_stopped_) {
     stream->shut_down();
   }
@@ -79,7 +62,7 @@ void StoreDialer::add(Stream* stream) {
 
 void StoreDialer::remove(Stream* stream) {
   const MutexLock lock(mutex_);
-  streams_.erase(stream);
+  std::erase(streams_, stream);
 }
 
 }  // namespace ckpt

@@ -2,12 +2,13 @@
 // Makes connections to backupd for one volume, and ends them all when the server stops.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <set>
+#include <vector>
 
 #include "common/address.h"
 #include "common/mutex.h"
-#include "common/socket_stream.h"
+#include "common/stream.h"
 #include "common/tls_options.h"
 #include "plugin/store_client.h"
 
@@ -23,13 +24,18 @@ struct RemoteOptions {
   std::chrono::milliseconds patience{5000};
 };
 
+// Makes a stream to where a back-up is. kUnreachable: nobody answers in time; kDenied: TLS.
+using ConnectStream = std::function<Result<std::unique_ptr<Stream>>(const RemoteOptions& options)>;
+// By a socket of this machine, with TLS if the options say so; certificates and keys are read anew.
+Result<std::unique_ptr<Stream>> connect_by_socket(const RemoteOptions& options);
+
 // Threads: any.
 class StoreDialer {
  public:
   // A connection; whoever waits in it returns when the dialer stops. The dialer outlives it.
   class Call {
    public:
-    Call(StoreDialer& dialer, std::unique_ptr<SocketStream> stream);
+    Call(StoreDialer& dialer, std::unique_ptr<Stream> stream);
     ~Call();
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
@@ -42,27 +48,27 @@ class StoreDialer {
     [[nodiscard]] Unexpected explain(const Error& error) const;
 
     StoreDialer& dialer_;
-    const std::unique_ptr<SocketStream> stream_;
+    const std::unique_ptr<Stream> stream_;
     StoreClient client_;
   };
 
-  explicit StoreDialer(RemoteOptions options) : options_(std::move(options)) {}
+  StoreDialer(RemoteOptions options, ConnectStream connect)
+      : options_(std::move(options)), connect_(std::move(connect)) {}
   [[nodiscard]] const RemoteOptions& options() const { return options_; }
 
-  // Connects and greets; certificates and keys are read anew. kUnreachable: nobody answers in time;
-  // kDenied: TLS; else what the back-up says.
+  // Connects and greets. The error is the connection's, or what the back-up says.
   Result<std::unique_ptr<Call>> dial(Role role);
   // Ends all connections, now and later.
   void stop() CKPT_EXCLUDES(mutex_);
 
  private:
-  [[nodiscard]] Result<std::unique_ptr<SocketStream>> connect() const;
   void add(Stream* stream) CKPT_EXCLUDES(mutex_);
   void remove(Stream* stream) CKPT_EXCLUDES(mutex_);
 
   const RemoteOptions options_;
+  const ConnectStream connect_;
   Mutex mutex_;
-  std::set<Stream*> streams_ CKPT_GUARDED_BY(mutex_);  // each is owned by its Call
+  std::vector<Stream*> streams_ CKPT_GUARDED_BY(mutex_);  // each is owned by its Call
   bool is_stopped_ CKPT_GUARDED_BY(mutex_) = false;
 };
 

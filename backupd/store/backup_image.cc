@@ -16,18 +16,21 @@ BlockRange blocks_of(const Extent& extent) {
 
 }  // namespace
 
+// An empty one that a creation left is removed, not used: its sync may have failed, and no later
+// sync would tell.
 Result<std::unique_ptr<BackupImage>> BackupImage::create(Directory& directory,
                                                          uint64_t size_bytes) {
-  auto file = directory.open(kImageName, OpenMode::kReadWrite);
-  if (!file && file.error().kind == ErrorKind::kNotFound) {
-    file = directory.open(kImageName, OpenMode::kCreate);
+  if (auto left = directory.open(kImageName, OpenMode::kReadWrite)) {
+    CKPT_ASSIGN(const auto data, (*left)->next_data(0));
+    if (data) {
+      return fail(ErrorKind::kCorrupt, directory.path() + "/" + kImageName +
+                                           ": has data, but `volume` is missing; not overwritten");
+    }
+    CKPT_TRY(directory.remove(kImageName));
+  } else if (left.error().kind != ErrorKind::kNotFound) {
+    return Unexpected(left.error());
   }
-  CKPT_ASSIGN(auto created, std::move(file));
-  CKPT_ASSIGN(const auto data, created->next_data(0));
-  if (data) {
-    return fail(ErrorKind::kCorrupt, directory.path() + "/" + kImageName +
-                                         ": has data, but `volume` is missing; not overwritten");
-  }
+  CKPT_ASSIGN(auto created, directory.open(kImageName, OpenMode::kCreate));
   CKPT_TRY(created->resize(size_bytes));
   CKPT_TRY(final_failure(created->sync()));
   return std::unique_ptr<BackupImage>(new BackupImage(std::move(created), size_bytes));

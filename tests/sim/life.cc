@@ -72,8 +72,8 @@ void Life::run() {
     disconnect();
     auto closed = server_->close();
     end_if_killed();
-    expect(closed || options_.errors, "the server did not stop cleanly: " +
-                                          (closed ? "" : closed.error().message()));
+    expect(closed || options_.errors,
+           "the server did not stop cleanly: " + (closed ? "" : closed.error().message()));
     closed_ = closed.has_value();
   }
   ended_ = true;
@@ -82,6 +82,9 @@ void Life::run() {
 bool Life::open() {
   ServerOptions options = plan_.server;
   options.link_lost_one_in = options_.errors ? options.link_lost_one_in : 0;
+  if (options.remote && !options_.errors) {
+    machine_.network.wait_for_listener();
+  }
   auto server = Server::open(machine_, options);
   end_if_killed();
   if (!server) {
@@ -176,7 +179,7 @@ void Life::check_settled() {
     return;
   }
   end_if_killed();
-  const auto image = machine_.disk.cached("state/store/backup.img");
+  const auto image = server_->backup_image();
   expect(image.has_value(), "O5: there is no back-up image");
   const std::string differs =
       history_.oracle.check_equal(primary(), read_versions(0, image.value()));
@@ -400,7 +403,7 @@ bool Life::checkpoint(bool must) {
 
 // False: there is nothing to compare, or it could not be read.
 bool Life::check_backup() {
-  auto kept = server_->store().checkpoints();
+  auto kept = server_->checkpoints();
   end_if_killed();
   if (!kept || kept->empty()) {
     expect(kept || options_.errors, "the store's checkpoints cannot be listed");
@@ -409,7 +412,7 @@ bool Life::check_backup() {
   }
   auto content = server_->read_backup();
   end_if_killed();
-  auto again = server_->store().checkpoints();
+  auto again = server_->checkpoints();
   end_if_killed();
   if (!content || !again || again->back().id.number != kept->back().id.number) {
     expect(content || options_.errors, "the back-up cannot be read");
@@ -454,9 +457,9 @@ void Life::one_export(const SeededRandom& random) {
   if (!done) {
     const ErrorKind kind = done.error().kind;
     history_.probes.hit(kind == ErrorKind::kBusy ? "export ended" : "no export");
-    expect(options_.errors || kind == ErrorKind::kBusy ||
-               (kind == ErrorKind::kNotFound && least == 0),
-           "an export failed: " + done.error().message());
+    expect(
+        options_.errors || kind == ErrorKind::kBusy || (kind == ErrorKind::kNotFound && least == 0),
+        "an export failed: " + done.error().message());
     return;
   }
   const CheckpointInfo& of = sink.checkpoint();
@@ -464,7 +467,7 @@ void Life::one_export(const SeededRandom& random) {
   report(history_.oracle.check_export(least, of.name, of.id.number.value,
                                       read_versions(0, sink.content())));
   history_.probes.hit(of.id.number.value < history_.oracle.last_answered() ? "export of one before"
-                                                                          : "export");
+                                                                           : "export");
 }
 
 void Life::roll_back() {

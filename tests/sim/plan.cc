@@ -71,6 +71,24 @@ void draw_errors(Plan& plan, SeededRandom& random) {
   plan.server.link_lost_one_in = rate(4, 12);
 }
 
+void draw_remote(Plan& plan, SeededRandom random) {
+  plan.server.remote = random.one_in(2);
+  if (!plan.server.remote) {
+    return;
+  }
+  plan.server.link_lost_one_in = 0;
+  // A short sleep is many steps in the time after which a silent link counts as broken.
+  plan.server.keeper_sleep = std::max<SteadyTime>(plan.server.keeper_sleep, std::chrono::milliseconds(100));
+  const bool is_calm = !plan.has_crashes() && !plan.has_errors();
+  if (is_calm && random.one_in(2)) {
+    return;
+  }
+  plan.link_break_one_in = one_of<uint64_t>(random, std::array<uint64_t, 3>{0, 2, 5});
+  plan.backup_kills = random.one_in(3);
+  plan.backup_power_losses = random.one_in(3);
+  plan.backup_no_space = random.one_in(10);
+}
+
 }  // namespace
 
 Plan draw_plan(uint64_t seed) {
@@ -85,6 +103,7 @@ Plan draw_plan(uint64_t seed) {
   plan.scheduler.seed = seed;
   plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
   if (random.one_in(5)) {
+    plan.server.remote = SeededRandom(seed).stream("remote").one_in(2);
     return plan;
   }
   plan.kills = random.one_in(2);
@@ -94,6 +113,7 @@ Plan draw_plan(uint64_t seed) {
   if (random.one_in(2)) {
     draw_errors(plan, random);
   }
+  draw_remote(plan, SeededRandom(seed).stream("remote"));
   return plan;
 }
 
@@ -123,6 +143,11 @@ std::string describe(const Plan& plan) {
   say("short timeouts", plan.short_timeouts ? 1 : 0);
   say("rollbacks", plan.rollback_one_in);
   say("exports", plan.exports > 0 ? 1 : 0);
+  say("remote", plan.server.remote ? 1 : 0);
+  say("link breaks", plan.link_break_one_in);
+  say("back-up's kills", plan.backup_kills ? 1 : 0);
+  say("back-up's power losses", plan.backup_power_losses ? 1 : 0);
+  say("back-up's full disk", plan.backup_no_space ? 1 : 0);
   return text;
 }
 

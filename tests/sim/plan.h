@@ -15,22 +15,22 @@ struct Plan {
   SchedulerOptions scheduler;
 
   // The load of each life of the server.
-  uint32_t lives = 1;         // before the last, which has no faults
+  uint32_t lives = 1;  // before the last, which has no faults
   uint32_t writers = 1;
-  uint32_t requests = 20;     // of each writer, at most
-  uint32_t controls = 5;      // checkpoints, rollbacks, verifications
-  uint32_t exports = 0;       // beside them
-  uint64_t hot_blocks = 4;    // most requests go there
+  uint32_t requests = 20;   // of each writer, at most
+  uint32_t controls = 5;    // checkpoints, rollbacks, verifications
+  uint32_t exports = 0;     // beside them
+  uint64_t hot_blocks = 4;  // most requests go there
   bool own_connections = false;
-  bool long_pauses = false;   // so that idle regions are unmarked
+  bool long_pauses = false;  // so that idle regions are unmarked
   bool short_timeouts = false;
   uint32_t rollback_one_in = 6;
 
   // Faults; none at all in one seed of five.
   bool kills = false;
   bool power_losses = false;
-  bool tampering = false;     // other programs write to the image while it is not served
-  bool corruption = false;    // bits of the journal flip, at rest
+  bool tampering = false;   // other programs write to the image while it is not served
+  bool corruption = false;  // bits of the journal flip, at rest
   uint64_t image_write_error_one_in = 0;
   uint64_t image_read_error_one_in = 0;
   uint64_t state_error_one_in = 0;  // writes and syncs of the volume's own files
@@ -39,6 +39,13 @@ struct Plan {
   uint64_t memory_full_one_in = 0;
   bool no_space = false;
 
+  // A back-up on another machine: its own faults, and the link's. (server.remote says that there is
+  // one.)
+  uint64_t link_break_one_in = 0;  // of connections
+  bool backup_kills = false;
+  bool backup_power_losses = false;
+  bool backup_no_space = false;
+
   [[nodiscard]] bool has_crashes() const { return kills || power_losses; }
   [[nodiscard]] bool has_errors() const {
     return image_write_error_one_in + image_read_error_one_in + state_error_one_in +
@@ -46,7 +53,13 @@ struct Plan {
                0 ||
            no_space;
   }
-  // A sync may fail: what was lost then is lost at once, by a loss of power, since no later sync tells.
+  // What happens to a remote back-up while the primary lives.
+  [[nodiscard]] bool has_backup_faults() const {
+    return link_break_one_in != 0 || has_backup_crashes() || backup_no_space;
+  }
+  [[nodiscard]] bool has_backup_crashes() const { return backup_kills || backup_power_losses; }
+  // A sync may fail: what was lost then is lost at once, by a loss of power, since no later sync
+  // tells.
   [[nodiscard]] bool syncs_fail() const {
     return image_sync_error_one_in + state_error_one_in + store_error_one_in != 0;
   }

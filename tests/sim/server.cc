@@ -29,6 +29,18 @@ Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecor
   return Store::open(std::move(directory), store_options);
 }
 
+std::unique_ptr<RemoteStore> remote_store(Machine& machine, const VolumeRecord& record,
+                                          const ServerOptions& options) {
+  RemoteOptions remote;
+  remote.address.path = "/sim/backupd";
+  remote.volume = record.volume;
+  remote.size_bytes = record.size_bytes;
+  remote.patience = options.dial_patience;
+  return std::make_unique<RemoteStore>(
+      remote, machine.scheduler.clock(),
+      [&machine](const RemoteOptions& to) { return machine.network.connect(to.patience); });
+}
+
 Result<std::vector<std::byte>> read_all(StoreLink& store, uint64_t size_bytes) {
   std::vector<std::byte> content(size_bytes);
   CKPT_TRY(store.read_confirmed(0, content));
@@ -70,6 +82,14 @@ Result<> ObservedLink::read_confirmed(uint64_t offset, ByteSpan buffer) {
 
 Result<std::optional<ByteRange>> ObservedLink::next_confirmed_data(uint64_t offset) {
   return over_link([&] { return store_->next_confirmed_data(offset); });
+}
+
+Result<> ObservedLink::read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) {
+  return over_link([&] { return store_->read_ranges(ranges, sink); });
+}
+
+Result<std::vector<Digest>> ObservedLink::digests(const DigestQuery& query) {
+  return over_link([&] { return store_->digests(query); });
 }
 
 Result<> ObservedLink::accept(uint64_t incarnation) {
@@ -117,6 +137,11 @@ Result<> Server::open_volume() {
 }
 
 Result<StoreLink*> Server::open_store(const VolumeRecord& record) {
+  if (options_.remote) {
+    remote_ = remote_store(machine_, record, options_);
+    link_.set_store(*remote_);
+    return static_cast<StoreLink*>(&link_);
+  }
   CKPT_ASSIGN(store_, open_store_in(*state_, record, options_, machine_.scheduler.clock()));
   store_->set_work_listener([this] { applier_.wake(); });
   link_.set_store(*store_);
@@ -126,7 +151,11 @@ Result<StoreLink*> Server::open_store(const VolumeRecord& record) {
 void Server::start_pumps() {
   start_pump("ship", &Server::ship);
   start_pump("keep", &Server::keep);
-  start_pump("apply", &Server::apply);
+  if (remote_ != nullptr) {
+    start_pump("link", &Server::look_after_link);
+  } else {
+    start_pump("apply", &Server::apply);
+  }
 }
 
 void Server::start_pump(const char* name, void (Server::*pump)()) {
@@ -174,8 +203,17 @@ void Server::apply() {
   }
 }
 
+void Server::look_after_link() {
+  while (!stopping_.load()) {
+    remote_->look_after();
+  }
+}
+
 Result<> Server::close() {
   stopping_.store(true);
+  if (remote_ != nullptr) {
+    remote_->stop();
+  }
   keeper_.wake();
   applier_.wake();
   volume_->wake();
@@ -188,18 +226,42 @@ Result<> Server::close() {
   return volume_->close();
 }
 
+// Without the losses by chance that a volume sees of an embedded one.
+StoreLink& Server::store() {
+  return remote_ != nullptr ? static_cast<StoreLink&>(*remote_) : *store_;
+}
+
+Result<std::vector<CheckpointInfo>> Server::checkpoints() { return store().checkpoints(); }
+
 Result<std::vector<std::byte>> Server::read_backup() {
-  return read_all(*store_, volume_->size_bytes());
+  return read_all(store(), volume_->size_bytes());
+}
+
+Result<bool> Server::is_applied() {
+  if (remote_ == nullptr) {
+    return !store_->has_work();
+  }
+  CKPT_ASSIGN(const StoreStatus found, remote_->ask());
+  return !found.confirmed || found.confirmed->id.number == found.applied;
 }
 
 bool Server::wait_applied() {
-  while (store_->has_work()) {
-    if (store_->status().state == "failed") {
+  for (;;) {
+    const auto applied = is_applied();
+    if (!applied || *applied) {
+      return applied.has_value();
+    }
+    if (store_ != nullptr && store_->status().state == "failed") {
       return false;
     }
     machine_.scheduler.sleep(std::chrono::milliseconds(10));
   }
-  return true;
+}
+
+std::optional<std::vector<std::byte>> Server::backup_image() {
+  return options_.remote
+             ? machine_.backup_disk.cached(volume_->status().volume.to_string() + "/backup.img")
+             : machine_.disk.cached("state/store/backup.img");
 }
 
 Result<Probe> probe(Machine& machine, const ServerOptions& options) {
@@ -208,15 +270,26 @@ Result<Probe> probe(Machine& machine, const ServerOptions& options) {
   CKPT_ASSIGN(const auto state, root->subdirectory(kStateName, true));
   CKPT_ASSIGN(const StartedVolume started,
               start_volume(surroundings_of(machine, *image, *state), options.volume.start));
-  CKPT_ASSIGN(const auto store,
-              open_store_in(*state, started.record->get(), options, machine.scheduler.clock()));
+  std::unique_ptr<StoreLink> store;
+  if (options.remote) {
+    machine.network.wait_for_listener();
+    store = remote_store(machine, started.record->get(), options);
+  } else {
+    CKPT_ASSIGN(store,
+                open_store_in(*state, started.record->get(), options, machine.scheduler.clock()));
+  }
   Probe found;
   const Geometry& geometry = started.disk->geometry;
   for (uint64_t block = 0; block < geometry.blocks(); ++block) {
     found.changed.push_back(started.disk->is_changed({block, block + 1}));
   }
-  CKPT_ASSIGN(const auto kept, store->checkpoints());
-  if (!kept.empty()) {
+  const auto kept = store->checkpoints();
+  if (!kept) {
+    // A back-up on another machine is made by the first session.
+    const bool was_never_made = options.remote && kept.error().kind == ErrorKind::kNotFound;
+    return was_never_made ? Result<Probe>(found) : Unexpected(kept.error());
+  }
+  if (!kept->empty()) {
     CKPT_ASSIGN(found.backup, read_all(*store, geometry.size_bytes));
   }
   return found;

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run of the server in the simulation: a volume with its embedded store, wired as the plugin
-// does it (plugin/local_volume.cc), with fibers for its threads.
+// One run of the server in the simulation: a volume, with its store embedded or behind backupd on
+// another machine, wired as the plugin does it (plugin/local_volume.cc), with fibers for its
+// threads.
 #pragma once
 
 #include <atomic>
 #include <memory>
 
 #include "backupd/store/store.h"
+#include "plugin/remote_store.h"
 #include "plugin/volume.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_memory.h"
+#include "tests/sim/sim_network.h"
 #include "tests/sim/volume_guard.h"
 
 namespace ckpt::sim {
@@ -23,6 +26,8 @@ struct Machine {
   SimDisk& disk;
   SimMemory& memory;
   VolumeGuard& guard;
+  SimNetwork& network;  // to the back-up's
+  SimDisk& backup_disk;
   std::string boot_id;
   WallTime boot_time{};
 };
@@ -43,6 +48,8 @@ class ObservedLink final : public StoreLink {
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
+  Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override;
+  Result<std::vector<Digest>> digests(const DigestQuery& query) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override {
     return store_->export_checkpoint(number, sink);
   }
@@ -51,6 +58,7 @@ class ObservedLink final : public StoreLink {
   }
   Result<std::vector<CheckpointInfo>> checkpoints() override { return store_->checkpoints(); }
   StoreStatus status() override { return store_->status(); }
+  [[nodiscard]] Result<> check_link() override { return store_->check_link(); }
 
  private:
   template <typename Call>
@@ -67,7 +75,9 @@ struct ServerOptions {
   uint64_t unapplied_bytes_max = uint64_t{1} << 30U;
   SteadyTime keeper_sleep = std::chrono::milliseconds(5);
   SteadyTime pass_rest{};  // how long a pass of the applier stays open when it has only to sync
-  uint64_t link_lost_one_in = 0;  // of the calls to the store; 0: never
+  uint64_t link_lost_one_in = 0;  // of the calls to an embedded store; 0: never
+  bool remote = false;            // the store is behind backupd
+  std::chrono::milliseconds dial_patience{300};
 };
 
 // Lifetime: made in a fiber of its process by open(); destroyed there, or from outside after the
@@ -82,11 +92,14 @@ class Server {
   // way.
   Result<> close();
   Volume& volume() { return *volume_; }
-  Store& store() { return *store_; }
+  // What the store keeps.
+  Result<std::vector<CheckpointInfo>> checkpoints();
   // The whole disk at the last confirmed checkpoint.
   Result<std::vector<std::byte>> read_backup();
-  // Waits until all that is confirmed is applied. False: the store has failed.
+  // Waits until all that is confirmed is applied. False: the store has failed, or cannot be asked.
   bool wait_applied();
+  // The back-up image as it is.
+  [[nodiscard]] std::optional<std::vector<std::byte>> backup_image();
 
  private:
   Server(Machine& machine, const ServerOptions& options)
@@ -96,17 +109,21 @@ class Server {
   Result<> open_files();
   Result<> open_volume();
   Result<StoreLink*> open_store(const VolumeRecord& record);
+  [[nodiscard]] StoreLink& store();
+  Result<bool> is_applied();
   void start_pump(const char* name, void (Server::*pump)());
   void ship();
   void keep();
   void apply();
+  void look_after_link();
 
   Machine& machine_;  // outlives every server
   ServerOptions options_;
   std::unique_ptr<Directory> root_;
   std::unique_ptr<Directory> state_;
   std::unique_ptr<File> image_;
-  std::unique_ptr<Store> store_;
+  std::unique_ptr<Store> store_;  // one of the two
+  std::unique_ptr<RemoteStore> remote_;
   ObservedLink link_;
   std::unique_ptr<Volume> volume_;
   std::atomic<bool> stopping_{false};

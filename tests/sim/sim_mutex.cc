@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/mutex.h"
-
 #include "common/result.h"
 #include "tests/sim/scheduler.h"
 
@@ -21,10 +20,24 @@ Scheduler* scheduler_in_fiber() {
 
 void Mutex::lock() CKPT_NO_ANALYSIS {
   if (Scheduler* const scheduler = scheduler_in_fiber()) {
-    // Does not throw here: destructors lock, too, and a killed fiber may as well die at its next step.
+    // Does not throw here: destructors lock, too, and a killed fiber may as well die at its next
+    // step.
     scheduler->yield_nothrow(YieldKind::kLock, "lock");
     take(*scheduler);
   }
+}
+
+bool Mutex::try_lock() CKPT_NO_ANALYSIS {
+  if (Scheduler* const scheduler = scheduler_in_fiber()) {
+    scheduler->yield_nothrow(YieldKind::kLock, "try_lock");
+    const Fiber* const fiber = scheduler->running_;
+    // (One that holds it may ask, too: std::mutex need not answer, and no caller does so.)
+    if (held_by_another(fiber) || owner_ == fiber) {
+      return false;
+    }
+    take(*scheduler);
+  }
+  return true;
 }
 
 void Mutex::unlock() noexcept CKPT_NO_ANALYSIS {
@@ -106,7 +119,7 @@ bool CondVar::wait_until(Mutex& mutex, const std::chrono::nanoseconds* deadline)
 }
 
 void CondVar::notify_one() noexcept {
-  Scheduler* const scheduler = scheduler_in_fiber();
+  Scheduler* const scheduler = Scheduler::current();
   if (scheduler == nullptr || waiters_ == nullptr) {
     return;
   }
@@ -119,18 +132,22 @@ void CondVar::notify_one() noexcept {
     chosen = chosen->next_waiter;
   }
   scheduler->queue_.wake(chosen);
-  scheduler->yield_nothrow(YieldKind::kNotify, "notify");
+  if (scheduler->in_fiber()) {
+    scheduler->yield_nothrow(YieldKind::kNotify, "notify");
+  }
 }
 
 void CondVar::notify_all() noexcept {
-  Scheduler* const scheduler = scheduler_in_fiber();
+  Scheduler* const scheduler = Scheduler::current();
   if (scheduler == nullptr || waiters_ == nullptr) {
     return;
   }
   while (waiters_ != nullptr) {
     scheduler->queue_.wake(waiters_);
   }
-  scheduler->yield_nothrow(YieldKind::kNotify, "notify");
+  if (scheduler->in_fiber()) {
+    scheduler->yield_nothrow(YieldKind::kNotify, "notify");
+  }
 }
 
 void sim_point() {

@@ -23,6 +23,7 @@ class CKPT_CAPABILITY("mutex") Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
   void lock() CKPT_ACQUIRE();
+  bool try_lock() CKPT_TRY_ACQUIRE(true);
   // Does not throw, even when the process is being killed: it is called by destructors.
   void unlock() noexcept CKPT_RELEASE();
 

@@ -13,19 +13,39 @@ using std::chrono::seconds;
 constexpr uint64_t kStepsMax = 20'000'000;  // more in one life: it does not end
 constexpr SteadyTime kLifeMax = std::chrono::minutes(30);
 
+NetworkOptions network_options(const Plan& plan) {
+  NetworkOptions options;
+  options.break_one_in = plan.link_break_one_in;
+  options.bytes_before_break = uint64_t{1} << 17U;
+  return options;
+}
+
+BackupdOptions backupd_options(const Plan& plan) {
+  BackupdOptions options;
+  options.unapplied_bytes_max = plan.server.unapplied_bytes_max;
+  options.pass_rest = plan.server.pass_rest;
+  return options;
+}
+
 }  // namespace
 
 World::World(const Plan& plan, Probes& probes)
     : plan_(plan),
       random_(SeededRandom(plan.seed).stream("world")),
       scheduler_(plan.scheduler),
-      disk_(scheduler_, {.name = "disk", .tells_holes = true},
-            random_.stream("disk")),
+      disk_(scheduler_, {.name = "disk", .tells_holes = true}, random_.stream("disk")),
       memory_(scheduler_),
       faults_(random_.stream("faults")),
       guard_(disk_, plan.server.volume.start.region_bytes,
              [this](const std::string& what) { report(what); }),
-      machine_{scheduler_, disk_, memory_, guard_, "boot0", scheduler_.clock().wall()},
+      network_(scheduler_, network_options(plan), random_.stream("network")),
+      backup_disk_(scheduler_, {.name = "back-up", .device = 2, .tells_holes = true},
+                   random_.stream("backup disk")),
+      backup_faults_(random_.stream("backup faults")),
+      backup_guard_([this](const std::string& what) { report("back-up: " + what); }),
+      machine_{scheduler_, disk_,        memory_, guard_,
+               network_,   backup_disk_, "boot0", scheduler_.clock().wall()},
+      backup_machine_{scheduler_, backup_disk_, backup_guard_, network_},
       history_{.oracle = Oracle(plan.size_bytes / kSector), .timeline = {}, .probes = probes} {
   scheduler_.advance(seconds(5));
 }
@@ -33,15 +53,22 @@ World::World(const Plan& plan, Probes& probes)
 World::~World() {
   disk_.set_faults(nullptr);
   memory_.set_faults(nullptr);
+  backup_disk_.set_faults(nullptr);
+  if (backup_process_ != kHarness) {
+    scheduler_.kill(backup_process_);
+  }
 }
 
 std::string World::failure() const {
-  return "seed " + std::to_string(plan_.seed) + ": " + scheduler_.failure() + "\n  plan: " +
-         describe(plan_) + "\n" + scheduler_.trace().last_events();
+  return "seed " + std::to_string(plan_.seed) + ": " + scheduler_.failure() +
+         "\n  plan: " + describe(plan_) + "\n" + scheduler_.trace().last_events();
 }
 
 bool World::run() {
   make_image();
+  if (plan_.server.remote) {
+    start_backupd();
+  }
   for (uint32_t i = 0; i < plan_.lives && !scheduler_.failed(); ++i) {
     live(false);
     if (!scheduler_.failed() && random_.one_in(2)) {
@@ -79,9 +106,11 @@ void World::live(bool last) {
   const bool errors = plan_.has_errors() && !last;
   const bool crashes = plan_.has_crashes() && !last && !random_.one_in(3);
   switch_errors(errors);
+  switch_backup_errors(!last);
   Life life(machine_, history_,
             {.plan = plan_,
-             .errors = errors || (plan_.server.link_lost_one_in != 0 && !last),
+             .errors = errors ||
+                       ((plan_.server.link_lost_one_in != 0 || plan_.has_backup_faults()) && !last),
              .last = last,
              .crashes = crashes,
              .number = ++lives_});
@@ -94,7 +123,7 @@ void World::live(bool last) {
 
 void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
   const uint64_t steps = crashes ? draw_steps() : kStepsMax;
-  const RunEnd end = scheduler_.run({.steps = steps, .time = kLifeMax});
+  const RunEnd end = run_primary(steps, !last);
   if (end == RunEnd::kTime || (end == RunEnd::kSteps && !crashes)) {
     report("O8: the load does not come to its end:\n" + scheduler_.describe_fibers());
   }
@@ -106,6 +135,28 @@ void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
                                         : "life ended without a stop");
     crash(last ? Crash::kKill : draw_crash());
   }
+}
+
+// So many steps, while the back-up's machine may crash, and come back. The last life has a back-up
+// that lasts.
+RunEnd World::run_primary(uint64_t steps, bool crashes) {
+  uint64_t left = steps;
+  while (plan_.has_backup_crashes() && crashes) {
+    const uint64_t some = std::min(left, draw_steps());
+    const RunEnd end = scheduler_.run({.steps = some, .time = kLifeMax});
+    left -= some;
+    if (end != RunEnd::kSteps || left == 0) {
+      return end;
+    }
+    if (backup_process_ == kHarness) {
+      start_backupd();
+    } else {
+      crash_backupd(plan_.backup_power_losses && (!plan_.backup_kills || random_.one_in(2))
+                        ? Crash::kPower
+                        : Crash::kKill);
+    }
+  }
+  return scheduler_.run({.steps = left, .time = kLifeMax});
 }
 
 // From the first step of a start to the last of a long life.
@@ -162,6 +213,22 @@ void World::switch_errors(bool on) {
   }
 }
 
+void World::switch_backup_errors(bool on) {
+  backup_faults_.clear();
+  backup_disk_.set_faults(on ? &backup_faults_ : nullptr);
+  backup_disk_.set_capacity_bytes(uint64_t{1} << 40U);
+  network_.set_breaking(on);
+  if (!on) {
+    return;
+  }
+  for (const DiskOperation operation : {DiskOperation::kWrite, DiskOperation::kSync}) {
+    backup_faults_.add({.operation = operation, .one_in = plan_.store_error_one_in, .error = EIO});
+  }
+  if (plan_.backup_no_space) {
+    backup_disk_.set_capacity_bytes(backup_disk_.used_bytes() + random_.below(1U << 20U));
+  }
+}
+
 void World::end_life(ProcessId process) {
   sync_failed_ = faults_.count(DiskOperation::kSync) > 0;
   const bool image_failed = faults_.failed_syncs(kImageName) > 0;
@@ -170,6 +237,51 @@ void World::end_life(ProcessId process) {
   switch_errors(false);
   scheduler_.kill(process);
   guard_.restart();
+  renew_backupd();
+}
+
+// ---- the back-up's machine
+
+void World::start_backupd() {
+  backupd_ = std::make_unique<SimBackupd>(backup_machine_, backupd_options(plan_));
+  backup_process_ = scheduler_.new_process();
+  scheduler_.event("backupd", "", backup_process_);
+  scheduler_.spawn(
+      backup_process_, "backupd", [this] { backupd_->run(); }, FiberKind::kBackground);
+}
+
+void World::crash_backupd(Crash kind) {
+  // As on the primary's machine: what a failed sync lost is lost at once.
+  const bool loses_power = kind == Crash::kPower || backup_faults_.count(DiskOperation::kSync) > 0;
+  scheduler_.event(loses_power ? "back-up loses power" : "backupd is killed");
+  history_.probes.hit(loses_power ? "back-up loses power" : "backupd killed");
+  if (loses_power) {
+    network_.lose_power(backup_process_);
+  }
+  scheduler_.kill(backup_process_);
+  backup_process_ = kHarness;
+  backupd_.reset();
+  if (loses_power) {
+    backup_disk_.power_loss();
+  } else {
+    backup_disk_.land_some_zombies();
+    backup_disk_.land_zombies();
+  }
+  backup_guard_.restart();
+}
+
+// What has failed there goes on failing until it starts again.
+void World::renew_backupd() {
+  if (!plan_.server.remote) {
+    return;
+  }
+  if (backup_process_ != kHarness && (plan_.has_errors() || plan_.backup_no_space)) {
+    crash_backupd(Crash::kKill);
+  }
+  switch_backup_errors(false);
+  if (backup_process_ == kHarness) {
+    start_backupd();
+  }
 }
 
 // ---- crashes
@@ -211,8 +323,7 @@ void World::look() {
   std::optional<Result<Probe>> found;
   const std::optional<Flip> flip = plan_.corruption ? flip_a_bit() : std::nullopt;
   const ProcessId process = scheduler_.new_process();
-  scheduler_.spawn(process, "probe",
-                   [&] { found.emplace(probe(machine_, plan_.server)); });
+  scheduler_.spawn(process, "probe", [&] { found.emplace(probe(machine_, plan_.server)); });
   const bool crashes = plan_.has_crashes() && random_.one_in(3);
   scheduler_.run({.steps = crashes ? draw_steps() : kStepsMax});
   scheduler_.kill(process);
@@ -269,10 +380,9 @@ void World::check_changed(const Probe& found) {
   const std::vector<std::byte> image = disk_.cached(kImageName).value();
   for (uint64_t block = 0; block < found.changed.size(); ++block) {
     const ByteRange range = bytes_of({block, block + 1}, plan_.size_bytes);
-    const bool equal =
-        std::equal(image.begin() + static_cast<ptrdiff_t>(range.offset),
-                   image.begin() + static_cast<ptrdiff_t>(range.end()),
-                   found.backup.begin() + static_cast<ptrdiff_t>(range.offset));
+    const bool equal = std::equal(image.begin() + static_cast<ptrdiff_t>(range.offset),
+                                  image.begin() + static_cast<ptrdiff_t>(range.end()),
+                                  found.backup.begin() + static_cast<ptrdiff_t>(range.offset));
     if (!equal && !found.changed[block]) {
       report("O3: block " + std::to_string(block) +
              " differs from the store's checkpoint and does not count as changed");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tests/sim/life.h"
+#include "tests/sim/sim_backupd.h"
 #include "tests/sim/volume_guard.h"
 
 namespace ckpt::sim {
@@ -33,7 +34,12 @@ class World {
   void make_image();
   void live(bool last);
   void run_life(Life& life, ProcessId process, bool crashes, bool last);
+  RunEnd run_primary(uint64_t steps, bool crashes);
+  void start_backupd();
+  void crash_backupd(Crash kind);
+  void renew_backupd();
   void switch_errors(bool on);
+  void switch_backup_errors(bool on);
   void end_life(ProcessId process);
   void crash(Crash kind);
   void lose_power();
@@ -57,7 +63,14 @@ class World {
   SimMemory memory_;
   RandomFaults faults_;
   VolumeGuard guard_;
+  SimNetwork network_;
+  SimDisk backup_disk_;
+  RandomFaults backup_faults_;
+  IoGuard backup_guard_;
   Machine machine_;
+  BackupMachine backup_machine_;
+  std::unique_ptr<SimBackupd> backupd_;  // the last one, dead or alive
+  ProcessId backup_process_ = kHarness;  // kHarness: none runs
   History history_;
   uint64_t boots_ = 0;
   uint64_t lives_ = 0;
