@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/checksum.h"
+#include "common/mutex.h"
 
 namespace ckpt {
 namespace {
@@ -127,7 +128,9 @@ Result<Slots> Slots::open(Directory& directory, const std::string& name) {
 
 Result<> Slots::load() {
   // What a killed process wrote may be in the page cache only.
-  CKPT_TRY(file_->sync());
+  if (!CKPT_PLANTED(recover_without_sync)) {
+    CKPT_TRY(file_->sync());
+  }
   CKPT_ASSIGN(const uint64_t size_bytes, file_->size());
   if (size_bytes != 2 * kCopies * kSlotBytes) {
     return fail(ErrorKind::kCorrupt,

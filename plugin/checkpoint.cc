@@ -275,7 +275,11 @@ void CheckpointMaker::void_closed(const Error& error) {
     disk_.epochs.wait_frozen(kFrozenWait);
   }
   const uint64_t number = disk_.epochs.closed()->number.load();
-  disk_.epochs.merge_closed();
+  if (CKPT_PLANTED(void_drops_maps)) {
+    disk_.epochs.drop_closed();
+  } else {
+    disk_.epochs.merge_closed();
+  }
   disk_.preserved.clear();
   stage_ = Stage::kIdle;
   note_void(number, error.message());
@@ -321,6 +325,9 @@ void CheckpointMaker::complete() {
 }
 
 Result<> CheckpointMaker::record_intent() {
+  if (CKPT_PLANTED(confirm_without_intent)) {
+    return {};
+  }
   return record_.change([this](VolumeRecord& record) {
     record.intent = making_;
     record.highest = std::max(record.highest, making_.id.number);

@@ -134,6 +134,9 @@ void Epochs::retire_closed() {
     }
   }
   epoch->written.clear();
+  if (CKPT_PLANTED(single_map)) {
+    current().written.clear();
+  }
   epoch->written.shed_memory();
   epoch->unshipped.clear();
   epoch->unshipped.shed_memory();

@@ -79,7 +79,9 @@ Result<std::unique_ptr<RegionMap>> RegionMap::open(Directory& directory, const U
                                                    const Geometry& geometry) {
   CKPT_ASSIGN(auto file, directory.open(kRegionsName, OpenMode::kReadWrite));
   // What a killed process wrote may be in the page cache only.
-  CKPT_TRY(file->sync());
+  if (!CKPT_PLANTED(recover_without_sync)) {
+    CKPT_TRY(file->sync());
+  }
   CKPT_ASSIGN(const uint64_t size_bytes, file->size());
   if (size_bytes != kRegionsHeaderBytes + bits_bytes(geometry)) {
     return fail(ErrorKind::kCorrupt, directory.path() + "/regions: not of the right size");
@@ -199,7 +201,7 @@ Result<> RegionMap::write_marks(const std::set<uint64_t>& regions) {
 
 Result<> RegionMap::write_bits() {
   CKPT_TRY(file_->write(kRegionsHeaderBytes, bits_));
-  return file_->sync();
+  return CKPT_PLANTED(mark_not_synced) ? Result<>() : file_->sync();
 }
 
 bool RegionMap::in_use(uint64_t region) const {

@@ -36,7 +36,9 @@ Result<HandshakeRow> Session::open() {
   disk_.preserved.clear();
   EpochObject& current = disk_.epochs.current();
   // OR, not assign: a writer may set a bit at this very moment.
-  current.unshipped.add_all(current.written);
+  if (!CKPT_PLANTED(no_union_at_session)) {
+    current.unshipped.add_all(current.written);
+  }
   if (const EpochObject* const closed = disk_.epochs.closed(); closed != nullptr) {
     current.unshipped.add_all(closed->written);
   }

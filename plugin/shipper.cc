@@ -237,8 +237,11 @@ bool Shipper::read_region(EpochObject& epoch, uint64_t region) {
 }
 
 void Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
-  const BlockLocks::Hold lock(disk_.locks, chunk);
   std::vector<BlockRange> runs;
+  if (CKPT_PLANTED(clear_outside_lock)) {
+    epoch.unshipped.take(chunk, runs);
+  }
+  const BlockLocks::Hold lock(disk_.locks, chunk);
   epoch.unshipped.take(chunk, runs);
   if (auto read = read_runs(runs); !read) {
     put_back(epoch, runs, read.error());
@@ -285,6 +288,9 @@ Result<> Shipper::read_runs(std::span<const BlockRange> runs) {
 }
 
 Result<> Shipper::send_draft(Epoch epoch) {
+  if (CKPT_PLANTED(label_at_send)) {
+    epoch = Epoch{disk_.epochs.current().number.load()};
+  }
   const BatchHeader identity{.volume = sender_.volume,
                              .timeline = sender_.timeline,
                              .epoch = epoch,

@@ -130,7 +130,8 @@ Result<> Start::open_maps(bool keep) {
 Result<> Start::make_disk() {
   started_.disk = std::make_unique<Disk>(geometry_, at_.image, *started_.maps, *started_.regions,
                                          at_.state, at_.clock, options_.preserve);
-  started_.disk->epochs.set_number(found_.highest.next());
+  const bool reuses = CKPT_PLANTED(reuse_epoch_numbers) && found_.last;
+  started_.disk->epochs.set_number((reuses ? found_.last->id.number : found_.highest).next());
   if (found_.suspect) {
     started_.disk->trouble.sync_failed("before this start");
   }

@@ -2,6 +2,7 @@
 #include "plugin/write_path.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace ckpt {
@@ -94,15 +95,27 @@ Result<> WritePath::change_piece(ByteRange piece, const Change& change) {
   Pin pin(disk_.regions, blocks);
   Result<> outcome;
   {
+    std::optional<EpochReference> reference;
+    if (CKPT_PLANTED(reference_before_lock)) {
+      reference.emplace(disk_.epochs);
+    }
     const BlockLocks::Hold lock(disk_.locks, blocks);  // step 2
-    const EpochReference reference(disk_.epochs);      // step 3
-    preserve(blocks, reference.epoch());               // step 4
-    reference.epoch().written.set(blocks);             // step 5
+    if (!reference) {
+      reference.emplace(disk_.epochs);  // step 3
+    }
+    EpochObject& epoch = reference->epoch();
+    if (!CKPT_PLANTED(preserve_after_write)) {
+      preserve(blocks, epoch);  // step 4
+    }
+    epoch.written.set(blocks);  // step 5
     pin.release();
     note_heat(blocks);
     outcome = change_image(change);
+    if (CKPT_PLANTED(preserve_after_write)) {
+      preserve(blocks, epoch);
+    }
     if (outcome || !CKPT_PLANTED(skip_step6_on_error)) {
-      reference.epoch().unshipped.set(blocks);  // step 6
+      epoch.unshipped.set(blocks);  // step 6
     }
   }
   wake_shipper();

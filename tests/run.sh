@@ -190,12 +190,16 @@ sim_tests() {
   local seeds=1000
   if [ "$tier" = soak ]; then seeds=100000; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
-  local bug
-  for bug in skip_step6_on_error unmark_before_primary_sync answer_before_confirm_durable \
-    preserve_own_epoch free_journal_before_image_sync narrow_by_digest_before_primary_sync \
-    apply_before_handing_over; do
+  local bug bugs
+  bugs=$(planted_bugs)
+  run "bugs are planted" [ "$(wc -w <<< "$bugs")" -ge 25 ]
+  for bug in $bugs; do
     run "simulator finds $bug" finds_bug "$bug"
   done
+}
+
+planted_bugs() {
+  grep -rhoP 'CKPT_PLANTED\(\K\w+' "$top"/{plugin,backupd,common}/ --exclude=mutex.h | sort -u
 }
 
 # A planted bug must make the simulator fail, with exit code 1 and not by crashing.

@@ -31,6 +31,8 @@ namespace ckpt {
 namespace {
 
 constexpr std::chrono::seconds kProgramPatience{10};
+// `criu check` loads modules; on a busy, emulated machine it was seen to take more than ten seconds.
+constexpr std::chrono::seconds kCriuPatience{60};
 // What an ordinary user's PATH may lack.
 constexpr const char* kSystemFolders = ":/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -77,7 +79,7 @@ void look_at_criu(MachineFacts& facts) {
   }
   const auto said =
       output_of({"/bin/sh", "-c", "\"$0\" check 2>&1 || echo 'Error (check): failed'", facts.criu},
-                kProgramPatience);
+                kCriuPatience);
   facts.criu_problem = said ? errors_of(*said) : said.error().message();
 }
 

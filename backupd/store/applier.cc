@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backupd/store/applier.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace ckpt {
@@ -150,6 +151,9 @@ void Applier::plan(const ConfirmedCheckpoint& checkpoint) {
       work_.push_back({file.get(), &batch});
     }
   }
+  if (CKPT_PLANTED(apply_in_reverse_order)) {
+    std::ranges::reverse(work_);
+  }
 }
 
 void Applier::note_progress() {
@@ -169,7 +173,10 @@ Result<> Applier::advance() {
   if (snapshot_ != nullptr) {
     snapshot_->preserve(buffer_.batch.extents, must_hurry_);
   }
-  CKPT_TRY(parts_.image.apply(buffer_.batch));
+  if (auto applied = parts_.image.apply(buffer_.batch);
+      !applied && !CKPT_PLANTED(failed_write_taken_for_success)) {
+    return applied;
+  }
   ++work_done_;
   if (work_done_ == work_.size()) {
     buffer_ = {};  // memory is held while there is work, not between

@@ -40,7 +40,9 @@ Result<std::unique_ptr<JournalFile>> JournalFile::open(Directory& journal, const
   const std::string path = journal.path() + "/" + name;
   CKPT_ASSIGN(auto file, journal.open(name, OpenMode::kReadWrite));
   // What a killed process wrote may be in the page cache only.
-  CKPT_TRY(final_failure(file->sync()));
+  if (!CKPT_PLANTED(recover_without_sync)) {
+    CKPT_TRY(final_failure(file->sync()));
+  }
   std::unique_ptr<JournalFile> opened(
       new JournalFile(std::move(file), path, {volume, {}, epoch, 0}));
   CKPT_ASSIGN(const auto bytes, opened->read_bytes(0, kJournalHeaderBytes));
@@ -125,7 +127,13 @@ Result<JournalPosition> JournalFile::append(const ConfirmRecord& record) {
   return JournalPosition{header_.epoch, offset, link_};
 }
 
-Result<> JournalFile::sync() { return final_failure(file_->sync()); }
+Result<> JournalFile::sync() {
+  auto synced = file_->sync();
+  if (!synced && CKPT_PLANTED(retry_failed_sync)) {
+    synced = file_->sync();
+  }
+  return final_failure(synced);
+}
 
 CoveredSegment JournalFile::covered() const {
   CoveredSegment segment{header_.epoch, end_offset_, {}, link_};

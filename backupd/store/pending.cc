@@ -55,7 +55,7 @@ Result<JournalPosition> Pending::write_confirm(ConfirmRecord record, const Journ
       CKPT_TRY(file->sync());
     }
   }
-  if (!is_entry_durable_) {
+  if (!is_entry_durable_ && !CKPT_PLANTED(journal_entry_not_synced)) {
     CKPT_TRY(final_failure(journal_.sync()));
     is_entry_durable_ = true;
   }

@@ -50,7 +50,9 @@ Result<StoreGreeting> Store::begin_session() {
   CKPT_TRY(latch_.check());
   session_ = Session::kNone;
   over_.reset();
-  CKPT_TRY(drop_pending());
+  if (!CKPT_PLANTED(keep_pending_across_sessions)) {
+    CKPT_TRY(drop_pending());
+  }
   CKPT_TRY(make_reserve());
   const auto free_bytes = directory_->free_bytes();
   image_->set_ample(free_bytes && *free_bytes >= options_.size_bytes);
@@ -279,14 +281,23 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   const JournalHeader header{before.volume, checkpoint.id.timeline, number, before.incarnation};
   CKPT_ASSIGN(const JournalPosition position,
               pending_->write_confirm({checkpoint, before.confirmed, {}}, header));
-  CKPT_TRY(volume_->update([&checkpoint, &position](StoreRecord& record) {
+  const auto change = [&checkpoint, &position](StoreRecord& record) {
     if (record.last && record.last->id.timeline != checkpoint.id.timeline) {
       record.fork_to(checkpoint.id.timeline);
     }
     record.last = checkpoint;
     record.confirmed = position;
-  }));
-  applier_->enqueue(pending_->take(number));
+  };
+  // Who is told of it reads it, too.
+  const auto show = [&applier = *applier_, &pending = *pending_, number] {
+    applier.enqueue(pending.take(number));
+  };
+  if (CKPT_PLANTED(listed_before_it_is_read)) {
+    CKPT_TRY(volume_->update(change));
+    show();
+  } else {
+    CKPT_TRY(volume_->update(change, show));
+  }
   attachments_->keep(number, before.last);
   return {};
 }

@@ -32,7 +32,8 @@ StoreRecord VolumeFile::record() const {
   return record_;
 }
 
-Result<> VolumeFile::update(const std::function<void(StoreRecord&)>& change) {
+Result<> VolumeFile::update(const std::function<void(StoreRecord&)>& change,
+                            const std::function<void()>& on_durable) {
   const MutexLock slots_lock(slots_mutex_);
   const StoreRecord before = record();
   StoreRecord after = before;
@@ -42,6 +43,9 @@ Result<> VolumeFile::update(const std::function<void(StoreRecord&)>& change) {
       CKPT_TRY(take_back(before));
     }
     return Unexpected(written.error());
+  }
+  if (on_durable) {
+    on_durable();
   }
   const MutexLock record_lock(record_mutex_);
   record_ = std::move(after);

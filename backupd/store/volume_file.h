@@ -25,7 +25,9 @@ class VolumeFile {
   static Result<std::unique_ptr<VolumeFile>> open(Directory& directory);
 
   [[nodiscard]] StoreRecord record() const CKPT_EXCLUDES(record_mutex_);
-  Result<> update(const std::function<void(StoreRecord&)>& change) CKPT_EXCLUDES(slots_mutex_);
+  // on_durable: called when the new record is durable, and before record() returns it.
+  Result<> update(const std::function<void(StoreRecord&)>& change,
+                  const std::function<void()>& on_durable = {}) CKPT_EXCLUDES(slots_mutex_);
 
  private:
   VolumeFile(Directory& directory, Slots slots, StoreRecord record);

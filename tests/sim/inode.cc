@@ -9,8 +9,8 @@
 namespace ckpt::sim {
 namespace {
 
-// So often the kernel has written a dirty page back by the time that it is overwritten, unasked: a loss
-// of power may then find a version that is neither the synced nor the last one.
+// So often the kernel has written a dirty page back by the time that it is overwritten, unasked: a
+// loss of power may then find a version that is neither the synced nor the last one.
 constexpr uint64_t kWriteBackOneIn = 8;
 
 std::vector<std::byte> bytes_of_pages(size_t page_count, uint64_t size, auto&& page) {
@@ -75,8 +75,7 @@ bool Inode::write(uint64_t offset, ConstByteSpan bytes, WallTime now, SeededRand
   return true;
 }
 
-bool Inode::zero(uint64_t offset, uint64_t length, bool punch, WallTime now,
-                 SeededRandom& random) {
+bool Inode::zero(uint64_t offset, uint64_t length, bool punch, WallTime now, SeededRandom& random) {
   Slot& target = slot(offset);
   const bool whole = offset % kPageBytes == 0 && (length == kPageBytes || offset + length >= size_);
   if (!punch && !take_space(target)) {
@@ -238,8 +237,18 @@ std::byte Inode::durable_byte(uint64_t offset) const {
 }
 
 bool Inode::is_clean() const {
-  return size_ == durable_size_ && std::none_of(slots_.begin(), slots_.end(),
-                                                [](const Slot& slot) { return slot.dirty(); });
+  return size_ == durable_size_ &&
+         std::none_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.dirty(); });
+}
+
+bool Inode::is_clean(ByteRange range) const {
+  const size_t end = std::min<size_t>(slots_.size(), (range.end() + kPageBytes - 1) / kPageBytes);
+  for (size_t page = range.offset / kPageBytes; page < end; ++page) {
+    if (slots_[page].dirty()) {
+      return false;
+    }
+  }
+  return true;
 }
 
 void Inode::tamper(uint64_t offset, ConstByteSpan bytes, WallTime now) {

@@ -46,8 +46,8 @@ class Inode {
 
   // All that is in the cache, but what a failed sync lost.
   void sync(SeededRandom& random);
-  // Some dirty pages get to the disk. The others count as clean from now on, though they are not: as
-  // Linux does it, the error is told once and later syncs succeed.
+  // Some dirty pages get to the disk. The others count as clean from now on, though they are not:
+  // as Linux does it, the error is told once and later syncs succeed.
   void fail_sync(SeededRandom& random);
   // The cache is gone. Of what was not synced each page is kept, dropped or torn.
   void lose_power(SeededRandom& random);
@@ -59,6 +59,8 @@ class Inode {
   [[nodiscard]] std::byte durable_byte(uint64_t offset) const;
   // Whether a loss of power would change nothing.
   [[nodiscard]] bool is_clean() const;
+  // The same of a part of its content.
+  [[nodiscard]] bool is_clean(ByteRange range) const;
   // What another program does to the file, durable at once.
   void tamper(uint64_t offset, ConstByteSpan bytes, WallTime now);
 

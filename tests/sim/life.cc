@@ -251,7 +251,7 @@ void Life::write_requests(uint32_t writer) {
     if (plan_.long_pauses && random.one_in(8)) {
       machine_.scheduler.sleep(seconds(random.between(1, 12)));
     } else if (random.one_in(3)) {
-      machine_.scheduler.sleep(microseconds(random.below(3000)));
+      machine_.scheduler.sleep(microseconds(random.below(plan_.crowded ? 100 : 3000)));
     }
   }
 }
@@ -282,7 +282,7 @@ SectorRange Life::draw_range(SeededRandom& random) const {
     const uint64_t hot = (plan_.size_bytes / kBlockBytes / 2) - plan_.hot_blocks / 2;
     first = hot * (kBlockBytes / kSector) + random.below(plan_.hot_blocks * kBlockBytes / kSector);
   }
-  const uint64_t most = random.one_in(8) ? 300 : random.one_in(3) ? 40 : 8;
+  const uint64_t most = plan_.crowded ? 4 : random.one_in(8) ? 300 : random.one_in(3) ? 40 : 8;
   uint64_t end = first + random.between(1, most);
   if (random.one_in(3)) {
     // Whole blocks.
@@ -360,7 +360,7 @@ void Life::do_read(Client& client, SeededRandom& random) {
 
 void Life::control() {
   for (uint32_t i = 0; i < plan_.controls && !stuck_; ++i) {
-    machine_.scheduler.sleep(microseconds(random_.below(20000)));
+    machine_.scheduler.sleep(microseconds(random_.below(plan_.crowded ? 500 : 20000)));
     if (random_.one_in(plan_.rollback_one_in)) {
       roll_back();
     } else if (random_.one_in(6)) {

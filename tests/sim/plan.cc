@@ -38,9 +38,7 @@ void draw_server(Plan& plan, SeededRandom& random) {
     plan.server.unapplied_bytes_max = 16384;
   }
   plan.server.pass_rest = std::chrono::milliseconds(one_of(random, std::array{0, 0, 50, 500}));
-  // A short sleep is many steps in a long pause.
-  const int shortest = plan.long_pauses ? 100 : 5;
-  plan.server.keeper_sleep = std::chrono::milliseconds(one_of(random, std::array{shortest, 500}));
+  plan.server.keeper_sleep = std::chrono::milliseconds(one_of(random, std::array{5, 500}));
 }
 
 void draw_load(Plan& plan, SeededRandom& random) {
@@ -53,6 +51,18 @@ void draw_load(Plan& plan, SeededRandom& random) {
   plan.long_pauses = random.one_in(4);
   plan.short_timeouts = random.one_in(8);
   plan.rollback_one_in = one_of<uint32_t>(random, std::array<uint32_t, 3>{0, 4, 10});
+}
+
+// Many writers of a few bytes in the same few blocks, and one checkpoint after the other.
+void draw_crowd(Plan& plan, SeededRandom random) {
+  if (!random.one_in(8)) {
+    return;
+  }
+  plan.writers = static_cast<uint32_t>(random.between(4, 8));
+  plan.requests = static_cast<uint32_t>(random.between(10, 40));
+  plan.controls = static_cast<uint32_t>(random.between(4, 12));
+  plan.hot_blocks = 1;
+  plan.crowded = true;
 }
 
 void draw_errors(Plan& plan, SeededRandom& random) {
@@ -71,41 +81,7 @@ void draw_errors(Plan& plan, SeededRandom& random) {
   plan.server.link_lost_one_in = rate(4, 12);
 }
 
-void draw_remote(Plan& plan, SeededRandom random) {
-  plan.server.remote = random.one_in(2);
-  if (!plan.server.remote) {
-    return;
-  }
-  plan.server.link_lost_one_in = 0;
-  // A short sleep is many steps in the time after which a silent link counts as broken.
-  plan.server.keeper_sleep = std::max<SteadyTime>(plan.server.keeper_sleep, std::chrono::milliseconds(100));
-  const bool is_calm = !plan.has_crashes() && !plan.has_errors();
-  if (is_calm && random.one_in(2)) {
-    return;
-  }
-  plan.link_break_one_in = one_of<uint64_t>(random, std::array<uint64_t, 3>{0, 2, 5});
-  plan.backup_kills = random.one_in(3);
-  plan.backup_power_losses = random.one_in(3);
-  plan.backup_no_space = random.one_in(10);
-}
-
-}  // namespace
-
-Plan draw_plan(uint64_t seed) {
-  SeededRandom random = SeededRandom(seed).stream("plan");
-  Plan plan;
-  plan.seed = seed;
-  draw_size(plan, random);
-  draw_load(plan, random);
-  draw_server(plan, random);
-  SeededRandom exports = SeededRandom(seed).stream("exports");
-  plan.exports = exports.one_in(3) ? static_cast<uint32_t>(exports.between(1, 4)) : 0;
-  plan.scheduler.seed = seed;
-  plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
-  if (random.one_in(5)) {
-    plan.server.remote = SeededRandom(seed).stream("remote").one_in(2);
-    return plan;
-  }
+void draw_faults(Plan& plan, SeededRandom& random) {
   plan.kills = random.one_in(2);
   plan.power_losses = !plan.kills || random.one_in(2);
   plan.tampering = random.one_in(6);
@@ -113,7 +89,54 @@ Plan draw_plan(uint64_t seed) {
   if (random.one_in(2)) {
     draw_errors(plan, random);
   }
-  draw_remote(plan, SeededRandom(seed).stream("remote"));
+}
+
+void draw_remote(Plan& plan, bool has_faults, SeededRandom random) {
+  plan.server.remote = random.one_in(2);
+  if (!plan.server.remote) {
+    return;
+  }
+  plan.server.link_lost_one_in = 0;
+  if (has_faults && !random.one_in(5)) {
+    plan.link_break_one_in = one_of<uint64_t>(random, std::array<uint64_t, 3>{0, 1, 3});
+    plan.backup_kills = random.one_in(3);
+    plan.backup_power_losses = random.one_in(3);
+    plan.backup_no_space = random.one_in(10);
+  }
+}
+
+// Short sleeps are many steps in a long pause, and in the time after which a silent link counts as
+// broken.
+void slow_down(Plan& plan) {
+  if (plan.long_pauses || plan.server.remote) {
+    const std::chrono::milliseconds shortest(plan.long_pauses ? 500 : 100);
+    VolumeOptions& volume = plan.server.volume;
+    volume.ship.batch_delay = std::max(volume.ship.batch_delay, shortest);
+    plan.server.keeper_sleep = std::max<SteadyTime>(plan.server.keeper_sleep, shortest);
+  }
+}
+
+}  // namespace
+
+Plan draw_plan(uint64_t seed) {
+  const SeededRandom root(seed);
+  SeededRandom random = root.stream("plan");
+  Plan plan;
+  plan.seed = seed;
+  draw_size(plan, random);
+  draw_load(plan, random);
+  draw_server(plan, random);
+  draw_crowd(plan, root.stream("crowd"));
+  SeededRandom exports = root.stream("exports");
+  plan.exports = exports.one_in(3) ? static_cast<uint32_t>(exports.between(1, 4)) : 0;
+  plan.scheduler.seed = seed;
+  plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
+  const bool has_faults = !random.one_in(5);
+  if (has_faults) {
+    draw_faults(plan, random);
+  }
+  draw_remote(plan, has_faults, root.stream("remote"));
+  slow_down(plan);
   return plan;
 }
 
@@ -142,6 +165,7 @@ std::string describe(const Plan& plan) {
   say("no space", plan.no_space ? 1 : 0);
   say("short timeouts", plan.short_timeouts ? 1 : 0);
   say("rollbacks", plan.rollback_one_in);
+  say("crowded", plan.crowded ? 1 : 0);
   say("exports", plan.exports > 0 ? 1 : 0);
   say("remote", plan.server.remote ? 1 : 0);
   say("link breaks", plan.link_break_one_in);

@@ -21,6 +21,7 @@ struct Plan {
   uint32_t controls = 5;    // checkpoints, rollbacks, verifications
   uint32_t exports = 0;     // beside them
   uint64_t hot_blocks = 4;  // most requests go there
+  bool crowded = false;       // they are small, and follow each other closely
   bool own_connections = false;
   bool long_pauses = false;  // so that idle regions are unmarked
   bool short_timeouts = false;

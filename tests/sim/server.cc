@@ -129,10 +129,11 @@ Result<> Server::open_files() {
 }
 
 Result<> Server::open_volume() {
-  CKPT_ASSIGN(volume_, Volume::open(
-                           surroundings_of(machine_, *image_, *state_), options_.volume,
-                           [this](const VolumeRecord& record) { return open_store(record); },
-                           [this] { return store_->free_reserve().has_value(); }));
+  CKPT_ASSIGN(volume_,
+              Volume::open(
+                  surroundings_of(machine_, *image_, *state_), options_.volume,
+                  [this](const VolumeRecord& record) { return open_store(record); },
+                  [this] { return store_ != nullptr && store_->free_reserve().has_value(); }));
   return {};
 }
 
@@ -242,6 +243,9 @@ Result<bool> Server::is_applied() {
     return !store_->has_work();
   }
   CKPT_ASSIGN(const StoreStatus found, remote_->ask());
+  if (found.state == "failed") {
+    return fail(ErrorKind::kIo, found.error);
+  }
   return !found.confirmed || found.confirmed->id.number == found.applied;
 }
 

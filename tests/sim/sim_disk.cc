@@ -197,6 +197,11 @@ bool SimDisk::is_clean(const std::string& path) const {
   return inode == nullptr || inode->is_clean();
 }
 
+bool SimDisk::is_clean(const std::string& path, ByteRange range) const {
+  const std::shared_ptr<Inode> inode = find(path);
+  return inode == nullptr || inode->is_clean(range);
+}
+
 void SimDisk::tamper(const std::string& path, uint64_t offset, ConstByteSpan bytes) {
   const std::shared_ptr<Inode> inode = find(path);
   CKPT_CHECK(inode != nullptr);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The disk of a simulated machine: directories and files of which the cache and the disk may hold
-// different versions. The cache outlives processes; only what was synced is sure to outlive the power.
+// different versions. The cache outlives processes; only what was synced is sure to outlive the
+// power.
 //
-// Every operation is a yield point, before it and, when it is large, in its middle. A handle belongs to
-// the process that opened it, and does nothing any more once that was killed.
+// Every operation is a yield point, before it and, when it is large, in its middle. A handle
+// belongs to the process that opened it, and does nothing any more once that was killed.
 //
-// What a loss of power leaves: of a file's pages that were not synced each is kept, dropped or torn into
-// sectors, independently; its size old, new or between; of a directory's changes that were not synced the
-// first few, in order. A change is one entry made or removed, or a rename, whole.
+// What a loss of power leaves: of a file's pages that were not synced each is kept, dropped or torn
+// into sectors, independently; its size old, new or between; of a directory's changes that were not
+// synced the first few, in order. A change is one entry made or removed, or a rename, whole.
 #pragma once
 
 #include <functional>
@@ -29,7 +30,7 @@ struct DiskOptions {
   std::string name = "disk";  // for messages
   uint64_t device = 1;
   uint64_t capacity_bytes = uint64_t{1} << 40U;
-  bool tells_holes = true;    // otherwise next_data() calls everything data
+  bool tells_holes = true;  // otherwise next_data() calls everything data
 };
 
 struct DirectoryNode;
@@ -73,8 +74,8 @@ class SimDisk final : private ProcessListener {
 
   // Every process that has files open must have been killed.
   void power_loss();
-  // Of the pages that killed processes were still writing, some land now, the others never. To be called
-  // before the image's lock is given to anybody else.
+  // Of the pages that killed processes were still writing, some land now, the others never. To be
+  // called before the image's lock is given to anybody else.
   void land_zombies();
   // Some land now; the others may land later.
   void land_some_zombies();
@@ -85,8 +86,8 @@ class SimDisk final : private ProcessListener {
   // ---- what the oracle sees; no yield points; nothing if there is no such file
 
   [[nodiscard]] std::optional<std::vector<std::byte>> cached(const std::string& path) const;
-  // As a loss of power at this instant could leave it at worst: only what was synced (and what chance
-  // wrote back). The entry itself may still not be durable.
+  // As a loss of power at this instant could leave it at worst: only what was synced (and what
+  // chance wrote back). The entry itself may still not be durable.
   [[nodiscard]] std::optional<std::vector<std::byte>> durable(const std::string& path) const;
   // Names in a directory; none if there is no such directory.
   [[nodiscard]] std::vector<std::string> list(const std::string& path) const;
@@ -94,6 +95,8 @@ class SimDisk final : private ProcessListener {
   [[nodiscard]] std::byte durable_byte(const std::string& path, uint64_t offset) const;
   // Whether a loss of power would leave the file's content as it is.
   [[nodiscard]] bool is_clean(const std::string& path) const;
+  // Of a part of its content.
+  [[nodiscard]] bool is_clean(const std::string& path, ByteRange range) const;
   // Another program overwrites a part of a file, durably, and the stamps show it.
   void tamper(const std::string& path, uint64_t offset, ConstByteSpan bytes);
   // Another program puts a copy of a file in its place, durably: another inode.

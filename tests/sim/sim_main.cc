@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// sim --seeds N [--seed S] [--planted NAME] [--verbose]: runs seeds until one fails.
+// sim --seeds N [--seed S] [--planted NAME] [--events N] [--verbose]: runs seeds until one fails.
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -17,11 +17,13 @@ struct Arguments {
   uint64_t seeds = 1;
   uint64_t first = 1;
   std::string planted;
+  uint64_t events = 200;  // of a failure, the last
   bool verbose = false;
 };
 
 [[noreturn]] void usage() {
-  std::fputs("usage: sim [--seeds N] [--seed S] [--planted NAME] [--verbose]\n", stderr);
+  std::fputs("usage: sim [--seeds N] [--seed S] [--planted NAME] [--events N] [--verbose]\n",
+             stderr);
   std::exit(2);
 }
 
@@ -43,6 +45,8 @@ Arguments parse(int argc, char** argv) {
       arguments.first = std::strtoull(value, nullptr, 10);
     } else if (name == "--planted") {
       arguments.planted = value;
+    } else if (name == "--events") {
+      arguments.events = std::strtoull(value, nullptr, 10);
     } else {
       usage();
     }
@@ -56,8 +60,9 @@ struct Run {
   uint64_t steps = 0;
 };
 
-Run run_seed(uint64_t seed, Probes& probes) {
-  const Plan plan = draw_plan(seed);
+Run run_seed(uint64_t seed, uint64_t events, Probes& probes) {
+  Plan plan = draw_plan(seed);
+  plan.scheduler.events_kept = events;
   World world(plan, probes);
   Run run;
   run.good = world.run();
@@ -69,16 +74,16 @@ Run run_seed(uint64_t seed, Probes& probes) {
   return run;
 }
 
-bool run_one(uint64_t seed, Probes& probes, bool verbose) {
-  const Run run = run_seed(seed, probes);
-  if (verbose) {
+bool run_one(uint64_t seed, const Arguments& arguments, Probes& probes) {
+  const Run run = run_seed(seed, arguments.events, probes);
+  if (arguments.verbose) {
     std::printf("seed %llu: %llu steps, hash %016llx; %s\n", static_cast<unsigned long long>(seed),
-                static_cast<unsigned long long>(run.steps), static_cast<unsigned long long>(run.hash),
-                describe(draw_plan(seed)).c_str());
+                static_cast<unsigned long long>(run.steps),
+                static_cast<unsigned long long>(run.hash), describe(draw_plan(seed)).c_str());
   }
   if (run.good && seed % kTwiceOneIn == 0) {
     Probes again;
-    if (run_seed(seed, again).hash != run.hash) {
+    if (run_seed(seed, arguments.events, again).hash != run.hash) {
       std::printf("seed %llu: two runs differ\n", static_cast<unsigned long long>(seed));
       return false;
     }
@@ -90,7 +95,7 @@ int run_all(const Arguments& arguments) {
   Probes probes;
   const std::clock_t began = std::clock();
   for (uint64_t i = 0; i < arguments.seeds; ++i) {
-    if (!run_one(arguments.first + i, probes, arguments.verbose)) {
+    if (!run_one(arguments.first + i, arguments, probes)) {
       std::printf("%llu seeds, 1 failure\n", static_cast<unsigned long long>(i + 1));
       return 1;
     }

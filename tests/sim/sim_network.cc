@@ -42,7 +42,8 @@ Result<std::unique_ptr<Stream>> SimNetwork::connect(milliseconds patience) {
   wire->server = listener_;
   if (is_breaking_ && random_.one_in(options_.break_one_in)) {
     Pipe& pipe = random_.one_in(3) ? wire->to_client : wire->to_server;
-    pipe.breaks_after = random_.below(options_.bytes_before_break);
+    const uint64_t most = options_.bytes_before_break >> random_.below(12);
+    pipe.breaks_after = random_.below(std::max<uint64_t>(most, 1));
   }
   std::erase_if(wires_, [](const std::weak_ptr<Wire>& one) { return one.expired(); });
   wires_.push_back(wire);

@@ -23,7 +23,7 @@ struct NetworkOptions {
   SteadyTime delay_max = std::chrono::milliseconds(2);  // of what is sent at once
   uint64_t room_bytes = 65536;      // that may be under way in one direction, before a sender waits
   uint64_t break_one_in = 0;        // of connections; 0: none
-  uint64_t bytes_before_break = 0;  // at most, in the direction that breaks
+  uint64_t bytes_before_break = 0;  // at most, in the direction that breaks; a few are as likely as many
 };
 
 // One direction of a connection.

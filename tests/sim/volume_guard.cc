@@ -20,11 +20,31 @@ void VolumeGuard::on_write(const std::string& path, ByteRange range) {
   if (path != "image" || !serving_ || marks_excused_ || range.length == 0) {
     return;
   }
-  for (uint64_t region = range.offset / region_bytes_; region * region_bytes_ < range.end();
-       ++region) {
+  for (uint64_t region = range.offset / shape_.region_bytes;
+       region * shape_.region_bytes < range.end(); ++region) {
     if (!is_marked(region)) {
       report("guard: the image is written at " + std::to_string(range.offset) + ", and region " +
              std::to_string(region) + " is not marked durably");
+    }
+  }
+}
+
+void VolumeGuard::on_written(const std::string& path, ByteRange range, bool done) {
+  IoGuard::on_written(path, range, done);
+  if (path == kRegions && done && !marks_excused_) {
+    check_unmarked();
+  }
+}
+
+void VolumeGuard::check_unmarked() {
+  const std::vector<std::byte> bits = disk_.cached(kRegions).value();
+  for (uint64_t region = 0; region * shape_.region_bytes < shape_.size_bytes; ++region) {
+    const auto bit = static_cast<std::byte>(1U << (region % 8));
+    const bool is_set = (bits[kRegionsHeaderBytes + region / 8] & bit) != std::byte{0};
+    if (!is_set && is_marked(region) &&
+        !disk_.is_clean("image", {region * shape_.region_bytes, shape_.region_bytes})) {
+      report("guard: region " + std::to_string(region) +
+             " is unmarked, and not all that was written to it is durable");
     }
   }
 }

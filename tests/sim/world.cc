@@ -36,7 +36,7 @@ World::World(const Plan& plan, Probes& probes)
       disk_(scheduler_, {.name = "disk", .tells_holes = true}, random_.stream("disk")),
       memory_(scheduler_),
       faults_(random_.stream("faults")),
-      guard_(disk_, plan.server.volume.start.region_bytes,
+      guard_(disk_, {plan.size_bytes, plan.server.volume.start.region_bytes},
              [this](const std::string& what) { report(what); }),
       network_(scheduler_, network_options(plan), random_.stream("network")),
       backup_disk_(scheduler_, {.name = "back-up", .device = 2, .tells_holes = true},
@@ -78,6 +78,11 @@ bool World::run() {
   if (!scheduler_.failed()) {
     live(true);
   }
+  const NetworkCounts& counts = network_.counts();
+  history_.probes.hit("link reset", counts.resets);
+  history_.probes.hit("link silent", counts.silences);
+  history_.probes.hit("link broken for one side", counts.one_sided);
+  history_.probes.hit("bytes heard after their sender had given up", counts.late_bytes);
   return !scheduler_.failed();
 }
 
@@ -142,7 +147,7 @@ void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
 RunEnd World::run_primary(uint64_t steps, bool crashes) {
   uint64_t left = steps;
   while (plan_.has_backup_crashes() && crashes) {
-    const uint64_t some = std::min(left, draw_steps());
+    const uint64_t some = std::min(left, uint64_t{1} << random_.between(5, 15));
     const RunEnd end = scheduler_.run({.steps = some, .time = kLifeMax});
     left -= some;
     if (end != RunEnd::kSteps || left == 0) {
