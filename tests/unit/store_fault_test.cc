@@ -134,6 +134,36 @@ TEST_F(LongEpochTest, AFailureToWriteOutIsFinal) {
   EXPECT_FALSE(journal_->sync());
 }
 
+// By the same daemon: what a failed sync has lost no later sync writes, so no file that was left is
+// used.
+TEST(StoreFault, ACreationThatFailedIsBegunAgainAndLasts) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("operation " + std::to_string(nth));
+    MemoryDisk disk;
+    StorePeer peer(disk);
+    disk.fail_operation(nth, EIO);
+    if (peer.open()) {
+      EXPECT_GT(nth, 10U);
+      break;
+    }
+    std::string first_act;  // on the image
+    disk.set_watcher([&first_act](const MemoryOperation& operation) {
+      if (operation.path.ends_with("backup.img") && first_act.empty()) {
+        first_act = operation.act;
+      }
+    });
+    ASSERT_DONE(peer.open());
+    EXPECT_TRUE(first_act == "create" || first_act == "remove") << first_act;
+    disk.set_watcher({});
+    ASSERT_DONE(peer.begin());
+    ASSERT_DONE(peer.ship(1, {data(0, 6)}));
+    ASSERT_DONE(peer.checkpoint(1));
+    disk.lose_power(0);
+    ASSERT_DONE(peer.open());
+    ASSERT_NO_FATAL_FAILURE(peer.expect_exact());
+  }
+}
+
 TEST(StoreFault, ErrorsWhileOpeningAreReportedAndHarmless) {
   for (uint64_t nth = 1;; ++nth) {
     SCOPED_TRACE("operation " + std::to_string(nth));
