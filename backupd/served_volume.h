@@ -31,6 +31,7 @@ class ServedVolume {
   Result<> in_session(uint64_t connection, const Act& act) CKPT_EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     if (owner_ != connection) {
+      CKPT_PROBE(request_of_a_fenced_session);
       return fail(ErrorKind::kFenced,
                   owner_ == 0 ? "no session has begun on this connection"
                               : "another connection has begun a session with this volume");

@@ -92,8 +92,16 @@ class CKPT_SCOPED_CAPABILITY MutexLock {
 #ifdef CKPT_SIM
 namespace ckpt::sim {
 bool planted(const char* name);
-}
+void count_probe(const char* name);
+}  // namespace ckpt::sim
 #define CKPT_PLANTED(name) (::ckpt::sim::planted(#name))
 #else
 #define CKPT_PLANTED(name) false
+#endif
+
+// A rare situation, which the simulator counts: one that never comes up there is not tested.
+#ifdef CKPT_SIM
+#define CKPT_PROBE(name) (::ckpt::sim::count_probe(#name))
+#else
+#define CKPT_PROBE(name) static_cast<void>(0)
 #endif

@@ -144,6 +144,10 @@ Result<> Slots::load() {
     slots.push_back(decode_slot(bytes, i / kCopies));
   }
   const Slot* slot = newest(slots);
+  if (std::ranges::any_of(slots,
+                          [](const Slot& one) { return one.condition == Condition::kDamaged; })) {
+    CKPT_PROBE(slot_was_torn);
+  }
   const auto is_newer = [](const Slot& one) { return one.condition == Condition::kNewer; };
   if (slot == nullptr && std::ranges::count_if(slots, is_newer) >= static_cast<int>(kCopies)) {
     return fail(ErrorKind::kInvalid, name_ + ": written by a newer version of ckpt");

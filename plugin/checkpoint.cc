@@ -85,6 +85,7 @@ Result<CheckpointOutcome> CheckpointMaker::give_up(Ticket& ticket, const std::st
                                : std::to_string(ticket.request.timeout.count()) + " ms are over";
   ticket.has_waiter = false;
   if (ticket.is_sent) {
+    CKPT_PROBE(caller_gave_up_after_confirm_was_sent);
     return fail(ErrorKind::kTimeout, time + ": the checkpoint was sent to " + store +
                                          " and not yet answered; it may exist: see `ckpt-tool "
                                          "list`");
@@ -265,6 +266,7 @@ std::optional<Error> CheckpointMaker::reason_to_void() {
   }
   const MutexLock lock(mutex_);
   if (active_->is_abandoned) {
+    CKPT_PROBE(caller_gave_up_while_it_was_shipped);
     return Error{ErrorKind::kVoid, 0, "its caller gave up waiting"};
   }
   return std::nullopt;
@@ -272,6 +274,7 @@ std::optional<Error> CheckpointMaker::reason_to_void() {
 
 void CheckpointMaker::void_closed(const Error& error) {
   while (!disk_.epochs.is_frozen()) {
+    CKPT_PROBE(void_before_its_writers_left);
     disk_.epochs.wait_frozen(kFrozenWait);
   }
   const uint64_t number = disk_.epochs.closed()->number.load();
@@ -422,6 +425,7 @@ bool CheckpointMaker::finish() {
   if (sync_done_.load() < number && !CKPT_PLANTED(unmark_before_primary_sync)) {
     // The next checkpoint does not wait for a sync that will not begin soon.
     if (is_asked() && sync_rests_.load()) {
+      CKPT_PROBE(next_checkpoint_before_the_sync);
       fold();
     }
     return stage_ == Stage::kIdle;
@@ -444,8 +448,10 @@ void CheckpointMaker::settle(HandshakeRow row) {
     // the checkpoint on record already.
     const auto confirmed = session_.confirmed();
     if (confirmed && confirmed->id == making_.id && confirmed->digest == making_.digest) {
+      CKPT_PROBE(answer_was_lost);
       exists();
     } else {
+      CKPT_PROBE(confirm_was_lost);
       void_closed(failure_);
     }
   } else if (row == HandshakeRow::kAdopt) {

@@ -16,6 +16,7 @@ EpochObject& Epochs::enter() {
     if (current_.load() == epoch) {
       return *epoch;
     }
+    CKPT_PROBE(cut_while_a_writer_entered);
     leave(*epoch);
   }
 }
@@ -37,6 +38,7 @@ EpochObject* Epochs::begin_preserve() {
   if (closed_.load() == epoch) {
     return epoch;
   }
+  CKPT_PROBE(epoch_ended_while_a_writer_looked);
   end_preserve(*epoch);
   return nullptr;
 }

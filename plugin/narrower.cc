@@ -130,7 +130,10 @@ void Narrower::clear_written(const std::vector<BlockRange>& equal) {
   for (const BlockRange& blocks : equal) {
     const BlockLocks::Hold lock(disk_.locks, blocks);
     // A range of which a part was written meanwhile stays as it is: changed is a superset.
-    if (!epoch.unshipped.any(blocks)) {
+    if (epoch.unshipped.any(blocks)) {
+      CKPT_PROBE(written_while_it_was_compared);
+    } else {
+      CKPT_PROBE(found_equal);
       taken.clear();
       epoch.written.take(blocks, taken);
     }

@@ -37,8 +37,10 @@ bool PreservedQueue::make_room(PreservedCopy& copy) {
     return true;
   }
   if (memory_bytes_ + spilled_bytes_ + bytes > limits_.total_bytes || !open_spill_file()) {
+    CKPT_PROBE(no_room_for_a_copy);
     return false;
   }
+  CKPT_PROBE(copy_was_spilled);
   copy.spilled_at = spilled_bytes_;
   spilled_bytes_ += bytes;
   ++spilled_copies_;

@@ -140,6 +140,9 @@ Result<> RegionMap::mark(BlockRange regions) {
   want(regions);
   const MutexLock lock(file_mutex_);
   // Whoever had the file before may have marked these as well: all who wait share the next sync.
+  if (all_marked(regions)) {
+    CKPT_PROBE(sync_of_marks_was_shared);
+  }
   while (!all_marked(regions)) {
     want(regions);
     CKPT_TRY(write_marks(take_wanted()));
@@ -189,6 +192,7 @@ Result<> RegionMap::write_marks(const std::set<uint64_t>& regions) {
     set_bit(bits_, region, true);
   }
   if (auto written = write_bits(); !written) {
+    CKPT_PROBE(marks_could_not_be_written);
     CKPT_TRY(hooks_.on_failure(written.error()));
     everything_.store(true);
     return {};
@@ -235,8 +239,10 @@ Result<> RegionMap::unmark_some() {
     sim_point();
     // Whoever pinned it before it was cleared relied on the mark: look again.
     if (in_use(region)) {
+      CKPT_PROBE(region_pinned_while_it_was_unmarked);
       marked_[region].store(1);
     } else {
+      CKPT_PROBE(region_was_unmarked);
       set_bit(bits_, region, false);
       any = true;
     }

@@ -89,6 +89,7 @@ Result<StoreGreeting> RemoteStore::begin_session() {
   }
   Result<StoreGreeting> greeting = fail(ErrorKind::kUnreachable, address_);
   if (session_ != nullptr && !(*session_)->is_broken()) {
+    CKPT_PROBE(session_anew_on_the_same_connection);
     greeting = greet();
   }
   // A connection from before may be gone, and nobody knew.
@@ -234,6 +235,7 @@ auto RemoteStore::read_over(CallPtr& reader, const Act& act)
     if (!was_lost || left == 0) {
       return outcome;
     }
+    CKPT_PROBE(read_was_asked_again);
   }
 }
 

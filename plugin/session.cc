@@ -40,6 +40,7 @@ Result<HandshakeRow> Session::open() {
     current.unshipped.add_all(current.written);
   }
   if (const EpochObject* const closed = disk_.epochs.closed(); closed != nullptr) {
+    CKPT_PROBE(session_began_with_an_epoch_closed);
     current.unshipped.add_all(closed->written);
   }
   const MutexLock lock(mutex_);
@@ -62,6 +63,9 @@ Result<> Session::record_handshake(HandshakeRow row, const StoreGreeting& greeti
 }
 
 Result<> Session::change_maps(HandshakeRow row) {
+  if (row == HandshakeRow::kAdopt) {
+    CKPT_PROBE(checkpoint_was_adopted);
+  }
   if (row == HandshakeRow::kFirstCopy) {
     return change_allocated();
   }

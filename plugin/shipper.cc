@@ -243,7 +243,11 @@ void Shipper::read_chunk(EpochObject& epoch, BlockRange chunk) {
   }
   const BlockLocks::Hold lock(disk_.locks, chunk);
   epoch.unshipped.take(chunk, runs);
+  if (runs.empty()) {
+    CKPT_PROBE(writer_took_the_block_first);
+  }
   if (auto read = read_runs(runs); !read) {
+    CKPT_PROBE(block_could_not_be_read);
     put_back(epoch, runs, read.error());
     bad_chunk_ = chunk;
   } else if (bad_chunk_ && bad_chunk_->overlaps(chunk)) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/start_decision.h"
 
+#include "common/mutex.h"
+
 namespace ckpt {
 namespace {
 
@@ -34,6 +36,7 @@ StartDecision decide_clean(const StartFacts& facts) {
   if (!facts.saved_map_intact) {
     return everything("the map saved at the last stop is missing or damaged");
   }
+  CKPT_PROBE(start_after_a_clean_stop);
   return {ChangedSource::kSavedMap, "", false};
 }
 
@@ -42,11 +45,13 @@ StartDecision decide_killed(const StartFacts& facts) {
     return everything("the written maps are missing, or of another state of this volume");
   }
   if (facts.image.changed > last_legal_change(facts)) {
+    CKPT_PROBE(image_was_changed_behind_our_back);
     return everything("the image was changed after its server died");
   }
   if (!facts.maps->exact) {
     return {ChangedSource::kRegionMarks, "", false};
   }
+  CKPT_PROBE(start_with_exact_maps);
   return {ChangedSource::kWrittenMaps, "", false};
 }
 
@@ -54,6 +59,7 @@ StartDecision decide_after_boot(const StartFacts& facts) {
   if (facts.image.changed >= facts.boot_time) {
     return everything("the image was changed since the machine started again");
   }
+  CKPT_PROBE(start_with_region_marks);
   return {ChangedSource::kRegionMarks, "", false};
 }
 
@@ -74,6 +80,7 @@ StartDecision decide_source(const StartFacts& facts) {
     return everything("the state directory is not the one that it was");
   }
   if (facts.record.everything) {
+    CKPT_PROBE(start_with_everything_on_record);
     return everything("everything was recorded as changed");
   }
   if (!facts.regions_intact) {

@@ -504,6 +504,7 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
   CKPT_TRY(rollback_.begin(target.id, fence));
   auto restored = rollback_.run(progress);
   while (!restored && may_wait_for_store(restored.error())) {
+    CKPT_PROBE(store_was_lost_during_a_rollback);
     auto opened = open_session();
     restored = opened ? rollback_.run(progress) : Unexpected(opened.error());
   }

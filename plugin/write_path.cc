@@ -56,6 +56,7 @@ class ClosedHold {
     }
     if (!kept_) {
       // The write goes on: the checkpoint is void, and this write's own bits tell what changed.
+      CKPT_PROBE(copy_was_lost);
       disk_.preserved.lose(Epoch{epoch_->number.load()});
     }
     disk_.epochs.end_preserve(*epoch_);
@@ -82,6 +83,7 @@ Result<> WritePath::change_image(const Change& change) {
   disk_.maps.begin_write();
   Result<> outcome = change();
   if (!outcome && outcome.error().kind == ErrorKind::kNoSpace && on_full_()) {
+    CKPT_PROBE(write_got_the_reserve);
     outcome = change();
   }
   disk_.maps.end_write(disk_.clock.wall());
@@ -113,6 +115,9 @@ Result<> WritePath::change_piece(ByteRange piece, const Change& change) {
     outcome = change_image(change);
     if (CKPT_PLANTED(preserve_after_write)) {
       preserve(blocks, epoch);
+    }
+    if (!outcome) {
+      CKPT_PROBE(write_failed);
     }
     if (outcome || !CKPT_PLANTED(skip_step6_on_error)) {
       epoch.unshipped.set(blocks);  // step 6
@@ -159,9 +164,13 @@ void WritePath::preserve(BlockRange blocks, const EpochObject& own) {
     closed.kept();
     return;
   }
+  CKPT_PROBE(write_to_a_frozen_block);
   const SteadyTime since = disk_.clock.steady();
   std::vector<BlockRange> runs;
   closed.epoch()->unshipped.take(blocks, runs);
+  if (runs.empty()) {
+    CKPT_PROBE(shipper_took_the_block_first);
+  }
   const Epoch number{closed.epoch()->number.load()};
   for (const BlockRange& run : runs) {
     disk_.preserved.keep(number, bytes_of(run, disk_.geometry.size_bytes), disk_.image);

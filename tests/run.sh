@@ -190,12 +190,23 @@ sim_tests() {
   local seeds=1000
   if [ "$tier" = soak ]; then seeds=100000; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
+  run "rare situations came up" probes_hit "$(log_of "simulator, $seeds seeds")"
   local bug bugs
   bugs=$(planted_bugs)
   run "bugs are planted" [ "$(wc -w <<< "$bugs")" -ge 25 ]
   for bug in $bugs; do
     run "simulator finds $bug" finds_bug "$bug"
   done
+}
+
+# Every one that the product counts, and enough of them.
+probes_hit() { # log
+  local name missing=()
+  for name in $(grep -rhoP 'CKPT_PROBE\(\K\w+' "$top"/{plugin,backupd,common}/ --exclude=mutex.h | sort -u); do
+    grep -qE "^ *[0-9]+  $name$" "$1" || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] || { echo "never: ${missing[*]}"; return 1; }
+  [ "$(grep -cE '^ *[1-9][0-9]*  [a-z]' "$1")" -ge 40 ]
 }
 
 planted_bugs() {

@@ -136,6 +136,9 @@ bool Applier::take_waiting() {
     in_pass_ = true;
     is_caught_up_ = false;
   }
+  if (!pass_.empty()) {
+    CKPT_PROBE(checkpoint_joined_a_pass);
+  }
   for (ConfirmedCheckpoint& checkpoint : waiting) {
     plan(checkpoint);
     pass_.push_back(std::move(checkpoint));
@@ -171,6 +174,7 @@ Result<> Applier::advance() {
   const Work& work = work_[work_done_];
   CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
   if (snapshot_ != nullptr) {
+    CKPT_PROBE(applied_during_an_export);
     snapshot_->preserve(buffer_.batch.extents, must_hurry_);
   }
   if (auto applied = parts_.image.apply(buffer_.batch);

@@ -36,6 +36,7 @@ class Recovery {
       if (!recovered) {
         return Unexpected(recovered.error());
       }
+      CKPT_PROBE(confirmed_and_not_applied_before_a_crash);
       found.push_back(std::move(recovered->checkpoint));
       position = recovered->previous;
     }
@@ -80,6 +81,7 @@ class Recovery {
     Recovered recovered{{position.segment, {}}, confirm.previous};
     for (const CoveredSegment& covered : confirm.covered) {
       if (covered.epoch < position.segment) {
+        CKPT_PROBE(checkpoint_of_several_epochs_was_recovered);
         CKPT_ASSIGN(auto file, open(covered.epoch));
         CKPT_TRY(load(*file, covered.end_offset));
         CKPT_TRY(check_covered(*file, covered));
@@ -122,6 +124,7 @@ Result<RecoveredJournal> recover_journal(Directory& journal, const StoreRecord& 
     if (epoch > record.applied && epoch <= last && !CKPT_PLANTED(truncate_at_bad_crc_below_slot)) {
       return corrupt(journal, epoch, "belongs to no checkpoint");
     }
+    CKPT_PROBE(journal_file_was_left);
     recovered.leftovers.push_back(name);
   }
   return recovered;

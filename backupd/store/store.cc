@@ -97,6 +97,7 @@ Unexpected Store::end_session(const Error& error) {
   session_ = Session::kOver;
   over_ = error;
   if (error.kind == ErrorKind::kNoSpace) {
+    CKPT_PROBE(store_was_full);
     set_problem(error.message());
     if (auto freed = free_space(); !freed) {
       over_ = freed.error();
@@ -104,6 +105,7 @@ Unexpected Store::end_session(const Error& error) {
     }
     return Unexpected(error);
   }
+  CKPT_PROBE(session_ended_by_an_error);
   return is_refusal(error) ? Unexpected(error) : latch_.set(error);
 }
 
@@ -253,6 +255,7 @@ Result<> Store::make_room(Epoch number) {
   while (
       applier_->waiting_checkpoints() >= kUnappliedCheckpointsMax ||
       (applier_->has_work() && applier_->waiting_bytes() + coming > options_.unapplied_bytes_max)) {
+    CKPT_PROBE(confirm_waited_for_the_applier);
     CKPT_TRY(applier_->step());
   }
   return {};
@@ -332,6 +335,7 @@ Result<bool> Store::check_fork(const CheckpointId& from, const Uuid& to) const {
     return false;
   }
   if (record.last->id.timeline == to && !record.forks.empty() && record.forks.back() == from) {
+    CKPT_PROBE(rollback_was_asked_again);
     return true;
   }
   return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(from.number.value) +

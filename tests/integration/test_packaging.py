@@ -150,6 +150,41 @@ class Activated(Case):
         self.expect_clean_end()
 
 
+class Reliability(unittest.TestCase):
+    """docs/reliability.md names tests that there are."""
+
+    page = (TOP / "docs/reliability.md").read_text()
+
+    def sources(self, folder, pattern):
+        return "".join(path.read_text() for path in sorted((TOP / folder).glob(pattern)))
+
+    def test_unit_tests(self):
+        tests = set(re.findall(r"\bTEST(?:_F|_P)?\((\w+),\s*(\w+)\)",
+                               self.sources("tests/unit", "*.cc")))
+        named = re.findall(r"`([A-Z]\w+)\.(\w+|\*)`", self.page)
+        self.assertGreater(len(named), 10)
+        for suite, test in named:
+            found = any(one[0] == suite for one in tests) if test == "*" else (suite, test) in tests
+            self.assertTrue(found, f"{suite}.{test}")
+
+    def test_tests_on_this_machine(self):
+        there = self.sources("tests/integration", "test_*.py")
+        named = set(re.findall(r"`(test_\w+)`", self.page))
+        self.assertGreater(len(named), 10)
+        for test in named:
+            self.assertIn(f"def {test}(", there)
+        for file in re.findall(r"`(test_\w+\.py)`", self.page):
+            self.assertTrue((TOP / "tests/integration" / file).exists(), file)
+
+    def test_guests(self):
+        there = subprocess.run([TOP / "tests/guest/run.sh", "--list"], stdout=subprocess.PIPE,
+                               check=True, text=True).stdout.split()
+        named = {name for names in re.findall(r"guests? ((?:`\w+`(?:, )?)+)", self.page)
+                 for name in re.findall(r"`(\w+)`", names)}
+        self.assertGreater(len(named), 5)
+        self.assertLessEqual(named, set(there))
+
+
 class Formats(Case):
     """ckpt-formats(5) names every file that there is."""
 

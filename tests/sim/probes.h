@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counts of rare situations, over many seeds: one that never occurs is not tested.
+// Counts of rare situations, over many seeds: one that never occurs is not tested. Some are seen by
+// the simulator, others by the product (CKPT_PROBE).
 #pragma once
 
 #include <cstdint>
@@ -16,5 +17,8 @@ class Probes {
  private:
   std::map<std::string, uint64_t> counts_;
 };
+
+// Where CKPT_PROBE counts; null: nowhere. Outlives the run.
+void set_probes(Probes* probes);
 
 }  // namespace ckpt::sim

@@ -6,7 +6,7 @@
 namespace ckpt::sim {
 namespace {
 
-constexpr SteadyTime kApplierSleep = std::chrono::seconds(1);
+constexpr SteadyTime kStoreSleep = std::chrono::seconds(1);
 constexpr SteadyTime kAcceptWait = std::chrono::hours(1);
 
 }  // namespace
@@ -124,7 +124,7 @@ void SimBackupd::apply(Store& store, Waker& waker) {
       waker.wait(options_.pass_rest);
     }
     if (!store.has_work() || !store.apply_some()) {
-      waker.wait(kApplierSleep);
+      waker.wait(kStoreSleep);
     }
   }
 }

@@ -48,9 +48,11 @@ World::World(const Plan& plan, Probes& probes)
       backup_machine_{scheduler_, backup_disk_, backup_guard_, network_},
       history_{.oracle = Oracle(plan.size_bytes / kSector), .timeline = {}, .probes = probes} {
   scheduler_.advance(seconds(5));
+  set_probes(&probes);
 }
 
 World::~World() {
+  set_probes(nullptr);
   disk_.set_faults(nullptr);
   memory_.set_faults(nullptr);
   backup_disk_.set_faults(nullptr);
