@@ -168,9 +168,6 @@ void WritePath::preserve(BlockRange blocks, const EpochObject& own) {
   const SteadyTime since = disk_.clock.steady();
   std::vector<BlockRange> runs;
   closed.epoch()->unshipped.take(blocks, runs);
-  if (runs.empty()) {
-    CKPT_PROBE(shipper_took_the_block_first);
-  }
   const Epoch number{closed.epoch()->number.load()};
   for (const BlockRange& run : runs) {
     disk_.preserved.keep(number, bytes_of(run, disk_.geometry.size_bytes), disk_.image);

@@ -187,7 +187,7 @@ main() {
 }
 
 sim_tests() {
-  local seeds=1000
+  local seeds=5000
   if [ "$tier" = soak ]; then seeds=100000; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
   run "rare situations came up" probes_hit "$(log_of "simulator, $seeds seeds")"

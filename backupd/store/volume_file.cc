@@ -55,7 +55,6 @@ Result<> VolumeFile::update(const std::function<void(StoreRecord&)>& change,
 // A copy of the new generation may stand already. The caller is about to drop what it refers to, so
 // it is superseded by the record from before, in a generation of its own, first.
 Result<> VolumeFile::take_back(const StoreRecord& before) {
-  CKPT_PROBE(record_found_no_space);
   auto again = Slots::open(directory_, kVolumeFileName);
   Result<> written =
       again ? again->write(encode_store_record(before)) : Result<>(Unexpected(again.error()));
