@@ -49,7 +49,7 @@ void draw_load(Plan& plan, SeededRandom& random) {
   plan.hot_blocks = random.between(1, 16);
   plan.own_connections = random.one_in(3);
   plan.long_pauses = random.one_in(4);
-  plan.short_timeouts = random.one_in(8);
+  plan.short_timeouts = random.one_in(4);
   plan.rollback_one_in = one_of<uint32_t>(random, std::array<uint32_t, 3>{0, 4, 10});
 }
 
