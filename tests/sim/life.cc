@@ -326,7 +326,7 @@ void Life::do_change(Client& client, SeededRandom& random, SectorRange range, ui
   end_if_killed();
   machine_.scheduler.event(done ? "< done" : "< failed", "", request->number);
   history_.oracle.end(request, done.has_value(), fua);
-  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+  expect(done || options_.disk_errors || done.error().kind == ErrorKind::kFenced,
          "P15: a write failed: " + (done ? "" : done.error().message()));
 }
 
@@ -338,7 +338,7 @@ void Life::do_flush(Client& client) {
   if (done) {
     history_.oracle.end_flush(issued);
   }
-  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+  expect(done || options_.disk_errors || done.error().kind == ErrorKind::kFenced,
          "a flush failed: " + (done ? "" : done.error().message()));
 }
 
@@ -352,7 +352,7 @@ void Life::do_read(Client& client, SeededRandom& random) {
   if (done && !history_.oracle.rolling_back() && era == history_.oracle.era()) {
     report(history_.oracle.end_read(issued, range.first, read_versions(range.first, buffer)));
   }
-  expect(done || options_.errors || done.error().kind == ErrorKind::kFenced,
+  expect(done || options_.disk_errors || done.error().kind == ErrorKind::kFenced,
          "a read failed: " + (done ? "" : done.error().message()));
 }
 

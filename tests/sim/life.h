@@ -15,8 +15,8 @@ namespace ckpt::sim {
 // What lives share, one after the other.
 struct History {
   Oracle oracle;
-  Uuid timeline;              // of the volume, when it was last seen
-  uint64_t checkpoints = 0;   // asked for so far: their names
+  Uuid timeline;                    // of the volume, when it was last seen
+  uint64_t checkpoints = 0;         // asked for so far: their names
   bool image_syncs_failed = false;  // and what they lost may be lost yet
   bool image_suspect = false;       // no checkpoint before a rollback
   Probes& probes;
@@ -24,9 +24,10 @@ struct History {
 
 struct LifeOptions {
   const Plan& plan;
-  bool errors = false;  // operations may fail
-  bool last = false;    // nothing may
-  bool crashes = false; // it will be killed, if it lives long enough
+  bool errors = false;       // what needs the disk or the back-up may fail
+  bool disk_errors = false;  // what clients ask for, too
+  bool last = false;         // nothing may
+  bool crashes = false;      // it will be killed, if it lives long enough
   uint64_t number = 0;
 };
 
@@ -99,8 +100,8 @@ class Life {
   LifeOptions options_;
   const Plan& plan_;
   SeededRandom random_;
-  bool quiet_;     // few requests, no checkpoints
-  bool undoing_;   // writes that make the disk again what it was at the last checkpoint
+  bool quiet_;    // few requests, no checkpoints
+  bool undoing_;  // writes that make the disk again what it was at the last checkpoint
   std::unique_ptr<Server> server_;
   Mutex mutex_;
   CondVar changed_;
@@ -108,7 +109,7 @@ class Life {
   uint32_t requests_ CKPT_GUARDED_BY(mutex_) = 0;
   bool paused_ CKPT_GUARDED_BY(mutex_) = false;
   std::vector<ClientPtr> clients_;
-  bool stuck_ = false;   // a rollback stopped half-way: nothing more can be done in this life
+  bool stuck_ = false;  // a rollback stopped half-way: nothing more can be done in this life
   bool ended_ = false;
   bool closed_ = false;
 };

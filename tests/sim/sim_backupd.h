@@ -39,8 +39,6 @@ class SimBackupd final : public VolumeShelf {
   // Its main fiber, in the background: opens what is there, and serves until it is killed.
   void run();
   Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) override;
-  // Why the last store could not be opened; empty: it could.
-  [[nodiscard]] const std::string& problem() const { return problem_; }
 
  private:
   struct Served {
@@ -64,7 +62,7 @@ class SimBackupd final : public VolumeShelf {
   std::list<Waker> wakers_;
   Mutex opening_;
   std::list<std::shared_ptr<Served>> served_;
-  std::string problem_;
+  std::string problem_;  // why a store could not be opened
 };
 
 }  // namespace ckpt::sim

@@ -118,6 +118,7 @@ void World::live(bool last) {
             {.plan = plan_,
              .errors = errors ||
                        ((plan_.server.link_lost_one_in != 0 || plan_.has_backup_faults()) && !last),
+             .disk_errors = errors,
              .last = last,
              .crashes = crashes,
              .number = ++lives_});
