@@ -158,7 +158,9 @@ Result<> Attachments::make_durable(Epoch epoch) {
   bool is_any = false;
   for (const auto& [place, attachment] : coming_) {
     if (place.epoch == epoch) {
-      CKPT_TRY(final_failure(attachment.file->sync()));
+      if (!CKPT_PLANTED(attachment_not_synced)) {
+        CKPT_TRY(final_failure(attachment.file->sync()));
+      }
       is_any = true;
     }
   }

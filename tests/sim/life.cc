@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/life.h"
 
+#include "tests/sim/attachments.h"
 #include "tests/sim/sim_export.h"
 
 namespace ckpt::sim {
@@ -379,10 +380,17 @@ bool Life::checkpoint(bool must) {
     // A checkpoint takes a millisecond, as a rule.
     request.timeout = milliseconds(random_.below(random_.one_in(2) ? 3 : 30));
   }
+  const bool breaks_off = !must && random_.one_in(10);
+  if (plan_.attachments) {
+    request.attachments = bring_attachments(machine_.scheduler, name, breaks_off);
+  }
   history_.oracle.begin_checkpoint(name);
   machine_.scheduler.event("> checkpoint", "", history_.checkpoints);
   auto made = server_->volume().checkpoint(request);
   end_if_killed();
+  if (request.attachments != nullptr) {
+    request.attachments->stop();
+  }
   if (made) {
     const uint64_t number = made->checkpoint.id.number.value;
     machine_.scheduler.event("< checkpoint", "", number);
@@ -397,7 +405,8 @@ bool Life::checkpoint(bool must) {
   machine_.scheduler.event(unknown ? "< checkpoint?" : "< no checkpoint", "", history_.checkpoints);
   history_.oracle.end_checkpoint(name, unknown ? Existence::kUnknown : Existence::kVoid);
   history_.probes.hit(unknown ? "checkpoint of unknown outcome" : "void checkpoint");
-  expect((may_void() && !(must && options_.last)) || history_.image_suspect,
+  expect((may_void() && !(must && options_.last)) || history_.image_suspect ||
+             (breaks_off && request.attachments != nullptr),
          "O8: no checkpoint: " + made.error().message());
   return false;
 }
@@ -421,7 +430,30 @@ bool Life::check_backup() {
   }
   const CheckpointInfo& last = kept->back();
   report(history_.oracle.check_backup(last.name, last.id.number.value, read_versions(0, *content)));
+  if (plan_.attachments) {
+    check_attachments(last);
+  }
   return true;
+}
+
+// They are part of their checkpoint: all of them, whole, or there is no checkpoint.
+void Life::check_attachments(const CheckpointInfo& checkpoint) {
+  const std::string number = std::to_string(checkpoint.id.number.value);
+  const std::vector<std::string> names = attachment_names(checkpoint.name);
+  expect(checkpoint.attachments.size() == names.size(),
+         "checkpoint " + number + " has " + std::to_string(checkpoint.attachments.size()) +
+             " attachments, not " + std::to_string(names.size()));
+  for (const std::string& name : names) {
+    ReadAttachment read;
+    auto done = server_->volume().read_attachment(number, name, read);
+    end_if_killed();
+    // (Another checkpoint may have come to exist.)
+    expect(done || options_.errors || done.error().kind == ErrorKind::kNotFound,
+           "attachment " + name + " cannot be read: " + (done ? "" : done.error().message()));
+    expect(!done || read.content() == attachment_content(checkpoint.name, name),
+           "attachment " + name + " of checkpoint " + number + " is not what was brought");
+    history_.probes.hit("attachment", done ? 1 : 0);
+  }
 }
 
 void Life::check_verify() {

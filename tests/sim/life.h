@@ -75,6 +75,7 @@ class Life {
   void control();
   bool checkpoint(bool must);
   bool check_backup();
+  void check_attachments(const CheckpointInfo& checkpoint);
   void check_verify();
   void export_disk();
   void one_export(const SeededRandom& random);

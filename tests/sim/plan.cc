@@ -129,6 +129,7 @@ Plan draw_plan(uint64_t seed) {
   draw_crowd(plan, root.stream("crowd"));
   SeededRandom exports = root.stream("exports");
   plan.exports = exports.one_in(3) ? static_cast<uint32_t>(exports.between(1, 4)) : 0;
+  plan.attachments = root.stream("attachments").one_in(2);
   plan.scheduler.seed = seed;
   plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
   const bool has_faults = !random.one_in(5);
@@ -165,6 +166,7 @@ std::string describe(const Plan& plan) {
   say("no space", plan.no_space ? 1 : 0);
   say("short timeouts", plan.short_timeouts ? 1 : 0);
   say("rollbacks", plan.rollback_one_in);
+  say("attachments", plan.attachments ? 1 : 0);
   say("crowded", plan.crowded ? 1 : 0);
   say("exports", plan.exports > 0 ? 1 : 0);
   say("remote", plan.server.remote ? 1 : 0);

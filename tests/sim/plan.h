@@ -25,6 +25,7 @@ struct Plan {
   bool own_connections = false;
   bool long_pauses = false;  // so that idle regions are unmarked
   bool short_timeouts = false;
+  bool attachments = false;   // checkpoints have some
   uint32_t rollback_one_in = 6;
 
   // Faults; none at all in one seed of five.
