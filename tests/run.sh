@@ -187,10 +187,11 @@ main() {
 }
 
 sim_tests() {
-  local seeds=5000
-  if [ "$tier" = soak ]; then seeds=100000; fi
+  local seeds=5000 acts=2
+  if [ "$tier" = soak ]; then seeds=100000 acts=4; fi
   run "simulator, $seeds seeds" "$build/tests/sim/sim" --seeds "$seeds"
   run "rare situations came up" probes_hit "$(log_of "simulator, $seeds seeds")"
+  run "every crash in histories of $acts acts" "$build/tests/sim/sim" --histories "$acts"
   local bug bugs
   bugs=$(planted_bugs)
   run "bugs are planted" [ "$(wc -w <<< "$bugs")" -ge 25 ]

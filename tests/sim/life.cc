@@ -28,7 +28,8 @@ Life::Life(Machine& machine, History& history, const LifeOptions& options)
       options_(options),
       plan_(options.plan),
       random_(SeededRandom(options.plan.seed).stream("life" + std::to_string(options.number))),
-      quiet_(!options.last && random_.one_in(options.crashes ? 6 : 3)),
+      quiet_(!options.last && !options.plan.is_scripted() &&
+             random_.one_in(options.crashes ? 6 : 3)),
       undoing_(quiet_ && random_.one_in(2)) {}
 
 void Life::report(const std::string& what) {
@@ -62,7 +63,7 @@ void Life::run() {
   machine_.guard.set_serving(true);
   connect();
   serve();
-  if (!stuck_ && !quiet_ && (options_.last || random_.one_in(2))) {
+  if (!stuck_ && !quiet_ && (options_.last || (!plan_.is_scripted() && random_.one_in(2)))) {
     settle();
   }
   if (plan_.long_pauses && !options_.last && (undoing_ || random_.one_in(2))) {
@@ -137,6 +138,11 @@ void Life::start_worker(const std::string& name, std::function<void()> work) {
 }
 
 void Life::serve() {
+  if (plan_.is_scripted()) {
+    start_worker("script", [this] { run_script(); });
+    wait_for_workers();
+    return;
+  }
   for (uint32_t writer = 0; writer < plan_.writers; ++writer) {
     start_worker("writer" + std::to_string(writer), [this, writer] { write_requests(writer); });
   }
@@ -355,6 +361,41 @@ void Life::do_read(Client& client, SeededRandom& random) {
   }
   expect(done || options_.disk_errors || done.error().kind == ErrorKind::kFenced,
          "a read failed: " + (done ? "" : done.error().message()));
+}
+
+// ---- a history
+
+// In the last life: back to the checkpoint, if there is one.
+void Life::run_script() {
+  if (options_.last) {
+    roll_back();
+    return;
+  }
+  SeededRandom random = random_.stream("script");
+  for (const Act act : plan_.script) {
+    history_.last_act_at = machine_.scheduler.steps();
+    if (!stuck_) {
+      do_act(act, random);
+    }
+  }
+  // The pumps have nothing to do any more.
+  machine_.scheduler.sleep(milliseconds(300));
+  history_.script_ended_at = machine_.scheduler.steps();
+}
+
+void Life::do_act(Act act, SeededRandom& random) {
+  const ClientPtr client = clients_.front();
+  switch (act) {
+    case Act::kWrite: do_change(*client, random, {5, 20}, 0); break;
+    case Act::kOverlap: do_change(*client, random, {12, 30}, 0); break;
+    case Act::kFlush: do_flush(*client); break;
+    case Act::kCheckpoint: checkpoint(false); break;
+    case Act::kRollBack: roll_back(); break;
+    case Act::kReconnect:
+      disconnect();
+      connect();
+      break;
+  }
 }
 
 // ---- control

@@ -19,6 +19,8 @@ struct History {
   uint64_t checkpoints = 0;         // asked for so far: their names
   bool image_syncs_failed = false;  // and what they lost may be lost yet
   bool image_suspect = false;       // no checkpoint before a rollback
+  uint64_t last_act_at = 0;         // of a script: the step at which it began
+  uint64_t script_ended_at = 0;     // and the one at which all was quiet again
   Probes& probes;
 };
 
@@ -70,6 +72,10 @@ class Life {
   void leave_request();
   void pause_requests();
   void resume_requests();
+
+  // ---- a history
+  void run_script();
+  void do_act(Act act, SeededRandom& random);
 
   // ---- control
   void control();

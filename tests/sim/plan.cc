@@ -141,7 +141,34 @@ Plan draw_plan(uint64_t seed) {
   return plan;
 }
 
+Plan script_plan(const std::vector<Act>& script, uint64_t crash_at, bool power) {
+  Plan plan;
+  plan.seed = 1;
+  plan.size_bytes = kRegionBytes + 512;
+  VolumeOptions& volume = plan.server.volume;
+  volume.start.region_bytes = kRegionBytes;
+  volume.image_path = "/sim/image";
+  volume.io = "simulated";
+  volume.ship.compression.codec = Codec::kNone;
+  plan.scheduler.seed = 1;
+  plan.kills = !power;
+  plan.power_losses = power;
+  plan.script = script;
+  plan.crash_at = crash_at;
+  return plan;
+}
+
 std::string describe(const Plan& plan) {
+  if (plan.is_scripted()) {
+    constexpr std::array<const char*, kActs> kNames{"write",      "write over it", "flush",
+                                                    "checkpoint", "roll back",     "reconnect"};
+    std::string text = plan.kills ? "killed" : "power lost";
+    text += " at step " + std::to_string(plan.crash_at) + " of:";
+    for (const Act act : plan.script) {
+      text += std::string(" ") + kNames[static_cast<size_t>(act)] + ";";
+    }
+    return text;
+  }
   std::string text = std::to_string(plan.size_bytes) + " bytes, " + std::to_string(plan.lives) +
                      " lives, " + std::to_string(plan.writers) + " writers of " +
                      std::to_string(plan.requests) + " requests";

@@ -3,10 +3,15 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "tests/sim/server.h"
 
 namespace ckpt::sim {
+
+// What the one client of a short history does, one after the other.
+enum class Act { kWrite, kOverlap, kFlush, kCheckpoint, kRollBack, kReconnect };
+inline constexpr size_t kActs = 6;
 
 struct Plan {
   uint64_t seed = 0;
@@ -21,11 +26,11 @@ struct Plan {
   uint32_t controls = 5;    // checkpoints, rollbacks, verifications
   uint32_t exports = 0;     // beside them
   uint64_t hot_blocks = 4;  // most requests go there
-  bool crowded = false;       // they are small, and follow each other closely
+  bool crowded = false;     // they are small, and follow each other closely
   bool own_connections = false;
   bool long_pauses = false;  // so that idle regions are unmarked
   bool short_timeouts = false;
-  bool attachments = false;   // checkpoints have some
+  bool attachments = false;  // checkpoints have some
   uint32_t rollback_one_in = 6;
 
   // Faults; none at all in one seed of five.
@@ -48,6 +53,11 @@ struct Plan {
   bool backup_power_losses = false;
   bool backup_no_space = false;
 
+  // A history, instead of a random load, and the step at which the first life ends by a crash.
+  std::vector<Act> script;
+  uint64_t crash_at = 0;
+
+  [[nodiscard]] bool is_scripted() const { return !script.empty(); }
   [[nodiscard]] bool has_crashes() const { return kills || power_losses; }
   [[nodiscard]] bool has_errors() const {
     return image_write_error_one_in + image_read_error_one_in + state_error_one_in +
@@ -68,6 +78,8 @@ struct Plan {
 };
 
 Plan draw_plan(uint64_t seed);
+// Of a history, and a crash: a loss of power or a kill.
+Plan script_plan(const std::vector<Act>& script, uint64_t crash_at, bool power);
 // One line.
 std::string describe(const Plan& plan);
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// sim --histories N: all histories of so many acts, at most, with a crash at every step.
 // sim --seeds N [--seed S] [--planted NAME] [--events N] [--verbose]: runs seeds until one fails.
 #include <cstdio>
 #include <cstdlib>
@@ -16,14 +17,17 @@ constexpr uint64_t kTwiceOneIn = 64;
 struct Arguments {
   uint64_t seeds = 1;
   uint64_t first = 1;
+  uint64_t histories = 0;  // acts of the longest; 0: seeds instead
   std::string planted;
   uint64_t events = 200;  // of a failure, the last
   bool verbose = false;
 };
 
 [[noreturn]] void usage() {
-  std::fputs("usage: sim [--seeds N] [--seed S] [--planted NAME] [--events N] [--verbose]\n",
-             stderr);
+  std::fputs(
+      "usage: sim [--seeds N] [--seed S] [--histories N] [--planted NAME] [--events N] "
+      "[--verbose]\n",
+      stderr);
   std::exit(2);
 }
 
@@ -43,6 +47,8 @@ Arguments parse(int argc, char** argv) {
       arguments.seeds = std::strtoull(value, nullptr, 10);
     } else if (name == "--seed") {
       arguments.first = std::strtoull(value, nullptr, 10);
+    } else if (name == "--histories") {
+      arguments.histories = std::strtoull(value, nullptr, 10);
     } else if (name == "--planted") {
       arguments.planted = value;
     } else if (name == "--events") {
@@ -117,11 +123,75 @@ int run_all(const Arguments& arguments) {
   return 0;
 }
 
+// ---- short histories
+
+struct HistoryRun {
+  bool good = false;
+  uint64_t last_act_at = 0;
+  uint64_t ended_at = 0;
+};
+
+HistoryRun run_history(const std::vector<Act>& script, uint64_t crash_at, bool power) {
+  const Plan plan = script_plan(script, crash_at, power);
+  Probes probes;
+  World world(plan, probes);
+  HistoryRun run{world.run(), world.last_act_at(), world.script_ended_at()};
+  if (!run.good) {
+    std::printf("%s", world.failure().c_str());
+  }
+  return run;
+}
+
+// Up to its last act it is a shorter one, of which every crash has been tried. False: one fails.
+bool run_crashes(const std::vector<Act>& script, uint64_t& crashes) {
+  constexpr uint64_t kNever = 10'000'000;
+  const HistoryRun whole = run_history(script, kNever, false);
+  for (uint64_t step = script.size() == 1 ? 1 : whole.last_act_at; step < whole.ended_at; ++step) {
+    for (const bool power : {false, true}) {
+      ++crashes;
+      if (!run_history(script, step, power).good) {
+        return false;
+      }
+    }
+  }
+  return whole.good;
+}
+
+// The next one of as many acts; false: that was the last.
+bool next_history(std::vector<Act>& script) {
+  for (Act& act : script) {
+    const size_t next = static_cast<size_t>(act) + 1;
+    act = static_cast<Act>(next % kActs);
+    if (next < kActs) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int run_histories(uint64_t longest) {
+  uint64_t histories = 0;
+  uint64_t crashes = 0;
+  for (uint64_t acts = 1; acts <= longest; ++acts) {
+    std::vector<Act> script(acts, Act::kWrite);
+    do {
+      ++histories;
+      if (!run_crashes(script, crashes)) {
+        return 1;
+      }
+    } while (next_history(script));
+  }
+  std::printf("%llu histories, %llu crashes, 0 failures\n",
+              static_cast<unsigned long long>(histories), static_cast<unsigned long long>(crashes));
+  return 0;
+}
+
 }  // namespace
 }  // namespace ckpt::sim
 
 int main(int argc, char** argv) {
   const ckpt::sim::Arguments arguments = ckpt::sim::parse(argc, argv);
   ckpt::sim::plant(arguments.planted);
-  return ckpt::sim::run_all(arguments);
+  return arguments.histories > 0 ? ckpt::sim::run_histories(arguments.histories)
+                                 : ckpt::sim::run_all(arguments);
 }

@@ -31,7 +31,7 @@ BackupdOptions backupd_options(const Plan& plan) {
 
 World::World(const Plan& plan, Probes& probes)
     : plan_(plan),
-      random_(SeededRandom(plan.seed).stream("world")),
+      random_(SeededRandom(plan.seed + plan.crash_at).stream("world")),
       scheduler_(plan.scheduler),
       disk_(scheduler_, {.name = "disk", .tells_holes = true}, random_.stream("disk")),
       memory_(scheduler_),
@@ -111,7 +111,7 @@ void World::tamper() {
 
 void World::live(bool last) {
   const bool errors = plan_.has_errors() && !last;
-  const bool crashes = plan_.has_crashes() && !last && !random_.one_in(3);
+  const bool crashes = plan_.has_crashes() && !last && (plan_.is_scripted() || !random_.one_in(3));
   switch_errors(errors);
   switch_backup_errors(!last);
   Life life(machine_, history_,
@@ -130,7 +130,7 @@ void World::live(bool last) {
 }
 
 void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
-  const uint64_t steps = crashes ? draw_steps() : kStepsMax;
+  const uint64_t steps = !crashes ? kStepsMax : plan_.is_scripted() ? plan_.crash_at : draw_steps();
   const RunEnd end = run_primary(steps, !last);
   if (end == RunEnd::kTime || (end == RunEnd::kSteps && !crashes)) {
     report("O8: the load does not come to its end:\n" + scheduler_.describe_fibers());

@@ -21,6 +21,9 @@ class World {
   [[nodiscard]] std::string failure() const;
   [[nodiscard]] uint64_t trace_hash() const { return scheduler_.trace_hash(); }
   [[nodiscard]] uint64_t steps() const { return scheduler_.steps(); }
+  // Of a history: when its last act began, and when all was quiet again.
+  [[nodiscard]] uint64_t last_act_at() const { return history_.last_act_at; }
+  [[nodiscard]] uint64_t script_ended_at() const { return history_.script_ended_at; }
 
  private:
   enum class Crash { kNone, kKill, kPower };
