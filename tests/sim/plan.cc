@@ -171,7 +171,8 @@ std::string describe(const Plan& plan) {
   }
   std::string text = std::to_string(plan.size_bytes) + " bytes, " + std::to_string(plan.lives) +
                      " lives, " + std::to_string(plan.writers) + " writers of " +
-                     std::to_string(plan.requests) + " requests";
+                     std::to_string(plan.requests) + " requests, " + std::to_string(plan.controls) +
+                     " commands";
   const auto say = [&text](const char* what, uint64_t value) {
     if (value != 0) {
       text += std::string(", ") + what + (value > 1 ? " 1/" + std::to_string(value) : "");

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// sim --seed S --shrink: a simpler run that fails as well.
 // sim --histories N: all histories of so many acts, at most, with a crash at every step.
 // sim --seeds N [--seed S] [--planted NAME] [--events N] [--verbose]: runs seeds until one fails.
 #include <cstdio>
@@ -6,6 +7,7 @@
 #include <ctime>
 
 #include "tests/sim/planted.h"
+#include "tests/sim/shrink.h"
 #include "tests/sim/world.h"
 
 namespace ckpt::sim {
@@ -21,12 +23,13 @@ struct Arguments {
   std::string planted;
   uint64_t events = 200;  // of a failure, the last
   bool verbose = false;
+  bool shrinks = false;
 };
 
 [[noreturn]] void usage() {
   std::fputs(
-      "usage: sim [--seeds N] [--seed S] [--histories N] [--planted NAME] [--events N] "
-      "[--verbose]\n",
+      "usage: sim [--seeds N] [--seed S] [--histories N] [--planted NAME] [--events N] [--verbose] "
+      "[--shrink]\n",
       stderr);
   std::exit(2);
 }
@@ -35,8 +38,8 @@ Arguments parse(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--verbose") {
-      arguments.verbose = true;
+    if (name == "--verbose" || name == "--shrink") {
+      (name == "--verbose" ? arguments.verbose : arguments.shrinks) = true;
       continue;
     }
     if (i + 1 >= argc) {
@@ -123,6 +126,30 @@ int run_all(const Arguments& arguments) {
   return 0;
 }
 
+// 1: it fails, and so does the simpler one, which is shown; 0: it does not.
+int shrink_seed(const Arguments& arguments) {
+  uint64_t runs = 0;
+  const auto fails = [&](const Plan& plan) {
+    ++runs;
+    Probes probes;
+    World world(plan, probes);
+    return !world.run();
+  };
+  Plan plan = draw_plan(arguments.first);
+  if (!fails(plan)) {
+    std::printf("seed %llu: no failure\n", static_cast<unsigned long long>(arguments.first));
+    return 0;
+  }
+  plan = shrink(plan, fails);
+  plan.scheduler.events_kept = arguments.events;
+  Probes probes;
+  World world(plan, probes);
+  (void)world.run();
+  std::printf("%safter %llu runs\n", world.failure().c_str(),
+              static_cast<unsigned long long>(runs));
+  return 1;
+}
+
 // ---- short histories
 
 struct HistoryRun {
@@ -192,6 +219,9 @@ int run_histories(uint64_t longest) {
 int main(int argc, char** argv) {
   const ckpt::sim::Arguments arguments = ckpt::sim::parse(argc, argv);
   ckpt::sim::plant(arguments.planted);
+  if (arguments.shrinks) {
+    return ckpt::sim::shrink_seed(arguments);
+  }
   return arguments.histories > 0 ? ckpt::sim::run_histories(arguments.histories)
                                  : ckpt::sim::run_all(arguments);
 }
