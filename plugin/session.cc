@@ -69,7 +69,8 @@ Result<> Session::change_maps(HandshakeRow row) {
   if (row == HandshakeRow::kFirstCopy) {
     return change_allocated();
   }
-  if (row == HandshakeRow::kResync) {
+  if (row == HandshakeRow::kResync && !CKPT_PLANTED(older_store_taken_for_whole)) {
+    CKPT_PROBE(store_was_behind);
     inexact_ = true;
     return change_everything();
   }

@@ -295,12 +295,7 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   const auto show = [&applier = *applier_, &pending = *pending_, number] {
     applier.enqueue(pending.take(number));
   };
-  if (CKPT_PLANTED(listed_before_it_is_read)) {
-    CKPT_TRY(volume_->update(change));
-    show();
-  } else {
-    CKPT_TRY(volume_->update(change, show));
-  }
+  CKPT_TRY(volume_->update(change, show));
   attachments_->keep(number, before.last);
   return {};
 }

@@ -115,13 +115,14 @@ void Life::find_rollback() {
   if (!first && timeline != history_.timeline) {
     expect(history_.oracle.rolling_back(), "the timeline changed without a rollback");
     history_.probes.hit("rollback finished by a start");
-    check_restored();
+    expect_restored(history_.oracle.check_rolled_back(primary()));
     history_.oracle.end_rollback();
   } else if (history_.oracle.rolling_back()) {
     history_.probes.hit("rollback never began");
     history_.oracle.cancel_rollback();
   }
   history_.timeline = timeline;
+  history_.volume = server_->volume().status().volume;
 }
 
 void Life::start_worker(const std::string& name, std::function<void()> work) {
@@ -608,7 +609,10 @@ bool Life::after_roll_back(const Result<RollbackOutcome>& outcome, bool quiet) {
 }
 
 void Life::check_restored() {
-  const std::string wrong = history_.oracle.check_equal(primary(), history_.oracle.last_backup());
+  expect_restored(history_.oracle.check_equal(primary(), history_.oracle.last_backup()));
+}
+
+void Life::expect_restored(const std::string& wrong) {
   expect(wrong.empty(), "O2: after a rollback to checkpoint " +
                             std::to_string(history_.oracle.last_number()) + ", " + wrong);
 }

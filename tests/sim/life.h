@@ -15,6 +15,7 @@ namespace ckpt::sim {
 // What lives share, one after the other.
 struct History {
   Oracle oracle;
+  Uuid volume;
   Uuid timeline;                    // of the volume, when it was last seen
   uint64_t checkpoints = 0;         // asked for so far: their names
   bool image_syncs_failed = false;  // and what they lost may be lost yet
@@ -88,6 +89,7 @@ class Life {
   void roll_back();
   bool after_roll_back(const Result<RollbackOutcome>& outcome, bool quiet);
   void check_restored();
+  void expect_restored(const std::string& wrong);
   void check_settled();
 
   // What is wrong, if it is not empty.

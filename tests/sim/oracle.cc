@@ -216,6 +216,16 @@ std::string Oracle::check_backup(const std::string& name, uint64_t number,
   return "";
 }
 
+void Oracle::restore_backup(uint64_t number, const std::vector<Version>& backup) {
+  last_number_ = last_answered_ = number;
+  last_backup_ = backup;
+  for (auto& [name, checkpoint] : checkpoints_) {
+    if (checkpoint.existence == Existence::kExists && checkpoint.number > number) {
+      checkpoint.existence = Existence::kVoid;
+    }
+  }
+}
+
 std::string Oracle::check_export(uint64_t least, const std::string& name, uint64_t number,
                                  const std::vector<Version>& content) const {
   const std::string wrong = number < least
@@ -324,6 +334,9 @@ std::string Oracle::check_crash(const std::vector<Version>& primary, bool power_
               explain(eras_.back(), sector, version);
     }
   }
+  if (rolling_back_) {
+    note_requests_of_rollback();
+  }
   for (const auto& requests : eras_.back().requests) {
     for (const RequestPtr& request : requests) {
       request->ended = std::min(request->ended, now_);
@@ -343,7 +356,29 @@ RequestPtr Oracle::tamper(SectorRange sectors) {
   return request;
 }
 
+// It may have ended before the crash, and they have come after it.
+void Oracle::note_requests_of_rollback() {
+  for (uint64_t sector = 0; sector < sector_count_; ++sector) {
+    for (const RequestPtr& request : eras_.back().requests[sector]) {
+      if (request->ended > rollback_began_) {
+        after_rollback_.emplace(sector, request->version_at(sector));
+      }
+    }
+  }
+}
+
+std::string Oracle::check_rolled_back(const std::vector<Version>& primary) const {
+  std::vector<Version> expected = last_backup_;
+  for (const auto& [sector, version] : after_rollback_) {
+    if (sector < primary.size() && primary[sector] == version) {
+      expected[sector] = version;
+    }
+  }
+  return check_equal(primary, expected);
+}
+
 void Oracle::begin_rollback() {
+  after_rollback_.clear();
   rolling_back_ = true;
   rollback_began_ = ++now_;
 }

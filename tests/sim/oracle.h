@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,8 @@ class Oracle {
                                          const std::vector<Version>& content) const;
   // The highest number; 0: none.
   [[nodiscard]] uint64_t last_answered() const { return last_answered_; }
+  // The store was put back from a copy that holds this: what was confirmed since is gone.
+  void restore_backup(uint64_t number, const std::vector<Version>& backup);
   // Nothing was confirmed, says the store.
   [[nodiscard]] std::string check_no_backup() const;
   // What the last checked checkpoint holds.
@@ -108,6 +111,9 @@ class Oracle {
   void begin_rollback();
   // The disk is that checkpoint's, durably. Requests in flight meanwhile may or may not come after it.
   void end_rollback();
+  // O2 after a crash: it ended before that, and what was asked for meanwhile may have come after it, or
+  // a start has finished it.
+  [[nodiscard]] std::string check_rolled_back(const std::vector<Version>& primary) const;
   // It did not begin.
   void cancel_rollback() { rolling_back_ = false; }
   [[nodiscard]] bool rolling_back() const { return rolling_back_; }
@@ -150,6 +156,7 @@ class Oracle {
   [[nodiscard]] bool may_be_after_power_loss(uint64_t sector, Version version) const;
   [[nodiscard]] bool overwritten_durably(uint64_t sector, Moment ended) const;
   [[nodiscard]] static std::string explain(const Era& era, uint64_t sector, Version version);
+  void note_requests_of_rollback();
   void begin_era(std::vector<Version> base, const std::vector<RequestPtr>& carried);
 
   uint64_t sector_count_;
@@ -162,6 +169,7 @@ class Oracle {
   uint64_t last_number_ = 0;
   std::vector<Version> last_backup_;
   bool rolling_back_ = false;
+  std::set<std::pair<uint64_t, Version>> after_rollback_;  // sectors, and what they may hold
   Moment rollback_began_ = 0;
 };
 

@@ -136,6 +136,8 @@ Plan draw_plan(uint64_t seed) {
   if (has_faults) {
     draw_faults(plan, random);
   }
+  // (What others do to the image is another story.)
+  plan.old_copies = has_faults && !plan.tampering && root.stream("copies").one_in(2);
   draw_remote(plan, has_faults, root.stream("remote"));
   slow_down(plan);
   return plan;
@@ -182,6 +184,7 @@ std::string describe(const Plan& plan) {
   say("kills", plan.kills ? 1 : 0);
   say("power losses", plan.power_losses ? 1 : 0);
   say("tampering", plan.tampering ? 1 : 0);
+  say("old copies", plan.old_copies ? 1 : 0);
   say("corruption", plan.corruption ? 1 : 0);
   say("long pauses", plan.long_pauses ? 1 : 0);
   say("image write errors", plan.image_write_error_one_in);

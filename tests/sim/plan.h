@@ -37,6 +37,7 @@ struct Plan {
   bool kills = false;
   bool power_losses = false;
   bool tampering = false;   // other programs write to the image while it is not served
+  bool old_copies = false;  // the store is put back from an older copy of it
   bool corruption = false;  // bits of the journal flip, at rest
   uint64_t image_write_error_one_in = 0;
   uint64_t image_read_error_one_in = 0;

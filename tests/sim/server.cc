@@ -294,6 +294,7 @@ Result<Probe> probe(Machine& machine, const ServerOptions& options) {
     return was_never_made ? Result<Probe>(found) : Unexpected(kept.error());
   }
   if (!kept->empty()) {
+    found.number = kept->back().id.number.value;
     CKPT_ASSIGN(found.backup, read_all(*store, geometry.size_bytes));
   }
   return found;

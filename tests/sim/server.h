@@ -139,6 +139,7 @@ class Server {
 struct Probe {
   std::vector<bool> changed;      // a block each
   std::vector<std::byte> backup;  // empty: no checkpoint
+  uint64_t number = 0;            // of that checkpoint
 };
 Result<Probe> probe(Machine& machine, const ServerOptions& options);
 

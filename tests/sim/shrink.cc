@@ -24,6 +24,7 @@ constexpr std::array kChanges{
     Change{[](Plan& plan) { plan.rollback_one_in = 0; }},
     Change{[](Plan& plan) { plan.tampering = false; }},
     Change{[](Plan& plan) { plan.corruption = false; }},
+    Change{[](Plan& plan) { plan.old_copies = false; }},
     Change{[](Plan& plan) { plan.kills = plan.kills && !plan.power_losses; }},
     Change{[](Plan& plan) { plan.power_losses = plan.power_losses && !plan.kills; }},
     Change{[](Plan& plan) { plan.image_write_error_one_in = 0; }},

@@ -22,6 +22,18 @@ void apply_change(const DirectoryChange& change, std::map<std::string, Entry>& e
   }
 }
 
+DirectoryCopy copy_of(const DirectoryNode& directory) {
+  DirectoryCopy copy;
+  for (const auto& [name, entry] : directory.cached) {
+    if (entry.directory) {
+      copy.directories[name] = copy_of(*entry.directory);
+    } else {
+      copy.files[name] = entry.file->content();
+    }
+  }
+  return copy;
+}
+
 }  // namespace
 
 void DirectoryNode::change(DirectoryChange what) {
@@ -219,6 +231,46 @@ void SimDisk::replace(const std::string& path, ConstByteSpan bytes) {
   inodes_.push_back(inode);
   inode->tamper(0, bytes, stamp_time());
   parent->cached[name] = parent->durable[name] = Entry{inode, nullptr};
+}
+
+DirectoryCopy SimDisk::copy(const std::string& path) const {
+  std::string name;
+  const DirectoryNode* const parent = find_parent(path, &name);
+  CKPT_CHECK(parent != nullptr && parent->cached.contains(name));
+  return copy_of(*parent->cached.at(name).directory);
+}
+
+void SimDisk::unlink_all(DirectoryNode& directory) {
+  for (auto& [name, entry] : directory.cached) {
+    if (entry.directory) {
+      unlink_all(*entry.directory);
+    } else {
+      entry.file->unlink();
+    }
+  }
+}
+
+std::shared_ptr<DirectoryNode> SimDisk::make_directory(const DirectoryCopy& copy) {
+  auto made = std::make_shared<DirectoryNode>();
+  for (const auto& [name, bytes] : copy.files) {
+    const std::shared_ptr<Inode> inode = new_inode();
+    inodes_.push_back(inode);
+    inode->tamper(0, bytes, stamp_time());
+    made->cached[name] = Entry{inode, nullptr};
+  }
+  for (const auto& [name, directory] : copy.directories) {
+    made->cached[name] = Entry{nullptr, make_directory(directory)};
+  }
+  made->durable = made->cached;
+  return made;
+}
+
+void SimDisk::put_back(const std::string& path, const DirectoryCopy& copy) {
+  std::string name;
+  DirectoryNode* const parent = find_parent(path, &name);
+  CKPT_CHECK(parent != nullptr && parent->cached.contains(name));
+  unlink_all(*parent->cached.at(name).directory);
+  parent->cached[name] = parent->durable[name] = Entry{nullptr, make_directory(copy)};
 }
 
 }  // namespace ckpt::sim

@@ -35,6 +35,12 @@ struct DiskOptions {
 
 struct DirectoryNode;
 
+// What somebody has copied of a directory: content only.
+struct DirectoryCopy {
+  std::map<std::string, std::vector<std::byte>> files;
+  std::map<std::string, DirectoryCopy> directories;
+};
+
 // What a name in a directory stands for: one of the two.
 struct Entry {
   std::shared_ptr<Inode> file;  // shared by the cached and the durable directory and by handles
@@ -101,6 +107,10 @@ class SimDisk final : private ProcessListener {
   void tamper(const std::string& path, uint64_t offset, ConstByteSpan bytes);
   // Another program puts a copy of a file in its place, durably: another inode.
   void replace(const std::string& path, ConstByteSpan bytes);
+  // A copy of a directory as programs see it.
+  [[nodiscard]] DirectoryCopy copy(const std::string& path) const;
+  // Another program puts a copy in the place of a directory, durably. Nobody has a file of it open.
+  void put_back(const std::string& path, const DirectoryCopy& copy);
   [[nodiscard]] uint64_t free_bytes() const { return space_.free_bytes(); }
   [[nodiscard]] uint64_t used_bytes() const { return space_.used_bytes; }
 
@@ -127,6 +137,8 @@ class SimDisk final : private ProcessListener {
   [[nodiscard]] DirectoryNode* find_parent(const std::string& path, std::string* name) const;
   void lose_directory(DirectoryNode& directory, std::set<Inode*>& reached);
   void land(const Zombie& zombie);
+  static void unlink_all(DirectoryNode& directory);
+  std::shared_ptr<DirectoryNode> make_directory(const DirectoryCopy& copy);
 
   Scheduler& scheduler_;  // outlives the disk
   DiskOptions options_;

@@ -76,6 +76,9 @@ bool World::run() {
     if (!scheduler_.failed() && random_.one_in(2)) {
       look();
     }
+    if (copy_ && random_.one_in(2)) {
+      put_copy_back();
+    }
   }
   if (!scheduler_.failed()) {
     live(true);
@@ -137,6 +140,7 @@ void World::run_life(Life& life, ProcessId process, bool crashes, bool last) {
   }
   end_life(process);
   tampered_ = tampered_ && !life.opened();
+  has_closed_ = life.closed() && !plan_.has_errors() && !plan_.has_backup_faults();
   if (!scheduler_.failed()) {
     history_.probes.hit(!life.ended()   ? "life ended by a crash"
                         : life.closed() ? "life ended by a stop"
@@ -343,6 +347,7 @@ void World::look() {
   } else if (found) {
     tampered_ = false;
     check_changed(**found);
+    take_copy(**found);
   }
   if (flip) {
     flip_back(*flip);
@@ -380,8 +385,45 @@ void World::flip_back(const Flip& flip) {
   }
 }
 
+// ---- copies of the store
+
+void World::take_copy(const Probe& found) {
+  if (!plan_.old_copies || copy_ || found.backup.empty() || is_behind()) {
+    return;
+  }
+  const std::string remote = history_.volume.to_string();
+  copy_ = OldCopy{plan_.server.remote ? backup_disk_.copy(remote) : disk_.copy("state/store"),
+                  found.number, read_versions(0, found.backup)};
+}
+
+// The primary knows of a later checkpoint: it must notice, and make the store whole again.
+void World::put_copy_back() {
+  // (With the last one on its record; otherwise it has to refuse the store, as diverged.)
+  if (scheduler_.failed() || !has_closed_ || history_.oracle.rolling_back() ||
+      history_.oracle.last_answered() <= copy_->number) {
+    return;
+  }
+  scheduler_.event("the store is put back", "", copy_->number);
+  history_.probes.hit("store put back from an older copy");
+  if (plan_.server.remote) {
+    crash_backupd(Crash::kKill);
+    backup_disk_.put_back(history_.volume.to_string(), copy_->content);
+    start_backupd();
+  } else {
+    disk_.put_back("state/store", copy_->content);
+  }
+  history_.oracle.restore_backup(copy_->number, copy_->backup);
+  behind_at_ = copy_->number;
+  copy_.reset();
+}
+
+// Until there is a new checkpoint only a session tells what has to be shipped again.
+bool World::is_behind() const {
+  return behind_at_ != 0 && history_.oracle.last_answered() == behind_at_;
+}
+
 void World::check_changed(const Probe& found) {
-  if (found.backup.empty()) {
+  if (found.backup.empty() || is_behind()) {
     return;
   }
   history_.probes.hit("looked at what counts as changed");

@@ -48,6 +48,9 @@ class World {
   void lose_power();
   void tamper();
   void look();
+  void take_copy(const Probe& found);
+  void put_copy_back();
+  [[nodiscard]] bool is_behind() const;
   void check_changed(const Probe& found);
   std::optional<Flip> flip_a_bit();
   void flip_back(const Flip& flip);
@@ -79,6 +82,15 @@ class World {
   uint64_t lives_ = 0;
   bool volume_exists_ = false;
   bool sync_failed_ = false;  // in this life
+  // Of the store, and what it holds.
+  struct OldCopy {
+    DirectoryCopy content;
+    uint64_t number = 0;
+    std::vector<Version> backup;
+  };
+  std::optional<OldCopy> copy_;
+  bool has_closed_ = false;  // the last life, with all on record
+  uint64_t behind_at_ = 0;   // it was put back, at that checkpoint
   // Somebody wrote to the image, and no start has come to its end since.
   bool tampered_ = false;
 };

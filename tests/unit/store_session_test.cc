@@ -293,5 +293,26 @@ TEST_F(StoreSession, CompressedBatchesAreStoredAsTheyCome) {
   peer_.expect_exact();
 }
 
+TEST(StoreVolumeFile, ARecordIsShownLast) {
+  MemoryDisk disk;
+  const auto directory = disk.root();
+  StoreRecord record;
+  record.volume = test_uuid(0x11);
+  record.size_bytes = kBlockBytes;
+  auto file = VolumeFile::create(*directory, record);
+  ASSERT_DONE(file);
+  uint64_t shown = 99;
+  ASSERT_DONE((*file)->update([](StoreRecord& after) { after.incarnation = 5; },
+                              [&] {
+                                shown = (*file)->record().incarnation;
+                                disk.lose_power(0);  // it is durable by now
+                              }));
+  EXPECT_EQ(shown, 0U);
+  EXPECT_EQ((*file)->record().incarnation, 5U);
+  const auto again = VolumeFile::open(*disk.root());
+  ASSERT_DONE(again);
+  EXPECT_EQ((*again)->record().incarnation, 5U);
+}
+
 }  // namespace
 }  // namespace ckpt::test

@@ -83,7 +83,10 @@ Result<> ship_and_confirm(Store& store, uint64_t number, std::optional<Checkpoin
   return {};
 }
 
+// Of one checkpoint: the last that was listed, or a later one.
 void expect_uniform(Store& store) {
+  const auto kept = store.checkpoints();
+  const uint64_t listed = kept && !kept->empty() ? kept->back().id.number.value : 0;
   Content content(kDiskBytes);
   const auto read = store.read_confirmed(0, content);
   if (!read) {
@@ -91,6 +94,8 @@ void expect_uniform(Store& store) {
     return;
   }
   EXPECT_TRUE(content == Content(kDiskBytes, content[0]));
+  const auto number = std::to_integer<uint64_t>(content[0]);
+  EXPECT_TRUE(number == 0 || number >= listed) << number << ", and " << listed << " was listed";
 }
 
 TEST(StoreThreads, ReadersNeverSeeAMixture) {
