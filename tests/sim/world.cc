@@ -46,7 +46,10 @@ World::World(const Plan& plan, Probes& probes)
       machine_{scheduler_, disk_,        memory_, guard_,
                network_,   backup_disk_, "boot0", scheduler_.clock().wall()},
       backup_machine_{scheduler_, backup_disk_, backup_guard_, network_},
-      history_{.oracle = Oracle(plan.size_bytes / kSector), .timeline = {}, .probes = probes} {
+      history_{.oracle = Oracle(plan.size_bytes / kSector),
+               .volume = {},
+               .timeline = {},
+               .probes = probes} {
   scheduler_.advance(seconds(5));
   set_probes(&probes);
 }
