@@ -232,6 +232,7 @@ class KillWithBackupd(Kill):
     def die(self):
         dice = self.random.random()
         if dice < 0.2:
+            self.server.killed = True  # from here on a checkpoint may be void
             self.backupd.kill9()
             time.sleep(self.random.choice((0, 0.001, 0.02)))
         found = super().die()
