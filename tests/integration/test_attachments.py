@@ -202,9 +202,9 @@ class Embedded(Case):
         self.assertEqual(out.read_bytes(), self.state.read_bytes())
 
     def export_until_halfway(self, out):
-        """A copy of `state` to `out`, stopped before it has its name, or None where it was too fast."""
+        """A copy of `large` to `out`, stopped before it has its name, or None where it was too fast."""
         process = subprocess.Popen([build() / "tools" / "ckpt-tool", "export", self.server.image,
-                                    "last", out, "--attachment", "state"],
+                                    "last", out, "--attachment", "large"],
                                    stdout=subprocess.DEVNULL)
         eventually(lambda: process.poll() is not None or self.unnamed_files(process), "it copies")
         process.send_signal(signal.SIGSTOP)
@@ -233,7 +233,10 @@ class Embedded(Case):
         return found
 
     def test_a_copy_that_is_interrupted_leaves_nothing(self):
-        tool("checkpoint", self.server.image, *self.both())
+        # Large enough to be seen while it is copied.
+        large = self.folder / "large"
+        large.write_bytes(os.urandom(64 * MIB))
+        tool("checkpoint", self.server.image, "--attach", f"large={large}")
         before = sorted(self.folder.iterdir())
         out = self.folder / "x"
         attempts = (self.export_until_halfway(out) for _ in range(50))
