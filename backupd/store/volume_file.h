@@ -25,7 +25,8 @@ class VolumeFile {
   static Result<std::unique_ptr<VolumeFile>> open(Directory& directory);
 
   [[nodiscard]] StoreRecord record() const CKPT_EXCLUDES(record_mutex_);
-  // on_durable: called when the new record is durable, and before record() returns it.
+  // on_durable: called when the new record is durable, and before record() returns it. It may call
+  // record(), not update().
   Result<> update(const std::function<void(StoreRecord&)>& change,
                   const std::function<void()>& on_durable = {}) CKPT_EXCLUDES(slots_mutex_);
 

@@ -48,7 +48,6 @@ Result<std::unique_ptr<Stream>> SimNetwork::connect(milliseconds patience) {
   std::erase_if(wires_, [](const std::weak_ptr<Wire>& one) { return one.expired(); });
   wires_.push_back(wire);
   unaccepted_.push_back(wire);
-  ++counts_.connections;
   connected_.wake();
   return std::unique_ptr<Stream>(
       std::make_unique<SimStream>(*this, std::move(wire), LinkEnd::kClient, patience));

@@ -64,7 +64,6 @@ struct Wire {
 
 // How often what is rare has happened.
 struct NetworkCounts {
-  uint64_t connections = 0;
   uint64_t resets = 0;      // both sides heard of it
   uint64_t silences = 0;    // neither did
   uint64_t one_sided = 0;   // one did
