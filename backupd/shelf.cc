@@ -77,13 +77,7 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   options.volume = volume;
   options.address = path;
   options.clock = &system_clock();
-  if (auto record = VolumeFile::open(*folder)) {
-    options.size_bytes = (*record)->record().size_bytes;
-  } else if (size_bytes && record.error().kind == ErrorKind::kNotFound) {
-    options.size_bytes = *size_bytes;
-  } else {
-    return Unexpected(record.error());
-  }
+  CKPT_ASSIGN(options.size_bytes, VolumeFile::size_of_disk(*folder, size_bytes));
   CKPT_ASSIGN(auto store, Store::open(std::move(folder), options));
   CKPT_TRY(directory_->sync());
   Place place;

@@ -27,6 +27,15 @@ Result<std::unique_ptr<VolumeFile>> VolumeFile::open(Directory& directory) {
       new VolumeFile(directory, std::move(slots), std::move(*record)));
 }
 
+Result<uint64_t> VolumeFile::size_of_disk(Directory& directory, std::optional<uint64_t> of_new) {
+  auto file = open(directory);
+  if (file) {
+    return (*file)->record().size_bytes;
+  }
+  const bool may_be_made = of_new && file.error().kind == ErrorKind::kNotFound;
+  return may_be_made ? Result<uint64_t>(*of_new) : Unexpected(file.error());
+}
+
 StoreRecord VolumeFile::record() const {
   const MutexLock lock(record_mutex_);
   return record_;

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "backupd/store/store_record.h"
 #include "common/mutex.h"
@@ -23,6 +24,9 @@ class VolumeFile {
                                                     const StoreRecord& record);
   // Syncs before it reads. kNotFound, kCorrupt, kInvalid (a newer version).
   static Result<std::unique_ptr<VolumeFile>> open(Directory& directory);
+
+  // The size of the disk that the store in there is of; if there is none yet, of_new.
+  static Result<uint64_t> size_of_disk(Directory& directory, std::optional<uint64_t> of_new);
 
   [[nodiscard]] StoreRecord record() const CKPT_EXCLUDES(record_mutex_);
   // on_durable: called when the new record is durable, and before record() returns it. It may call

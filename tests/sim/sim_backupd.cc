@@ -82,13 +82,7 @@ Result<std::shared_ptr<ServedVolume>> SimBackupd::open_store(const std::string& 
   options.address = name;
   options.unapplied_bytes_max = options_.unapplied_bytes_max;
   options.clock = &machine_.scheduler.clock();
-  if (auto record = VolumeFile::open(*folder)) {
-    options.size_bytes = (*record)->record().size_bytes;
-  } else if (size_bytes && record.error().kind == ErrorKind::kNotFound) {
-    options.size_bytes = *size_bytes;
-  } else {
-    return Unexpected(record.error());
-  }
+  CKPT_ASSIGN(options.size_bytes, VolumeFile::size_of_disk(*folder, size_bytes));
   CKPT_ASSIGN(auto store, Store::open(std::move(folder), options));
   CKPT_TRY(root_->sync());
   Waker& waker = wakers_.emplace_back();
