@@ -26,10 +26,11 @@ Result<> Narrower::narrow_some() {
   std::vector<BlockRange> equal;
   const ChangeMap& written = disk_.epochs.current().written;
   const uint64_t regions_a_step = std::max<uint64_t>(1, kStepBytes / disk_.geometry.region_bytes);
+  bool ended = false;
   for (uint64_t i = 0; i < regions_a_step && active_.load(); ++i) {
     const auto region = written.next_region(cursor_);
     if (!region) {
-      stop();
+      ended = true;
       break;
     }
     cursor_ = *region + 1;
@@ -40,6 +41,9 @@ Result<> Narrower::narrow_some() {
       CKPT_TRY(disk_.sync_image());
     }
     clear_written(equal);
+  }
+  if (ended) {
+    stop();  // not before: whoever waits for the end wants what it found
   }
   return {};
 }

@@ -178,12 +178,14 @@ TEST_F(NarrowerTest, OnlyBlocksThatDifferStayChanged) {
   EXPECT_EQ(primary_.current().unshipped.count(), 2U);
 }
 
+// Nor is it over before: an offline verify begins when it is.
 TEST_F(NarrowerTest, WrittenBitsAreClearedOnlyAfterASyncOfTheImage) {
   forget_what_is_changed();
   bool synced = false;
   primary_.machine.set_watcher([&](const MemoryOperation& operation) {
     EXPECT_EQ(operation.act, "sync");
     EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
+    EXPECT_TRUE(narrower_.is_active());
     synced = true;
   });
   ASSERT_DONE(narrow());
