@@ -231,6 +231,13 @@ Result<std::unique_ptr<PosixDirectory>> PosixDirectory::open(const std::string& 
   if (!fd) {
     return fail_errno(errno, "open " + path);
   }
+  if (create) {
+    // Its entry, also if it was there: whoever made it may have died since.
+    const UniqueFd parent(openat(fd.get(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!parent || fsync(parent.get()) != 0) {
+      return fail_errno(errno, "fsync " + path + "/..");
+    }
+  }
   return std::unique_ptr<PosixDirectory>(new PosixDirectory(std::move(fd), path, ring));
 }
 
@@ -301,6 +308,16 @@ Result<uint64_t> PosixDirectory::free_bytes() {
     return failed("statvfs", ".");
   }
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
+}
+
+Result<> sync_entry(const std::string& path) {
+  CKPT_ASSIGN(const auto folder, PosixDirectory::open(directory_of(path), false, RingUse{}));
+  return folder->sync();
 }
 
 }  // namespace ckpt

@@ -60,7 +60,7 @@ class PosixFile : public File {
 
 class PosixDirectory : public Directory {
  public:
-  // Opens a directory; makes the last component if create is set and it is missing.
+  // Opens a directory; with create it is made if the last component is missing, durably.
   static Result<std::unique_ptr<PosixDirectory>> open(const std::string& path, bool create,
                                                       RingUse ring);
 
@@ -83,5 +83,10 @@ class PosixDirectory : public Directory {
   std::string path_;
   RingUse ring_;
 };
+
+// The directory that a path is in: "." if it names none.
+std::string directory_of(const std::string& path);
+// What was made under this path stays there: its directory is synced.
+Result<> sync_entry(const std::string& path);
 
 }  // namespace ckpt

@@ -272,7 +272,8 @@ Result<> OfflineVolume::make_image(uint64_t size_bytes) const {
   if (actual_bytes != size_bytes) {
     CKPT_TRY(image->resize(size_bytes));
   }
-  return image->sync();
+  CKPT_TRY(image->sync());
+  return sync_entry(options_.image_path);
 }
 
 Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import unittest
 
-from harness import DEGRADED, FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, tool
+from harness import (DEGRADED, FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, eventually,
+                     tool)
 from nbd_client import NbdClient
 
 # What each needs after VOLUME. Those of the second row change something when all is well.
@@ -42,13 +43,19 @@ class BadVolumes(Case):
         return self.serve(image, *parameters, start=False).refusal()
 
     def stopped(self, name="disk.img", text=b"kept"):
-        """A volume with a checkpoint, whose server has stopped."""
+        """A volume with a checkpoint, applied, whose server has stopped."""
         server = self.serve(self.image(name, size=4 * MIB))
         with NbdClient(str(server.socket)) as client:
             client.write(0, text * 1024)
         tool("checkpoint", server.image)
+        eventually(lambda: self.is_applied(server), "the checkpoint is applied")
         server.stop()
         return server
+
+    @staticmethod
+    def is_applied(server):
+        backup = server.control("status")["backup"]
+        return backup["applied"] == backup["confirmed"]
 
     def content(self, pattern="*.img"):
         """Of images and back-up images. What ckpt notes beside them, a command may bring up to date

@@ -47,6 +47,15 @@ class BadInput(Case):
         self.assertFalse(missing.exists())
         self.assertFalse(Path(f"{missing}.ckpt").exists())
 
+    def test_an_image_of_no_bytes(self):
+        """As it is left by a start that died while it made one."""
+        empty = self.folder / "empty.img"
+        empty.touch()
+        self.assertIn("size=", self.refusal(empty))
+        server = self.serve(empty, f"size={MIB}")
+        scribble(server, 1)
+        tool("checkpoint", server.image)
+
     def test_a_folder(self):
         folder = self.folder / "folder"
         folder.mkdir()

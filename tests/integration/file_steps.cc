@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loaded into a real program with LD_PRELOAD: names every step that changes a file, and dies or
+// fails at the one that a test has chosen. The product has no hook for it.
+//
+// CKPT_STEPS_UNDER   only files below this folder
+// CKPT_STEPS_PAGE    a file, mapped shared, with a Page: what is to happen, and what has (steps.py)
+// CKPT_STEPS_LOG     a file to which each step's name is appended, one a line
+//
+// A step's name is the call and the file, below the folder, with what differs from run to run as *:
+// "fdatasync disk.img.ckpt/store/journal/*". Transfers through io_uring are not seen (io=sync).
+#undef _FILE_OFFSET_BITS  // both names of each call are wanted
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+namespace {
+
+enum Act : uint32_t { kNothing = 0, kKillBefore = 1, kKillAfter = 2, kFail = 3, kShort = 4 };
+
+// The layout that steps.py writes.
+struct Page {
+  std::atomic<uint32_t> act;
+  uint32_t number;                 // of the error
+  uint32_t for_good;               // not only once
+  std::atomic<int32_t> countdown;  // the step happens so many times until it is the one
+  std::atomic<uint32_t> fired;
+  int32_t other;  // a process that dies a moment before; 0: none
+  char step[232];
+};
+static_assert(sizeof(Page) == 256);
+
+// Steps may come before constructors have run, and after destructors.
+struct Steps {
+  std::string_view under;
+  Page* page = nullptr;
+  int log = -1;
+};
+
+template <typename Call>
+Call* next_of(const char* name) {
+  return reinterpret_cast<Call*>(dlsym(RTLD_NEXT, name));
+}
+
+Steps begin_steps() {
+  Steps steps;
+  const char* under = std::getenv("CKPT_STEPS_UNDER");
+  const char* page = std::getenv("CKPT_STEPS_PAGE");
+  const char* log = std::getenv("CKPT_STEPS_LOG");
+  if (under == nullptr || page == nullptr || log == nullptr) {
+    return steps;
+  }
+  const int fd = ::open(page, O_RDWR | O_CLOEXEC);
+  void* mapped = ::mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  ::close(fd);
+  if (mapped == MAP_FAILED) {
+    std::abort();
+  }
+  steps.under = under;
+  steps.page = static_cast<Page*>(mapped);
+  steps.log = ::open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+  return steps;
+}
+
+const Steps& steps() {
+  static const Steps kSteps = begin_steps();
+  return kSteps;
+}
+
+// Numbers, and names made of them, differ from run to run.
+bool differs(std::string_view part) {
+  return part.starts_with('#') ||  // a file without a name
+         (part.find_first_of("0123456789") != std::string_view::npos &&
+          part.find_first_not_of("0123456789abcdef-.") == std::string_view::npos);
+}
+
+std::string generalized(std::string_view path) {
+  std::string name;
+  while (!path.empty()) {
+    const size_t end = path.find('/');
+    const std::string_view part = path.substr(0, end);
+    name += differs(part) ? "*" : part;
+    path = end == std::string_view::npos ? "" : path.substr(end + 1);
+    name += path.empty() ? "" : "/";
+  }
+  return name.empty() ? "." : name;
+}
+
+std::string path_of(int fd, const char* entry) {
+  char path[PATH_MAX];
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t length = fd == AT_FDCWD ? 0 : ::readlink(link.c_str(), path, sizeof path);
+  std::string whole(path, length > 0 ? static_cast<size_t>(length) : 0);
+  if (entry != nullptr) {
+    whole = entry[0] == '/' ? entry : whole + "/" + entry;
+  }
+  return whole;
+}
+
+[[noreturn]] void die() {
+  if (steps().page->other > 0) {
+    ::kill(steps().page->other, SIGKILL);
+  }
+  ::kill(::getpid(), SIGKILL);
+  for (;;) {
+    ::pause();
+  }
+}
+
+// What happens at this step.
+Act act_at(const char* call, int fd, const char* entry = nullptr) {
+  const int kept = errno;
+  const Steps& all = steps();
+  Act act = kNothing;
+  const std::string path = all.page == nullptr ? "" : path_of(fd, entry);
+  if (!path.empty() && path.starts_with(all.under)) {
+    std::string_view below(path);
+    below.remove_prefix(std::min(all.under.size() + 1, below.size()));
+    const std::string name = std::string(call) + " " + generalized(below);
+    const std::string line = name + "\n";
+    (void)!::write(all.log, line.data(), line.size());
+    const auto wanted = static_cast<Act>(all.page->act.load());
+    if (wanted != kNothing && name == all.page->step) {
+      const int32_t left = all.page->countdown.fetch_sub(1);
+      act = left == 1 || (left < 1 && all.page->for_good != 0) ? wanted : kNothing;
+    }
+  }
+  all.page != nullptr&& act != kNothing&& all.page->fired.fetch_add(1);
+  if (act == kKillBefore) {
+    die();
+  }
+  errno = kept;
+  return act;
+}
+
+// Does a step that returns -1 on error, or 0.
+template <typename Do>
+int step(const char* call, int fd, const char* entry, Do&& doing) {
+  const Act act = act_at(call, fd, entry);
+  if (act == kFail) {
+    errno = static_cast<int>(steps().page->number);
+    return -1;
+  }
+  const int result = doing();
+  if (act == kKillAfter) {
+    die();
+  }
+  return result;
+}
+
+using Pwrite = ssize_t(int, const void*, size_t, off_t);
+
+ssize_t write_step(int fd, const void* data, size_t bytes, off_t offset) {
+  static Pwrite* const kNext = next_of<Pwrite>("pwrite");
+  const Act act = act_at("pwrite", fd);
+  if (act == kFail) {
+    errno = static_cast<int>(steps().page->number);
+    return -1;
+  }
+  // A kill in the middle of a write leaves a part of it: of the two instants the later has it all.
+  const bool part = act == kShort && bytes > 1;
+  const ssize_t done = kNext(fd, data, part ? bytes / 2 : bytes, offset);
+  if (act == kKillAfter) {
+    die();
+  }
+  return done;
+}
+
+}  // namespace
+
+extern "C" {
+
+ssize_t pwrite(int fd, const void* data, size_t bytes, off_t offset) {
+  return write_step(fd, data, bytes, offset);
+}
+
+ssize_t pwrite64(int fd, const void* data, size_t bytes, off_t offset) {
+  return write_step(fd, data, bytes, offset);
+}
+
+int fdatasync(int fd) {
+  static auto* const kNext = next_of<int(int)>("fdatasync");
+  return step("fdatasync", fd, nullptr, [&] { return kNext(fd); });
+}
+
+int fsync(int fd) {
+  static auto* const kNext = next_of<int(int)>("fsync");
+  return step("fsync", fd, nullptr, [&] { return kNext(fd); });
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+  static auto* const kNext = next_of<int(int, int, off_t, off_t)>("fallocate");
+  return step("fallocate", fd, nullptr, [&] { return kNext(fd, mode, offset, length); });
+}
+
+int fallocate64(int fd, int mode, off_t offset, off_t length) {
+  return fallocate(fd, mode, offset, length);
+}
+
+int ftruncate(int fd, off_t length) noexcept {
+  static auto* const kNext = next_of<int(int, off_t)>("ftruncate");
+  return step("ftruncate", fd, nullptr, [&] { return kNext(fd, length); });
+}
+
+int ftruncate64(int fd, off_t length) noexcept { return ftruncate(fd, length); }
+
+int unlinkat(int fd, const char* name, int flags) noexcept {
+  static auto* const kNext = next_of<int(int, const char*, int)>("unlinkat");
+  return step("unlink", fd, name, [&] { return kNext(fd, name, flags); });
+}
+
+int renameat(int from, const char* name, int to, const char* name_then) noexcept {
+  static auto* const kNext = next_of<int(int, const char*, int, const char*)>("renameat");
+  return step("rename", to, name_then, [&] { return kNext(from, name, to, name_then); });
+}
+
+int mkdirat(int fd, const char* name, mode_t mode) noexcept {
+  static auto* const kNext = next_of<int(int, const char*, mode_t)>("mkdirat");
+  return step("mkdir", fd, name, [&] { return kNext(fd, name, mode); });
+}
+
+int openat(int fd, const char* name, int flags, ...) {
+  static auto* const kNext = next_of<int(int, const char*, int, ...)>("openat");
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  if ((flags & O_CREAT) == 0) {
+    return kNext(fd, name, flags, mode);
+  }
+  return step("create", fd, name, [&] { return kNext(fd, name, flags, mode); });
+}
+
+int openat64(int fd, const char* name, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return openat(fd, name, flags, mode);
+}
+
+}  // extern "C"

@@ -1,0 +1,161 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every step at which a real plugin, backupd or ckpt-tool changes a file fails, once or for good:
+with an error of the disk, for want of space, in a short write, with EAGAIN. Nothing crashes or
+hangs, no answered checkpoint is lost, no disk is wrong, and what only hit the back-up fails no write.
+The steps are not listed here: a run without faults names them.
+CKPT_POINTS=all takes every time that a step is made in a stage, with each kind of fault (else one
+of them), CKPT_SEED repeats a run's choices."""
+
+import collections
+import errno
+import os
+import unittest
+
+from harness import OK
+from nbd_client import NbdError
+from stages import Stages
+from steps import FAIL, SHORT
+
+Kind = collections.namedtuple("Kind", "name act number for_good")
+
+ERRORS = [Kind("EIO once", FAIL, errno.EIO, False), Kind("EIO for good", FAIL, errno.EIO, True)]
+NO_SPACE = [Kind("ENOSPC once", FAIL, errno.ENOSPC, False),
+            Kind("ENOSPC for good", FAIL, errno.ENOSPC, True)]
+OF_WRITES = [Kind("short", SHORT, 0, False), Kind("short for good", SHORT, 0, True),
+             Kind("EAGAIN once", FAIL, errno.EAGAIN, False)]
+
+
+def kinds_of(step):
+    call = step.split()[0]
+    kinds = list(ERRORS)
+    if call in ("pwrite", "fallocate", "create", "mkdir", "ftruncate", "rename"):
+        kinds += NO_SPACE
+    if call == "pwrite":
+        kinds += OF_WRITES
+    return kinds
+
+
+def is_of_the_store(step):
+    return "/store/" in step or "shelf" in step
+
+
+class FileFaults(Stages):
+    def setUp(self):
+        super().setUp()
+        self.counts = collections.Counter()
+        self.fails = None  # what is armed: (point, kind)
+
+    # ---- What may fail, and what may not.
+
+    def write_failed(self, problem):
+        point, kind = self.fails or (None, None)
+        self.assertIsNotNone(point, f"a write failed, and nothing is armed: {problem}")
+        self.assertFalse(is_of_the_store(point.step), f"the back-up's fault fails a write: {problem}")
+        self.assertNotEqual(kind.act, SHORT, f"a short write is no error: {problem}")
+        self.counts["requests failed"] += 1
+
+    def flush(self, client):
+        try:
+            client.flush()
+        except NbdError as problem:
+            self.write_failed(problem)
+
+    def checkpoint(self, attach=False, **more):
+        """What is there is what it will hold, when some writes failed before."""
+        if self.disk.may:
+            self.look()
+        if self.fails is None:
+            return super().checkpoint(attach, **more)
+        answer = super().checkpoint(attach, timeout=3)
+        if answer.code != OK:
+            self.counts["checkpoints failed"] += 1
+            self.assertNotEqual(self.fails[1].act, SHORT, str(answer))
+            self.assertTrue(answer.message)
+        return answer
+
+    def look(self):
+        at = self.disk.differs(self.read_disk())
+        self.assertIsNone(at, f"the disk differs at {at}")
+
+    # ---- One fault.
+
+    def fail_at(self, point, kind):
+        self.prepare(point.stage)
+        steps = self.steps[point.victim]
+        steps.arm(point.step, point.occurrence, kind.act, kind.number, kind.for_good)
+        self.fails = (point, kind)
+        self.do(point.stage)
+        if self.server.running and self.server.control("status")["state"] == "running":
+            self.go_on_meanwhile(point, steps)  # but not in half of a rollback
+        self.counts["hit" if steps.fired else "not reached"] += 1
+        self.hit.update([point.step] if steps.fired else [])
+        self.expect_alive(point)
+        steps.disarm()
+        self.fails = None
+        self.begin_again()
+        self.finish(point.stage)
+
+    def go_on_meanwhile(self, point, steps):
+        """Whatever it is that fails, or failed: clients are served, or told."""
+        journal = point.step.startswith("fdatasync") and "/journal/" in point.step
+        before = steps.fired
+        self.writes()
+        answer = self.checkpoint()
+        if journal and steps.fired > before and answer.code == OK:
+            raise AssertionError("a checkpoint exists whose journal was not synced")
+
+    def expect_alive(self, point):
+        """An error is no death; only a start may be refused."""
+        if self.backupd:
+            self.assertIsNone(self.backupd.process.poll(), self.backupd.said())
+        if point.stage in ("write", "checkpoint", "attach", "roll back"):
+            self.assertTrue(self.server.running, self.server.said())
+
+    def begin_again(self):
+        """What failed is final until a restart."""
+        self.stop()
+        if self.backupd and self.backupd.process:
+            self.backupd.stop()
+
+    def is_settled(self):
+        """Or what was written may be lost, and nobody was told: a rollback settles that."""
+        if "in doubt" in self.server.control("status")["problem"]:
+            self.counts["in doubt"] += 1
+            self.check()
+            self.roll_back_again()
+        return super().is_settled()
+
+    # ---- All of them.
+
+    def cases(self, points):
+        """Each step with one kind of fault, or with each."""
+        every = os.environ.get("CKPT_POINTS") == "all"
+        for point in points:
+            kinds = kinds_of(point.step)
+            for kind in kinds if every else [self.random.choice(kinds)]:
+                yield point, kind
+
+    def test_each(self):
+        points = self.points()
+        self.assertGreater(len(points), 100)
+        self.hit = collections.Counter()
+        for point, kind in self.cases(points):
+            try:
+                self.fail_at(point, kind)
+            except Exception as problem:
+                raise AssertionError(f"seed {self.seed}: {kind.name} at {point}: "
+                                     f"{problem}") from problem
+        print(f"\n{len(points)} points, seed {self.seed}: {dict(self.counts)}", flush=True)
+        never = {point.step for point in points} - set(self.hit)
+        self.assertFalse(never, "steps that never failed")
+        self.assertGreater(self.counts["requests failed"], 3)
+        self.assertGreater(self.counts["checkpoints failed"], 10)
+
+
+class FileFaultsWithBackupd(FileFaults):
+    is_remote = True
+
+
+if __name__ == "__main__":
+    unittest.main()
