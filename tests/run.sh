@@ -318,7 +318,7 @@ host_tests() {
   if [ "$tier" = soak ]; then kills=300 long=(test_all_direct); fi
   for test in "${long[@]}" test_direct test_kill test_rollback test_verify test_vm test_vm_faults test_vm_groups test_remote test_tls test_link \
     test_faults test_namespaces test_doctor test_attachments test_basics test_completion \
-    test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_packaging test_figures; do
+    test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_held_writes test_packaging test_figures; do
     CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_VERIFY_SECONDS=120 \
       start run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done
