@@ -108,6 +108,7 @@ class HoldingProxy:
 
     def close(self):
         self.free.set()
+        self.listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which close() alone does not
         self.listener.close()
         self.folder.cleanup()
 
