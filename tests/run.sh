@@ -314,12 +314,12 @@ sanitizer_tests() {
 
 # The longest first.
 host_tests() {
-  local kills=100 points=each rounds=1 test long=()
-  if [ "$tier" = soak ]; then kills=1000 points=all rounds=10 long=(test_all_direct); fi
-  for test in "${long[@]}" test_direct test_kill test_file_faults test_kill_points test_rollback test_verify test_vm test_vm_faults test_vm_groups test_remote test_tls test_link \
+  local kills=100 points=each rounds=1 cuts=some test long=()
+  if [ "$tier" = soak ]; then kills=1000 points=all rounds=10 cuts=all long=(test_all_direct); fi
+  for test in "${long[@]}" test_direct test_kill test_file_faults test_kill_points test_rollback test_link_cuts test_verify test_vm test_vm_faults test_vm_groups test_remote test_tls test_link \
     test_faults test_namespaces test_doctor test_attachments test_basics test_completion \
-    test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_packaging test_figures; do
-    CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_VERIFY_SECONDS=120 \
+    test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_held_writes test_packaging test_figures; do
+    CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_LINK_CUTS=$cuts CKPT_VERIFY_SECONDS=120 \
       start run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
   done
 }

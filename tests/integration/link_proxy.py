@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A proxy between a primary and backupd that cuts or stalls connections at chosen frames
-(docs/wire-protocol.md)."""
+"""A proxy between a primary and backupd that cuts or stalls connections at chosen frames, or changes
+them (docs/wire-protocol.md). link_strikes.py has more that may happen to a frame."""
 
 import collections
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 HEADER = 64
 SESSION, READER = 1, 2
-CONTENT = 136
+BEGIN_SESSION, BATCH, CONFIRM, PING = 2, 4, 5, 12
+DONE, FAILED, WORKING, CONTENT, DIGESTS = 128, 129, 130, 136, 140
+OTHER_WAY = {"up": "down", "down": "up"}
 
 
 class Fault:
@@ -34,6 +37,10 @@ class Fault:
         return f"role {self.role} {act} {self.direction} at frame {self.index}, {self.part} of it"
 
 
+class Gone(OSError):
+    """Who should have got it has closed the connection."""
+
+
 class Connection:
     def __init__(self, proxy, client):
         self.proxy, self.client = proxy, client
@@ -44,6 +51,13 @@ class Connection:
         self.frames = {"up": 0, "down": 0}
         self.bytes = 0
         self.types = collections.Counter()
+        self.pending = {}  # by direction: what strikes at the next frame, or where none comes any more
+        self.done = None  # the last frame of that type
+        self.heard = dict.fromkeys(OTHER_WAY, time.monotonic())  # when something was passed on
+        self.is_cut = False
+        self.gave_up = None  # who closed it: the direction it spoke in; it had heard nothing for so long
+        self.ended = threading.Event()
+        self.worked = threading.Event()  # "working" went down, or nothing will any more
         self.pumps = 2
 
     def run(self):
@@ -52,6 +66,9 @@ class Connection:
             threading.Thread(target=self.pump, args=(direction, source, sink), daemon=True).start()
 
     def cut(self):
+        self.is_cut = True
+        self.ended.set()
+        self.worked.set()
         for end in (self.client, self.server):
             try:
                 end.shutdown(socket.SHUT_RDWR)
@@ -77,10 +94,22 @@ class Connection:
                     self.role = frame[HEADER + 4]
                 if not self.pass_on(direction, frame, sink):
                     return
+        except Gone:
+            self.worked.set()  # what it has said before still comes, and its end
         except OSError:
+            self.note_end(direction, sink)
             self.cut()
         finally:
             self.end_pump()
+
+    def note_end(self, direction, sink):
+        """One side says nothing any more: by itself, unless it is cut."""
+        if not self.is_cut and self.gave_up is None:
+            silent = time.monotonic() - self.heard[OTHER_WAY[direction]]
+            self.gave_up = direction, silent
+        pending = self.pending.pop(direction, None)
+        if pending is not None:
+            pending.at_the_end(self, sink)
 
     def end_pump(self):
         with self.proxy.lock:
@@ -96,9 +125,15 @@ class Connection:
         kind = struct.unpack_from("<H", frame, 6)[0]
         fault = self.proxy.fault_at(self.role, direction, index, kind, self.types[kind])
         self.types[kind] += 1
+        strike = self.proxy.strike_at(direction, kind, frame)
         if self.stalled:
             return True
-        sink.sendall(fault.bytes_of(frame) if fault else frame)
+        if direction in self.pending:
+            return self.pending.pop(direction).at_the_next(self, frame, sink)
+        if strike:
+            return strike.meet(self, frame, sink)
+        self.send(direction, fault.bytes_of(frame) if fault else frame, sink)
+        self.note(kind, frame)
         if fault:
             self.stalled = fault.stall
             if fault.refuse:
@@ -109,6 +144,20 @@ class Connection:
             fault.happened.set()
         return not fault or fault.stall
 
+    def send(self, direction, data, sink):
+        self.heard[direction] = time.monotonic()  # at the earliest
+        try:
+            sink.sendall(data)
+        except OSError as error:
+            raise Gone from error
+
+    def note(self, kind, frame):
+        """A frame went through as it was."""
+        if kind == DONE:
+            self.done = frame
+        elif kind == WORKING:
+            self.worked.set()
+
 
 class LinkProxy:
     def __init__(self, folder, target):
@@ -117,12 +166,15 @@ class LinkProxy:
         self.target = target.removeprefix("unix:")
         self.fault = None
         self.refuse = False
+        self.strikes = []  # link_strikes.py
+        self.trace = []  # of every frame that came: direction, type
         self.connections = []
         self.lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
         self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def _accept(self):
         while True:
@@ -135,7 +187,8 @@ class LinkProxy:
                 continue
             try:
                 connection = Connection(self, client)
-            except OSError:  # nobody listens behind it
+            except OSError as error:  # nobody listens behind it
+                print(f"proxy: {self.target}: {error}")
                 client.close()
                 continue
             self.connections.append(connection)
@@ -149,6 +202,26 @@ class LinkProxy:
             if fault and (fault.role, fault.direction, fault.index) == (role, direction, index):
                 self.fault = None
                 return fault
+            return None
+
+    def lay(self, *strikes):
+        with self.lock:
+            self.strikes += strikes
+
+    def lift(self):
+        """What is laid and has not struck does not strike any more."""
+        with self.lock:
+            self.strikes.clear()
+            for connection in self.connections:
+                connection.pending.clear()
+
+    def strike_at(self, direction, kind, frame):
+        with self.lock:
+            self.trace.append((direction, kind))
+            for strike in self.strikes:
+                if strike.is_for(direction, kind, frame):
+                    self.strikes.remove(strike)
+                    return strike
             return None
 
     def cut_all(self):
@@ -165,5 +238,8 @@ class LinkProxy:
         return next(c.frames for c in reversed(self.connections) if c.role == role)
 
     def close(self):
+        """Nothing of it goes on: the number of its socket is soon another's."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
         self._listener.close()
         self.cut_all()
