@@ -63,21 +63,6 @@ void Volume::note_store(SteadyTime now) {
   disk().events.add(std::move(event));
 }
 
-// One that was under way when the last server ended.
-Result<> Volume::finish_roll_back(const RollbackTarget& target) {
-  const SteadyTime began = surroundings_.clock.steady();
-  RollbackOutcome outcome;
-  const Progress& told = options_.on_rollback;
-  CKPT_ASSIGN(outcome.restored_bytes, rollback_.run([&told](uint64_t done, uint64_t total) {
-    return !told || told(done, total);
-  }));
-  outcome.checkpoint.id = target.checkpoint;
-  outcome.elapsed = surroundings_.clock.steady() - began;
-  outcome.fenced = started_.record->get().fenced;
-  note_rollback(outcome);
-  return {};
-}
-
 void Volume::note_rollback(const RollbackOutcome& outcome) {
   Event event;
   event.kind = EventKind::kRollback;
