@@ -61,7 +61,7 @@ class ObservedFile final : public File {
     return result;
   }
   Result<> give_back(ByteRange range) override {
-    unless_dying(observer_).on_write(path_, range);
+    unless_dying(observer_).on_give_back(path_, range);
     const Result<> result = file_->give_back(range);
     unless_dying(observer_).on_written(path_, range, result.has_value());
     return result;

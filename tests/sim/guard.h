@@ -22,6 +22,8 @@ class IoObserver {
   virtual ~IoObserver() = default;
   // A write, a zeroing or a punch is about to begin.
   virtual void on_write(const std::string& /*path*/, ByteRange /*range*/) {}
+  // Space is about to be given back, of a range that reads as zeroes.
+  virtual void on_give_back(const std::string& path, ByteRange range) { on_write(path, range); }
   // It has ended; not called when the process is killed meanwhile.
   virtual void on_written(const std::string& /*path*/, ByteRange /*range*/, bool /*done*/) {}
   virtual void on_resize(const std::string& /*path*/, uint64_t /*size_bytes*/) {}

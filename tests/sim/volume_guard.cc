@@ -16,7 +16,7 @@ bool VolumeGuard::is_marked(uint64_t region) const {
 }
 
 void VolumeGuard::on_write(const std::string& path, ByteRange range) {
-  IoGuard::on_write(path, range);
+  StoreGuard::on_write(path, range);
   if (path != "image" || !serving_ || marks_excused_ || range.length == 0) {
     return;
   }
@@ -50,7 +50,7 @@ void VolumeGuard::check_unmarked() {
 }
 
 void VolumeGuard::restart() {
-  IoGuard::restart();
+  StoreGuard::restart();
   serving_ = false;
 }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The write-ahead guard's rules about a volume's own files.
+// The write-ahead guard's rules about a volume's own files, and about the store beside them.
 #pragma once
 
-#include "tests/sim/guard.h"
-#include "tests/sim/sim_disk.h"
+#include "tests/sim/store_guard.h"
 
 namespace ckpt::sim {
 
@@ -11,14 +10,14 @@ namespace ckpt::sim {
 // rollback's need not: it is on record itself.) A region is unmarked only when all that was written
 // to it is durable. CONFIRM is sent only when the intent, and all else in the volume's record, is
 // durable.
-class VolumeGuard final : public IoGuard {
+class VolumeGuard final : public StoreGuard {
  public:
   struct Shape {
     uint64_t size_bytes = 0;  // of the image
     uint64_t region_bytes = 0;
   };
   VolumeGuard(SimDisk& disk, const Shape& shape, Report report)
-      : IoGuard(std::move(report)), disk_(disk), shape_(shape) {}
+      : StoreGuard(disk, std::move(report)), shape_(shape) {}
 
   void on_write(const std::string& path, ByteRange range) override;
   void on_written(const std::string& path, ByteRange range, bool done) override;
@@ -38,7 +37,6 @@ class VolumeGuard final : public IoGuard {
   [[nodiscard]] bool is_marked(uint64_t region) const;
   void check_unmarked();
 
-  SimDisk& disk_;  // outlives this
   const Shape shape_;
   bool marks_excused_ = false;
   bool serving_ = false;

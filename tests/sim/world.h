@@ -72,7 +72,7 @@ class World {
   SimNetwork network_;
   SimDisk backup_disk_;
   RandomFaults backup_faults_;
-  IoGuard backup_guard_;
+  StoreGuard backup_guard_;
   Machine machine_;
   BackupMachine backup_machine_;
   std::unique_ptr<SimBackupd> backupd_;  // the last one, dead or alive
