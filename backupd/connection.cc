@@ -50,20 +50,27 @@ void Connection::leave() {
 }
 
 Result<> Connection::receive() {
-  auto received = receive_next();
+  bool is_damaged = false;
+  auto received = receive_next(is_damaged);
   if (!received && received.error().kind != ErrorKind::kUnreachable) {
     take_in_hand(0);
+    Error told = received.error();
+    told.kind = is_damaged ? ErrorKind::kUnreachable : told.kind;
     // The connection ends, whether this arrives or not.
-    (void)channel_.send(FrameType::kFailed, last_request_ + 1, encode_failed(received.error()));
+    (void)channel_.send(FrameType::kFailed, last_request_ + 1, encode_failed(told));
   }
   return received;
 }
 
-Result<> Connection::receive_next() {
-  CKPT_TRY(channel_.receive_header(request_));
+Result<> Connection::receive_next(bool& is_damaged) {
+  const auto whole = [&](Result<> part) {
+    is_damaged = !part && part.error().kind == ErrorKind::kCorrupt;
+    return part;
+  };
+  CKPT_TRY(whole(channel_.receive_header(request_)));
   CKPT_TRY(check_place(request_.header));
   take_in_hand(request_.header.request);
-  CKPT_TRY(channel_.receive_body(request_));
+  CKPT_TRY(whole(channel_.receive_body(request_)));
   last_request_ = request_.header.request;
   return {};
 }

@@ -60,7 +60,8 @@ class Connection {
 
   // The next request. What is not one, or not the next, is an error, and the client is told.
   Result<> receive();
-  Result<> receive_next();
+  // is_damaged: the frame itself was, on its way.
+  Result<> receive_next(bool& is_damaged);
   // From the header of a request until its last answer is about to be sent it is in hand.
   void take_in_hand(uint64_t request) CKPT_EXCLUDES(hand_mutex_);
   [[nodiscard]] Result<> check_place(const FrameHeader& header) const;

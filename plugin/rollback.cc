@@ -124,7 +124,9 @@ Result<uint64_t> Rollback::restore_changed(const Progress& progress) {
 Result<> Rollback::finish() {
   // While marks cannot be written, what is written from here on is not marked either.
   const bool everything = disk_.regions.is_everything();
-  CKPT_TRY(record_.change([everything](VolumeRecord& record) {
+  // Before the record says so: who keeps it would put a failure that is over on record again.
+  disk_.trouble.rolled_back();
+  CKPT_TRY(record_.change([this, everything](VolumeRecord& record) {
     const RollbackTarget target = *record.rollback;
     record.forks.push_back(target.checkpoint);
     record.timeline = target.to;
@@ -134,13 +136,12 @@ Result<> Rollback::finish() {
     record.intent.reset();
     record.rollback.reset();
     record.everything = everything;
-    record.suspect = false;
+    record.suspect = disk_.trouble.is_suspect();
     record.fenced = record.fenced || target.fence;
   }));
   // Recorded, then cleared: in the other order a crash would leave changed blocks without a bit.
   disk_.epochs.current().written.clear();
   disk_.epochs.current().unshipped.clear();
-  disk_.trouble.rolled_back();
   return {};
 }
 

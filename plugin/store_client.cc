@@ -4,10 +4,15 @@
 namespace ckpt {
 namespace {
 
+// A frame that came damaged says nothing about the store: the connection is as good as cut.
+Error as_lost(Error error) {
+  error.kind = error.kind == ErrorKind::kCorrupt ? ErrorKind::kUnreachable : error.kind;
+  return error;
+}
+
 // Some kinds say here what only this side can know: of the image, of the link, of what was sent.
 Error as_theirs(Error error) {
-  const bool is_ours = error.kind == ErrorKind::kUnreadable ||
-                       error.kind == ErrorKind::kUnreachable || error.kind == ErrorKind::kVoid;
+  const bool is_ours = error.kind == ErrorKind::kUnreadable || error.kind == ErrorKind::kVoid;
   error.kind = is_ours ? ErrorKind::kIo : error.kind;
   return error;
 }
@@ -49,7 +54,7 @@ Result<uint64_t> StoreClient::put(FrameType type, ConstByteSpan body) {
 Result<FrameType> StoreClient::hear(uint64_t request) {
   do {
     if (auto received = channel_.receive(heard_); !received) {
-      return broken(received.error());
+      return broken(as_lost(received.error()));
     }
     if (heard_.header.request != request || is_request(heard_.header.type)) {
       return broken({ErrorKind::kCorrupt, 0,
@@ -60,7 +65,10 @@ Result<FrameType> StoreClient::hear(uint64_t request) {
     return heard_.header.type;
   }
   auto error = decode_failed(heard_.body);
-  return error ? Unexpected(as_theirs(*error)) : broken(error.error());
+  if (!error || error->kind == ErrorKind::kUnreachable) {
+    return broken(error ? *error : error.error());  // they have given the connection up
+  }
+  return Unexpected(as_theirs(*error));
 }
 
 Result<> StoreClient::expect(FrameType found, FrameType wanted) {

@@ -292,7 +292,8 @@ void Volume::wait_for_work(std::chrono::nanoseconds most) {
 bool Volume::keep_step() {
   if (disk().trouble.is_suspect() && !started_.record->get().suspect) {
     // A failure is known to the next change of the record: no checkpoint is made without one.
-    (void)started_.record->change([](VolumeRecord& record) { record.suspect = true; });
+    (void)started_.record->change(
+        [this](VolumeRecord& record) { record.suspect = disk().trouble.is_suspect(); });
   }
   const SteadyTime now = surroundings_.clock.steady();
   note_store(now);

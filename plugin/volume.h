@@ -132,6 +132,10 @@ class Volume : public VolumeApi {
                                        const Progress& progress) CKPT_REQUIRES(work_mutex_);
   Result<RollbackOutcome> run_roll_back(const CheckpointInfo& target, bool fence,
                                         const Progress& progress) CKPT_REQUIRES(work_mutex_);
+  Result<RollbackOutcome> go_on_roll_back(const CheckpointInfo& target, const Progress& progress)
+      CKPT_REQUIRES(work_mutex_);
+  Result<RollbackOutcome> restore(const CheckpointInfo& target, const Progress& progress,
+                                  SteadyTime began) CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] RollbackOutcome preview(const CheckpointInfo& target) const;
 
   Surroundings surroundings_;
@@ -148,6 +152,7 @@ class Volume : public VolumeApi {
   Narrower narrower_;
   Rollback rollback_;
   std::atomic<bool> rolling_back_{false};
+  std::atomic<bool> is_halfway_{false};  // it has stopped, and nobody goes on with it yet
   std::atomic<bool> reserve_freed_{false};
   std::atomic<bool> stopping_{false};
 

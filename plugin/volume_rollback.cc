@@ -23,27 +23,32 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
-  if (rolling_back_.load()) {
+  const bool goes_on = is_halfway_.load();
+  if (rolling_back_.load() && !goes_on) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }
   CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(request.checkpoint));
   if (request.dry_run) {
     return preview(target);
   }
-  if (rolling_back_.exchange(true)) {
+  // Whoever takes it away is the one that goes on.
+  if (goes_on ? !is_halfway_.exchange(false) : rolling_back_.exchange(true)) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }
   ++work_wanted_;
   const MutexLock work(work_mutex_);
   --work_wanted_;
-  if (auto closed = gate_.close(request.clients, kPatience); !closed) {
+  if (auto closed = gate_.close(request.clients, kPatience); !goes_on && !closed) {
     rolling_back_.store(false);
     return Unexpected(closed.error());
   }
-  auto outcome = do_roll_back(target, request, progress);
+  auto outcome =
+      goes_on ? go_on_roll_back(target, progress) : do_roll_back(target, request, progress);
   if (started_.record->get().rollback) {
     // Half-way: what the disk holds is neither the one nor the other.
     gate_.shut();
+    session_.lose(outcome.error());  // the status says why
+    is_halfway_.store(true);
   } else {
     rolling_back_.store(false);
     gate_.open(started_.record->get().fenced);
@@ -90,17 +95,38 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
                                     synced.error().message());
   }
   CKPT_TRY(rollback_.begin(target.id, fence));
-  auto restored = rollback_.run(progress);
+  return restore(target, progress, began);
+}
+
+// One that stopped half-way, in this server.
+Result<RollbackOutcome> Volume::go_on_roll_back(const CheckpointInfo& target,
+                                                const Progress& progress) {
+  const auto begun = started_.record->get().rollback;
+  if (target.id.number != begun->checkpoint.number) {
+    return fail(ErrorKind::kHalfway, "a rollback to checkpoint " +
+                                         std::to_string(begun->checkpoint.number.value) +
+                                         " has stopped half-way: only that one can go on");
+  }
+  return restore(target, progress, surroundings_.clock.steady());
+}
+
+Result<RollbackOutcome> Volume::restore(const CheckpointInfo& target, const Progress& progress,
+                                        SteadyTime began) {
+  Result<uint64_t> restored = fail(ErrorKind::kUnreachable, session_.problem());
+  if (session_.is_open() || open_session()) {
+    restored = rollback_.run(progress);
+  }
   while (!restored && may_wait_for_store(restored.error())) {
     CKPT_PROBE(store_was_lost_during_a_rollback);
     auto opened = open_session();
     restored = opened ? rollback_.run(progress) : Unexpected(opened.error());
   }
   if (!restored) {
-    return fail(ErrorKind::kHalfway,
-                "the rollback stopped half-way and goes on at the next start of the server or of "
-                "`ckpt-tool rollback`: " +
-                    restored.error().message());
+    return fail(
+        ErrorKind::kHalfway,
+        "the rollback stopped half-way, and goes on with `ckpt-tool rollback` or at the next "
+        "start of the server: " +
+            restored.error().message());
   }
   RollbackOutcome outcome;
   outcome.checkpoint = target;

@@ -119,7 +119,7 @@ class Flips(Struck):
                 self.assertTrue(self.strike(place, flip), f"{place}, {part}")
                 self.expect_refused(flip)
                 flips[part] += 1
-        print(f"flips: {dict(flips)}; {self.halves} rollbacks went on at the next start")
+        print(f"flips: {dict(flips)}")
         self.assertGreater(flips.total(), 50)
 
     def expect_refused(self, flip):

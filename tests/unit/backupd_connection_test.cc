@@ -167,6 +167,25 @@ TEST_F(ConnectionTest, WhoDoesNotKeepToTheProtocolIsToldAndLeft) {
   }
 }
 
+// Nothing is wrong but the connection: the client may ask again over another one.
+TEST_F(ConnectionTest, WhoseFrameCameDamagedIsToldThatItIsGivenUp) {
+  const std::vector<std::byte> body = encode_read({0, 4096});
+  constexpr size_t kVersionBegin = 4 * 8;
+  constexpr size_t kVersionEnd = 6 * 8;
+  for (size_t bit = 0; bit < (kFrameHeaderBytes + body.size()) * 8; bit += 7) {
+    if (bit >= kVersionBegin && bit < kVersionEnd) {
+      continue;  // that may be a newer version
+    }
+    Talk talk(shelf_, 1);
+    ASSERT_DONE(talk.hello(Role::kReader));
+    talk.send_damaged(FrameType::kRead, body, bit);
+    SCOPED_TRACE(bit);
+    EXPECT_KIND(kUnreachable, talk.hear(FrameType::kData));
+    EXPECT_KIND(kUnreachable, talk.ask(FrameType::kPing, {}));
+    EXPECT_FALSE(talk.end());
+  }
+}
+
 // By their headers alone: the server does not wait for the bodies, nor take memory for them.
 TEST_F(ConnectionTest, ABodyOutOfItsPlaceIsNotWaitedFor) {
   const auto large = static_cast<uint32_t>(body_bytes_max(FrameType::kBatch));

@@ -415,13 +415,23 @@ TEST_F(RemoteStoreTest, OnlyWhatWasAskedForIsTaken) {
 
 TEST_F(RemoteStoreTest, NoErrorOfTheirsPassesForOneOfOurs) {
   stop_server();
-  for (const ErrorKind kind : {ErrorKind::kVoid, ErrorKind::kUnreadable, ErrorKind::kUnreachable}) {
+  for (const ErrorKind kind : {ErrorKind::kVoid, ErrorKind::kUnreadable}) {
     (void)::unlink(address_.path.c_str());
     LyingBackUp liar(address_);
     liar.serve({{FrameType::kFailed, encode_failed({kind, 0, "a lie"})}});
     RemoteStore remote(options(), system_clock());
     EXPECT_KIND(kIo, remote.begin_session());
   }
+}
+
+// A frame of ours came damaged there, say.
+TEST_F(RemoteStoreTest, AConnectionThatTheyGiveUpIsAsGoodAsCut) {
+  stop_server();
+  (void)::unlink(address_.path.c_str());
+  LyingBackUp liar(address_);
+  liar.serve({{FrameType::kFailed, encode_failed({ErrorKind::kUnreachable, 0, "damaged"})}});
+  RemoteStore remote(options(), system_clock());
+  EXPECT_KIND(kUnreachable, remote.begin_session());
 }
 
 // ---- behind TLS, with keys

@@ -129,6 +129,24 @@ TEST_F(RollbackTest, AFailedSyncIsNoRollback) {
   EXPECT_TRUE(primary_.is_changed(2));
 }
 
+// Whoever keeps the record meanwhile would put a failure that is over on it again, and the next
+// start make no checkpoint.
+TEST_F(RollbackTest, AFailureIsOverBeforeTheRecordSaysSo) {
+  ASSERT_DONE(primary_.write(2, 50));
+  primary_.disk->trouble.sync_failed("once");
+  ASSERT_DONE(primary_.record->change([](VolumeRecord& record) { record.suspect = true; }));
+  bool was_suspect = true;
+  primary_.machine.set_watcher([&](const MemoryOperation& operation) {
+    if (operation.path == "volume") {
+      was_suspect = primary_.disk->trouble.is_suspect();
+    }
+  });
+  ASSERT_DONE(roll_back());
+  primary_.machine.set_watcher(nullptr);
+  EXPECT_FALSE(was_suspect);
+  EXPECT_FALSE(primary_.record->get().suspect);
+}
+
 TEST_F(RollbackTest, WithoutMarksEverythingStaysOnRecord) {
   for (int call = 0; call < 3; ++call) {
     ASSERT_DONE(primary_.regions->unmark_some());

@@ -88,6 +88,15 @@ class Talk {
     header.body_bytes = body_bytes;
     (void)client_->write(encode_frame_header(header), {});
   }
+  // A frame of which one bit was flipped on its way, that one, from its beginning.
+  void send_damaged(FrameType type, const std::vector<std::byte>& body, size_t bit) {
+    const auto header =
+        encode_frame_header(frame_of(type, ++request_, channel_->connection(), body));
+    std::vector<std::byte> bytes(header.begin(), header.end());
+    bytes.insert(bytes.end(), body.begin(), body.end());
+    bytes[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
+    (void)client_->write(bytes, {});
+  }
   // The next answer: of that type, or the error that it says.
   Result<std::vector<std::byte>> hear(FrameType type) {
     CKPT_TRY(channel_->receive(heard_));
