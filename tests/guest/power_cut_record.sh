@@ -14,7 +14,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
 primary_fs=$2 store_fs=$3 seed=$4
-readonly image=/mnt/primary/disk.img
+readonly image=/media/primary/disk.img
 
 # Without udev nobody else makes the nodes, or answers dmsetup's cookie.
 new_device() { # NAME TABLE
@@ -35,10 +35,10 @@ set_up_disks() {
 }
 
 mount_disks() {
-    mkdir -p /mnt/primary /mnt/store
-    mount -t "$primary_fs" /dev/mapper/primary /mnt/primary
-    mount -t "$store_fs" /dev/mapper/store /mnt/store
-    mountpoint -d /mnt/primary >/out/device
+    mkdir -p /media/primary /media/store
+    mount -t "$primary_fs" /dev/mapper/primary /media/primary
+    mount -t "$store_fs" /dev/mapper/store /media/store
+    mountpoint -d /media/primary >/out/device
 }
 
 # shellcheck disable=SC2317 # called by wait_until()
@@ -53,7 +53,7 @@ set_up_disks
 mount_disks
 truncate -s 64M "$image"
 sync
-start_server "$image" backup=embedded:/mnt/store/ckpt
+start_server "$image" backup=embedded:/media/store/ckpt
 wait_until "the first copy is made" checkpoint_exists
 /usr/bin/python3 "$(dirname "${BASH_SOURCE[0]}")/power_cut_states_load.py" "$socket" "$image" \
     "$build/tools/ckpt-tool" /out/load.log "$seed" || die "the load failed"

@@ -15,8 +15,8 @@ from power_cut_audit import read_contents
 from power_cut_disks import DISKS
 
 CLONE_NEWNS = 0x20000  # sched.h
-IMAGE = Path("/mnt/primary/disk.img")
-STORE_FOLDER = Path("/mnt/store/ckpt")
+IMAGE = Path("/media/primary/disk.img")
+STORE_FOLDER = Path("/media/store/ckpt")
 NOTHING_YET = 4  # ckpt-tool's exit code: nothing confirmed
 PATIENCE_SECONDS = 120
 MOUNT_OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
@@ -57,10 +57,10 @@ def enter_namespace(folder):
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     must("mount", "--make-rprivate", "/")
-    must("mount", "-t", "tmpfs", "tmpfs", "/mnt")
+    must("mount", "-t", "tmpfs", "tmpfs", "/media")
     for name in (*DISKS.values(), "run"):
-        Path("/mnt", name).mkdir()
-    os.environ["XDG_RUNTIME_DIR"] = "/mnt/run"
+        Path("/media", name).mkdir()
+    os.environ["XDG_RUNTIME_DIR"] = "/media/run"
     os.environ["TMPDIR"] = str(folder)
 
 
@@ -101,11 +101,11 @@ class Recovery:
 
     def mount(self, paths):
         for fs, path, name in zip(self.file_systems, paths, DISKS.values()):
-            must("mount", "-t", fs, "-o", MOUNT_OPTIONS[fs], path, f"/mnt/{name}")
+            must("mount", "-t", fs, "-o", MOUNT_OPTIONS[fs], path, f"/media/{name}")
 
     def unmount(self):
         for name in DISKS.values():
-            run("umount", f"/mnt/{name}")
+            run("umount", f"/media/{name}")
 
     def look(self, state):
         """Before anything is recovered: what was flushed is there."""
@@ -191,13 +191,13 @@ class Recovery:
         self.verify()
 
     def start_server(self):
-        socket, pid_file = Path("/mnt/run/nbd.sock"), Path("/mnt/run/nbdkit.pid")
+        socket, pid_file = Path("/media/run/nbd.sock"), Path("/media/run/nbdkit.pid")
         pid_file.unlink(missing_ok=True)
         socket.unlink(missing_ok=True)
         command = ["nbdkit", "-f", "-U", socket, "-P", pid_file,
                    self.build / "plugin/nbdkit-ckpt-plugin.so", IMAGE,
                    f"backup=embedded:{STORE_FOLDER}"]
-        self.said = open("/mnt/run/nbdkit.log", "w+", encoding="utf-8")
+        self.said = open("/media/run/nbdkit.log", "w+", encoding="utf-8")
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.said,
                                   stderr=self.said, env=self.environment)
         deadline = time.monotonic() + PATIENCE_SECONDS

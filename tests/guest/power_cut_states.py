@@ -12,7 +12,6 @@ what was sabotaged was found."""
 
 import bisect
 import collections
-import json
 import multiprocessing
 import os
 import random
@@ -32,6 +31,7 @@ from write_log import Recording, SECTOR_BYTES
 
 HERE = Path(__file__).resolve().parent
 DISK_MIB = 320  # mkfs.xfs takes no less than 300
+MOST_ROUNDS = 5
 LOG_MIB = 4096  # of which hardly any is used
 MKFS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q"]}
 MUST_COME_UP = (
@@ -101,7 +101,7 @@ class Instants:
 ACT_WORDS = ("cut", "exists", "back", "restored")
 
 
-def choose_states(instants, rng, count):
+def choose_states(instants, rng, count, earlier):
     """All flushes once, if so many states are wanted; the others mostly where something was in
     flight. Every kind, recovered either way."""
     places = [(place, "flush") for place in instants.flushes]
@@ -114,8 +114,8 @@ def choose_states(instants, rng, count):
         kind = State.KINDS[len(places) % len(State.KINDS)]
         act = rng.choices(ACT_WORDS, weights=(6, 2, 2, 1))[0]
         places.append((rng.choice(during[act] or instants.flushes), kind))
-    states = [State(number, place, kind, rng.getrandbits(32), number // len(State.KINDS) % 2 == 1)
-              for number, (place, kind) in enumerate(places)]
+    states = [State(earlier + n, place, kind, rng.getrandbits(32), n // len(State.KINDS) % 2 == 1)
+              for n, (place, kind) in enumerate(places)]
     return sorted(states, key=lambda state: (state.place, state.kind == "flush"))
 
 
@@ -159,7 +159,7 @@ class Worker:
 
 def work(name, arguments, states, answer):
     folder, scratch = arguments[0], tempfile.mkdtemp(prefix="ckpt-states.", dir=memory_folder())
-    sys.stdout = sys.stderr = open(folder / f"{name}.log", "w", encoding="utf-8")
+    sys.stdout = sys.stderr = open(folder / f"{name}.log", "a", encoding="utf-8")
     try:
         worker = Worker(*arguments, Path(scratch))
         problems = worker.recover_each(states)
@@ -214,10 +214,32 @@ def check_sabotage(arguments, instants):
     return [] if len(problems) == len(shares) else ["a write or a flush left out is not noticed"]
 
 
-def show(counters):
-    for name, count in counters.items():
-        print(f"# {count:6} {name}")
-    return [f"never came up: {name}" for name in MUST_COME_UP if counters[name] == 0]
+def never_came_up(counters):
+    return [name for name in MUST_COME_UP if counters[name] == 0]
+
+
+def recover_enough(arguments, rng, count):
+    """So many, and as many again if something never came up, which in few states may be chance."""
+    problems, counters = [], collections.Counter()
+    for _ in range(MOST_ROUNDS):
+        states = choose_states(arguments[-1], rng, count, counters["states"])
+        workers = os.cpu_count()
+        shares = {f"worker-{n}": states[n::workers] for n in range(workers)}
+        found, counted = recover_all(arguments, shares)
+        problems += found
+        counters += counted
+        if problems or not never_came_up(counters):
+            break
+    for name in sorted(counters):
+        print(f"# {counters[name]:6} {name}")
+    return problems + [f"never came up: {name}" for name in never_came_up(counters)]
+
+
+def recover_one(arguments, rng, count, number):
+    for earlier in range(0, number + 1, count):
+        states = choose_states(arguments[-1], rng, count, earlier)
+    one = [state for state in states if state.number == number]
+    return recover_all(arguments, {"one": one})[0]
 
 
 def main():
@@ -230,18 +252,13 @@ def main():
     instants = Instants(folder)
     began = time.monotonic()
     arguments = (folder, build, file_systems, instants)
-    states = choose_states(instants, random.Random(int(seed)), int(count))
-    print(f"# {' and '.join(file_systems)}, seed {seed}: {len(instants.flushes)} flushes, "
-          f"{len(states)} states")
+    rng = random.Random(int(seed))
+    print(f"# {' and '.join(file_systems)}, seed {seed}: {len(instants.flushes)} flushes")
     if len(sys.argv) > 7:
-        one = [state for state in states if state.number == int(sys.argv[7])]
-        problems, _ = recover_all(arguments, {"one": one})
+        problems = recover_one(arguments, rng, int(count), int(sys.argv[7]))
     else:
-        workers = os.cpu_count()
-        shares = {f"worker-{n}": states[n::workers] for n in range(workers)}
-        problems, counters = recover_all(arguments, shares)
-        problems += show(counters) + check_sabotage(arguments, instants)
-        print(f"# {json.dumps(counters)}")
+        problems = recover_enough(arguments, rng, int(count))
+        problems += check_sabotage(arguments, instants)
     for problem in problems:
         print(f"not ok - {problem}")
     print(f"# {time.monotonic() - began:.0f} s to recover")

@@ -7,7 +7,7 @@
 #        run.sh --list                names them
 # CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
 # often processes are killed, their machine's power is cut, and a machine goes back with its memory.
-# CKPT_POWER_CUT_STATES=N [30]: from how many states of either recording power_cut_states recovers.
+# CKPT_POWER_CUT_STATES=N [60]: from how many states of either recording power_cut_states recovers.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
@@ -23,7 +23,7 @@ fi
 build=$(realpath -e "$1")
 seed=${CKPT_GUEST_SEED:-$RANDOM}
 rounds=${CKPT_GUEST_ROUNDS:-3}
-states=${CKPT_POWER_CUT_STATES:-30}
+states=${CKPT_POWER_CUT_STATES:-60}
 failed=0
 if (($# > 1)); then tests=("${@:2}"); fi
 for name in "${tests[@]}"; do
