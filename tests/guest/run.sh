@@ -137,7 +137,7 @@ power_cut_states() {
 flaky_disk() {
     new_drive "$1/primary" && new_drive "$1/store" || return
     guest --drive "$1/primary" --drive "$1/store" "$here/flaky_disk.sh" "$1" "$build" "$seed" || return
-    grep ' checkpoints failed' "$1/console.log"
+    grep '^# .* checkpoints failed' "$1/console.log"
 }
 
 # Boots six times: a machine whose root is a volume.

@@ -32,6 +32,9 @@ class Entry:
     def is_write(self):
         return self.count > 0
 
+    def end(self):
+        return self.sector + self.count
+
 
 def read_entries(path):
     """All of a log, in its order: writes once they are flushed, a FUA write or mark at once."""
