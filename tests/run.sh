@@ -22,7 +22,7 @@ packages=(
   nbdkit nbdkit-plugin-dev libnbd-dev libnbd-bin python3 python3-libnbd
   liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin openssl libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
-  kmod fuse3 e2fsprogs xfsprogs iproute2 criu runc podman libvirt-daemon libvirt-clients mount util-linux perl zsh systemd udev
+  kmod fuse3 e2fsprogs xfsprogs dmsetup iproute2 criu runc podman libvirt-daemon libvirt-clients mount util-linux perl zsh systemd udev
   man-db chromium fonts-dejavu-core
 )
 soak_packages=(build-essential debhelper lintian)
@@ -326,7 +326,7 @@ host_tests() {
 
 guest_tests() {
   local test guests
-  if [ "$tier" = soak ]; then export CKPT_GUEST_ROUNDS=20; fi
+  if [ "$tier" = soak ]; then export CKPT_GUEST_ROUNDS=20 CKPT_POWER_CUT_STATES=1400; fi
   guests=$("$top/tests/guest/run.sh" --list)
   [ -n "$guests" ]
   for test in $guests; do

@@ -88,6 +88,7 @@ class Checkpointer:
         self.load = load
         self.command = [tool, "--json", "checkpoint", image]
         self.seconds = 0.0  # the last one took
+        self.number = 0  # the last one's
 
     def begin(self):
         self.load.log.line("cut", self.load.sequence)
@@ -99,8 +100,8 @@ class Checkpointer:
         output, _ = self.process.communicate()
         if self.process.returncode != 0:
             sys.exit(f"not ok - checkpoint: exit code {self.process.returncode}: {output!r}")
-        number = json.loads(output.splitlines()[-1])["checkpoint"]
-        self.load.log.line("exists", number, self.load.sequence)
+        self.number = json.loads(output.splitlines()[-1])["checkpoint"]
+        self.load.log.line("exists", self.number, self.load.sequence)
         self.seconds = time.monotonic() - self.began
         self.load.epoch += 1
 
@@ -152,4 +153,5 @@ def main():
         checkpointer.checkpoint(busy=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

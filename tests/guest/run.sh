@@ -7,13 +7,14 @@
 #        run.sh --list                names them
 # CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
 # often processes are killed, their machine's power is cut, and a machine goes back with its memory.
+# CKPT_POWER_CUT_STATES=N [60]: from how many states of either recording power_cut_states recovers.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
 # shellcheck disable=SC2317 # the tests are called by name
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link libvirt)
+tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -22,6 +23,7 @@ fi
 build=$(realpath -e "$1")
 seed=${CKPT_GUEST_SEED:-$RANDOM}
 rounds=${CKPT_GUEST_ROUNDS:-3}
+states=${CKPT_POWER_CUT_STATES:-60}
 failed=0
 if (($# > 1)); then tests=("${@:2}"); fi
 for name in "${tests[@]}"; do
@@ -118,6 +120,24 @@ power_cut_while_writing() {
 
 power_cut_during_checkpoint() {
     power_cut "$1" checkpoint
+}
+
+# Boots twice, and recovers on this machine.
+power_cut_states() {
+    local primary store
+    while read -r primary store; do
+        mkdir "$1/$primary" || return
+        /usr/bin/python3 "$here/power_cut_states.py" "$1/$primary" "$build" "$primary" "$store" \
+            "$seed" "$states" </dev/null 2>&1 | tee -a "$1/console.log" || return
+        rm -r "${1:?}/$primary"
+    done <<<$'ext4 xfs\nxfs ext4'
+}
+
+# The primary's disk and the store's.
+flaky_disk() {
+    new_drive "$1/primary" && new_drive "$1/store" || return
+    guest --drive "$1/primary" --drive "$1/store" "$here/flaky_disk.sh" "$1" "$build" "$seed" || return
+    grep '^# .* checkpoints failed' "$1/console.log"
 }
 
 # Boots six times: a machine whose root is a volume.

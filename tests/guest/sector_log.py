@@ -63,6 +63,9 @@ class LogWriter:
         flushed SEQ              a flush was answered that was issued after op SEQ was answered
         cut SEQ                  a checkpoint is about to be asked for; op SEQ is answered
         exists N SEQ             checkpoint N was answered; SEQ is the last op issued by then
+        void                     it failed, and there is none
+        back N                   a rollback to checkpoint N is about to be asked for
+        restored N               it was answered
     """
 
     def __init__(self, path, volume, sector_count):
