@@ -124,7 +124,7 @@ class Scenario(Case):
         getattr(self, name)()
         self.expect_all()
 
-    def insist(self, ask):
+    def insist(self, ask, refused=None):
         """Asks until it is done. What struck in this step or in the one before may be a reason to refuse,
         once each."""
         refusals = 0
@@ -137,6 +137,8 @@ class Scenario(Case):
             self.assertIn(answer.code, DOCUMENTED, what)
             struck = [one for laid in self.laid for one in laid if one.happened.is_set()]
             self.assertLessEqual(refusals, len(struck), f"refused without a reason: {what}")
+            if refused:
+                refused(answer)
 
     def scribble(self, count=40, longest=9000):
         with NbdClient(str(self.server.socket)) as client:
