@@ -195,6 +195,9 @@ Result<> Applier::end_pass() {
     if (!CKPT_PLANTED(free_journal_before_image_sync)) {
       CKPT_TRY(parts_.image.sync());
     }
+    if (CKPT_PLANTED(free_journal_before_applied)) {
+      CKPT_TRY(remove_files());
+    }
     CKPT_TRY(record_applied(number));
     is_recorded_ = true;
   }

@@ -295,7 +295,13 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   const auto show = [&applier = *applier_, &pending = *pending_, number] {
     applier.enqueue(pending.take(number));
   };
-  CKPT_TRY(volume_->update(change, show));
+  if (CKPT_PLANTED(apply_before_confirm_durable)) {
+    show();
+    announce_work();
+    CKPT_TRY(volume_->update(change));
+  } else {
+    CKPT_TRY(volume_->update(change, show));
+  }
   attachments_->keep(number, before.last);
   return {};
 }
