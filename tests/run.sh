@@ -5,6 +5,7 @@
 #   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
 #   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, and systemd in a guest
+#   tests/run.sh --proof   of the soak only what dies, fails and loses its power, and a summary of it
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -36,9 +37,15 @@ parse_arguments() {
     '') ;;
     --quick) tier=quick ;;
     --soak) tier=soak limit=14400 ;;
+    --proof) tier=proof limit=14400 ;;
     --help | -h) usage; exit 0 ;;
     *) echo "tests/run.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
   esac
+}
+
+# How often, how many.
+is_long() {
+  [ "$tier" = soak ] || [ "$tier" = proof ]
 }
 
 install_packages() {
@@ -312,26 +319,36 @@ sanitizer_tests() {
   done
 }
 
+host_test() { # name
+  local kills=100 points=each rounds=1 cuts=some
+  if is_long; then kills=1000 points=all rounds=10 cuts=all; fi
+  CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_LINK_CUTS=$cuts \
+    CKPT_VERIFY_SECONDS=120 start run_counted "$1" /usr/bin/python3 "$top/tests/integration/$1.py"
+}
+
 # The longest first.
 host_tests() {
-  local kills=100 points=each rounds=1 cuts=some test long=()
-  if [ "$tier" = soak ]; then kills=1000 points=all rounds=10 cuts=all long=(test_all_direct); fi
+  local test long=()
+  if [ "$tier" = soak ]; then long=(test_all_direct); fi
   for test in "${long[@]}" test_direct test_kill test_file_faults test_kill_points test_rollback test_link_cuts test_verify test_vm test_vm_faults test_vm_groups test_remote test_tls test_link \
     test_faults test_namespaces test_doctor test_attachments test_basics test_completion \
     test_watch test_oracle test_export test_metrics test_rebuild test_report test_bad_volumes test_held_writes test_packaging test_figures; do
-    CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_LINK_CUTS=$cuts CKPT_VERIFY_SECONDS=120 \
-      start run_counted "$test" /usr/bin/python3 "$top/tests/integration/$test.py"
+    host_test "$test"
   done
+}
+
+guest_test() { # name
+  local rounds=3 states=60
+  if is_long; then rounds=20 states=1400; fi
+  CKPT_GUEST_ROUNDS=$rounds CKPT_POWER_CUT_STATES=$states \
+    start run "guest: $1" "$top/tests/guest/run.sh" "$build" "$1"
 }
 
 guest_tests() {
   local test guests
-  if [ "$tier" = soak ]; then export CKPT_GUEST_ROUNDS=20 CKPT_POWER_CUT_STATES=1400; fi
   guests=$("$top/tests/guest/run.sh" --list)
   [ -n "$guests" ]
-  for test in $guests; do
-    start run "guest: $test" "$top/tests/guest/run.sh" "$build" "$test"
-  done
+  for test in $guests; do guest_test "$test"; done
 }
 
 # Exit code 1 because of what it found, not because it could not be built or served.
@@ -350,8 +367,24 @@ other_builds() {
   run "each file, with clang" each_file
 }
 
+# What docs/reliability.md has of a run: how much of what was done to it.
+prove() {
+  local test
+  start run "simulator, 100000 seeds" "$build/tests/sim/sim" --seeds 100000
+  for test in test_kill_points test_file_faults test_kill test_link_cuts; do host_test "$test"; done
+  guest_test power_cut_states
+  guest_test flaky_disk
+  wait
+  echo "== commit $(git -C "$top" rev-parse --short HEAD), $(date -u +%F), $((SECONDS / 60)) minutes, $(nproc) processors"
+  grep -hE '^[0-9]+ (seeds|kills|points|cuts)|^flips|^# .*(seed| states$|torn|dropped|failed$)' "$logs"/*.log || true
+}
+
 run_tiers() {
   local builds
+  if [ "$tier" = proof ]; then
+    prove
+    return
+  fi
   if [ "$tier" != quick ]; then
     start other_builds
     builds=$!
