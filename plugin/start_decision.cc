@@ -44,7 +44,7 @@ StartDecision decide_killed(const StartFacts& facts) {
   if (!names_this_generation(facts)) {
     return everything("the written maps are missing, or of another state of this volume");
   }
-  if (facts.image.changed > last_legal_change(facts)) {
+  if (facts.image.changed > last_legal_change(facts) && !CKPT_PLANTED(outside_change_not_noticed)) {
     CKPT_PROBE(image_was_changed_behind_our_back);
     return everything("the image was changed after its server died");
   }

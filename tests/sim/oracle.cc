@@ -356,6 +356,12 @@ RequestPtr Oracle::tamper(SectorRange sectors) {
   return request;
 }
 
+void Oracle::put_back(const std::vector<Version>& versions) {
+  const RequestPtr request = begin({0, sector_count_}, Content::kNew);
+  request->versions = versions;
+  end(request, true, true);
+}
+
 // It may have ended before the crash, and they have come after it.
 void Oracle::note_requests_of_rollback() {
   for (uint64_t sector = 0; sector < sector_count_; ++sector) {

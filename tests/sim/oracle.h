@@ -105,6 +105,8 @@ class Oracle {
                                         bool syncs_failed);
   // Another program changes the image of a volume that is not served.
   RequestPtr tamper(SectorRange sectors);
+  // It puts an older copy in its place, which held this.
+  void put_back(const std::vector<Version>& versions);
   // What the image holds has been synced.
   void synced_all() { durable_era_ = eras_.size() - 1; }
   // A rollback to the last checked checkpoint: between the two a crash may find any mixture.

@@ -105,6 +105,19 @@ void World::make_image() {
   }
 }
 
+// As cp does, or as a restore does that makes a new file.
+void World::put_image_back() {
+  if (random_.one_in(2)) {
+    disk_.tamper(kImageName, 0, *image_copy_);
+  } else {
+    disk_.replace(kImageName, *image_copy_);
+  }
+  history_.oracle.put_back(read_versions(0, *image_copy_));
+  scheduler_.event("the image is put back");
+  history_.probes.hit("image put back from an older copy");
+  image_copy_.reset();
+}
+
 void World::tamper() {
   const uint64_t sectors = plan_.size_bytes / kSector;
   const uint64_t first = random_.below(sectors);
@@ -318,8 +331,14 @@ void World::crash(Crash kind) {
   if (plan_.tampering && random_.one_in(3) && !history_.oracle.rolling_back()) {
     // A write of the server's own may be stamped up to a second after its death.
     scheduler_.advance(seconds(3));
-    tamper();
+    if (image_copy_ && random_.one_in(2)) {
+      put_image_back();
+    } else {
+      tamper();
+    }
     tampered_ = true;
+  } else if (plan_.tampering && !history_.oracle.rolling_back()) {
+    image_copy_ = disk_.cached(kImageName);
   }
   scheduler_.advance(milliseconds(random_.between(5, 500)));
 }

@@ -50,6 +50,7 @@ class World {
   void look();
   void take_copy(const Probe& found);
   void put_copy_back();
+  void put_image_back();
   [[nodiscard]] bool is_behind() const;
   void check_changed(const Probe& found);
   std::optional<Flip> flip_a_bit();
@@ -88,6 +89,7 @@ class World {
     uint64_t number = 0;
     std::vector<Version> backup;
   };
+  std::optional<std::vector<std::byte>> image_copy_;
   std::optional<OldCopy> copy_;
   bool has_closed_ = false;  // the last life, with all on record
   uint64_t behind_at_ = 0;   // it was put back, at that checkpoint
