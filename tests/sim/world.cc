@@ -373,7 +373,7 @@ void World::look() {
     take_copy(**found);
   }
   if (flip) {
-    flip_back(*flip);
+    (void)put_byte(*flip, flip->before);
   }
   if (!scheduler_.failed()) {
     sync_failed_ = false;
@@ -383,12 +383,13 @@ void World::look() {
 
 // Of the journal, at rest.
 std::optional<World::Flip> World::flip_a_bit() {
-  const std::vector<std::string> files = disk_.list("state/store/journal");
+  const std::string folder = store_folder() + "/journal";
+  const std::vector<std::string> files = store_disk().list(folder);
   if (files.empty()) {
     return std::nullopt;
   }
-  const std::string path = "state/store/journal/" + files[random_.below(files.size())];
-  const std::vector<std::byte> content = disk_.cached(path).value();
+  const std::string path = folder + "/" + files[random_.below(files.size())];
+  const std::vector<std::byte> content = store_disk().cached(path).value();
   if (content.empty()) {
     return std::nullopt;
   }
@@ -396,16 +397,31 @@ std::optional<World::Flip> World::flip_a_bit() {
   const std::byte before = content[offset];
   const std::byte after = before ^ static_cast<std::byte>(1U << random_.below(8));
   scheduler_.event("flip a bit", "", offset);
-  history_.probes.hit("flip a bit");
-  disk_.tamper(path, offset, std::array{after});
-  return Flip{path, offset, before};
+  history_.probes.hit(plan_.server.remote ? "flip a bit of backupd's" : "flip a bit");
+  return put_byte({path, offset, before}, after) ? std::optional(Flip{path, offset, before})
+                                                 : std::nullopt;
 }
 
-void World::flip_back(const Flip& flip) {
-  // Beyond what was confirmed the whole file may be gone, as a torn tail.
-  if (disk_.cached(flip.path)) {
-    disk_.tamper(flip.path, flip.offset, std::array{flip.before});
+// While no process has the store open. False: beyond what was confirmed the whole file may be gone,
+// as a torn tail.
+bool World::put_byte(const Flip& flip, std::byte value) {
+  if (plan_.server.remote) {
+    crash_backupd(Crash::kKill);
   }
+  const bool is_there = store_disk().cached(flip.path).has_value();
+  if (is_there) {
+    store_disk().tamper(flip.path, flip.offset, std::array{value});
+  }
+  if (plan_.server.remote) {
+    start_backupd();
+  }
+  return is_there;
+}
+
+SimDisk& World::store_disk() { return plan_.server.remote ? backup_disk_ : disk_; }
+
+std::string World::store_folder() const {
+  return plan_.server.remote ? history_.volume.to_string() : "state/store";
 }
 
 // ---- copies of the store
@@ -414,9 +430,8 @@ void World::take_copy(const Probe& found) {
   if (!plan_.old_copies || copy_ || found.backup.empty() || is_behind()) {
     return;
   }
-  const std::string remote = history_.volume.to_string();
-  copy_ = OldCopy{plan_.server.remote ? backup_disk_.copy(remote) : disk_.copy("state/store"),
-                  found.number, read_versions(0, found.backup)};
+  copy_ =
+      OldCopy{store_disk().copy(store_folder()), found.number, read_versions(0, found.backup)};
 }
 
 // The primary knows of a later checkpoint: it must notice, and make the store whole again.
@@ -430,10 +445,10 @@ void World::put_copy_back() {
   history_.probes.hit("store put back from an older copy");
   if (plan_.server.remote) {
     crash_backupd(Crash::kKill);
-    backup_disk_.put_back(history_.volume.to_string(), copy_->content);
+  }
+  store_disk().put_back(store_folder(), copy_->content);
+  if (plan_.server.remote) {
     start_backupd();
-  } else {
-    disk_.put_back("state/store", copy_->content);
   }
   history_.oracle.restore_backup(copy_->number, copy_->backup);
   behind_at_ = copy_->number;

@@ -54,7 +54,9 @@ class World {
   [[nodiscard]] bool is_behind() const;
   void check_changed(const Probe& found);
   std::optional<Flip> flip_a_bit();
-  void flip_back(const Flip& flip);
+  bool put_byte(const Flip& flip, std::byte value);
+  SimDisk& store_disk();
+  [[nodiscard]] std::string store_folder() const;
   [[nodiscard]] Crash draw_crash();
   [[nodiscard]] uint64_t draw_steps();
   void report(const std::string& what) {
