@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 
 #include "common/aligned_buffer.h"
 #include "common/device_stamp.h"
@@ -222,6 +223,21 @@ Result<FileStamp> PosixFile::stamp() {
   return stamp;
 }
 
+namespace {
+
+constexpr int kToList = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+
+// Of a directory that was opened, or could not be: one that may be written to and not read is
+// synced with all of its file system, through what was made in it.
+Result<> sync_entries(int opened, int made, const std::string& path) {
+  const UniqueFd directory(opened);
+  const bool synced =
+      directory ? fsync(directory.get()) == 0 : errno == EACCES && syncfs(made) == 0;
+  return synced ? Result<>() : Result<>(fail_errno(errno, "sync the directory of " + path));
+}
+
+}  // namespace
+
 Result<std::unique_ptr<PosixDirectory>> PosixDirectory::open(const std::string& path, bool create,
                                                              RingUse ring) {
   if (create && mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
@@ -232,11 +248,8 @@ Result<std::unique_ptr<PosixDirectory>> PosixDirectory::open(const std::string& 
     return fail_errno(errno, "open " + path);
   }
   if (create) {
-    // Its entry, also if it was there: whoever made it may have died since.
-    const UniqueFd parent(openat(fd.get(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!parent || fsync(parent.get()) != 0) {
-      return fail_errno(errno, "fsync " + path + "/..");
-    }
+    // Also if it was there: whoever made it may have died since.
+    CKPT_TRY(sync_entries(openat(fd.get(), "..", kToList), fd.get(), path));
   }
   return std::unique_ptr<PosixDirectory>(new PosixDirectory(std::move(fd), path, ring));
 }
@@ -316,8 +329,13 @@ std::string directory_of(const std::string& path) {
 }
 
 Result<> sync_entry(const std::string& path) {
-  CKPT_ASSIGN(const auto folder, PosixDirectory::open(directory_of(path), false, RingUse{}));
-  return folder->sync();
+  const UniqueFd made(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::error_code unknown;
+  const std::string real = std::filesystem::canonical(path, unknown);
+  if (!made || unknown) {
+    return fail_errno(made ? unknown.value() : errno, "open " + path);
+  }
+  return sync_entries(open(directory_of(real).c_str(), kToList), made.get(), path);
 }
 
 }  // namespace ckpt

@@ -156,6 +156,26 @@ TEST_F(PosixTest, SyncsFilesAndDirectories) {
   EXPECT_TRUE(directory_->sync());
 }
 
+// Files may be made there, and not be listed.
+TEST_F(PosixTest, WhatIsMadeInADirectoryThatMayNotBeReadIsSyncedToo) {
+  constexpr uid_t kNobody = 65534;
+  const bool root = ::geteuid() == 0;
+  const std::string blind = path_ + "/blind";
+  ASSERT_EQ(::mkdir(blind.c_str(), 0700), 0);
+  ASSERT_EQ(::chmod(path_.c_str(), 0711), 0);
+  ASSERT_EQ(root ? ::chown(blind.c_str(), kNobody, kNobody) : 0, 0);
+  ASSERT_EQ(::chmod(blind.c_str(), 0300), 0);
+  ASSERT_EQ(root ? ::seteuid(kNobody) : 0, 0);
+  EXPECT_FALSE(PosixDirectory::open(blind, false, RingUse{}));
+  EXPECT_TRUE(PosixDirectory::open(blind + "/made", true, RingUse{}));
+  EXPECT_TRUE(PosixDirectory::open(blind + "/made", true, RingUse{}));
+  EXPECT_TRUE(PosixFile::open(blind + "/image", O_RDWR | O_CREAT, RingUse{}));
+  EXPECT_TRUE(sync_entry(blind + "/image"));
+  EXPECT_FALSE(sync_entry(blind + "/nothing"));
+  ASSERT_EQ(root ? ::seteuid(0) : 0, 0);
+  ASSERT_EQ(::chmod(blind.c_str(), 0700), 0);
+}
+
 TEST_F(PosixTest, AFailedSyncIsFinal) {
   // A pipe cannot be synced; nor can it the second time.
   std::array<int, 2> ends{};
