@@ -63,8 +63,11 @@ Result<> Connection::receive() {
 }
 
 Result<> Connection::receive_next(bool& is_damaged) {
+  // What is not known, after a hello that was, can only be damaged.
   const auto whole = [&](Result<> part) {
-    is_damaged = !part && part.error().kind == ErrorKind::kCorrupt;
+    const bool is_agreed = volume_ != nullptr;
+    is_damaged = !part && (part.error().kind == ErrorKind::kCorrupt ||
+                           (part.error().kind == ErrorKind::kInvalid && is_agreed));
     return part;
   };
   CKPT_TRY(whole(channel_.receive_header(request_)));

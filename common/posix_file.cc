@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <filesystem>
 
 #include "common/aligned_buffer.h"
 #include "common/device_stamp.h"
@@ -223,17 +222,38 @@ Result<FileStamp> PosixFile::stamp() {
   return stamp;
 }
 
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
+}
+
 namespace {
 
 constexpr int kToList = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
-// Of a directory that was opened, or could not be: one that may be written to and not read is
-// synced with all of its file system, through what was made in it.
+bool is_on_another_device(int directory, int made) {
+  struct stat a {};
+  struct stat b {};
+  return fstat(directory, &a) == 0 && fstat(made, &b) == 0 && a.st_dev != b.st_dev;
+}
+
+// Of the directory of what was made there (perhaps long ago), which was opened, or could not be.
+// One that may be written to and not read is synced with all of its file system. Nobody has just
+// made what another file system is mounted on.
 Result<> sync_entries(int opened, int made, const std::string& path) {
   const UniqueFd directory(opened);
   const bool synced =
-      directory ? fsync(directory.get()) == 0 : errno == EACCES && syncfs(made) == 0;
+      directory ? is_on_another_device(directory.get(), made) || fsync(directory.get()) == 0
+                : errno == EACCES && syncfs(made) == 0;
   return synced ? Result<>() : Result<>(fail_errno(errno, "sync the directory of " + path));
+}
+
+// A file without a name, or, where there is no such thing, with it.
+UniqueFd open_new(const std::string& path, bool& is_named) {
+  UniqueFd made(open(directory_of(path).c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  is_named = !made && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT);
+  return is_named ? UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600))
+                  : std::move(made);
 }
 
 }  // namespace
@@ -323,19 +343,20 @@ Result<uint64_t> PosixDirectory::free_bytes() {
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
-std::string directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash == 0 ? 1 : slash);
-}
-
-Result<> sync_entry(const std::string& path) {
-  const UniqueFd made(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  std::error_code unknown;
-  const std::string real = std::filesystem::canonical(path, unknown);
-  if (!made || unknown) {
-    return fail_errno(made ? unknown.value() : errno, "open " + path);
+Result<> create_whole(const std::string& path, uint64_t size_bytes) {
+  bool is_named = false;
+  const UniqueFd made = open_new(path, is_named);
+  if (!made) {
+    return fail_errno(errno, "open " + path);
   }
-  return sync_entries(open(directory_of(real).c_str(), kToList), made.get(), path);
+  if (ftruncate(made.get(), static_cast<off_t>(size_bytes)) != 0 || fsync(made.get()) != 0) {
+    return fail_errno(errno, "make " + path);
+  }
+  const std::string here = "/proc/self/fd/" + std::to_string(made.get());
+  if (!is_named && linkat(AT_FDCWD, here.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+    return fail_errno(errno, "make " + path);
+  }
+  return sync_entries(open(directory_of(path).c_str(), kToList), made.get(), path);
 }
 
 }  // namespace ckpt

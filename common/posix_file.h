@@ -86,7 +86,9 @@ class PosixDirectory : public Directory {
 
 // The directory that a path is in: "." if it names none.
 std::string directory_of(const std::string& path);
-// What was made under this path stays there: its directory is synced.
-Result<> sync_entry(const std::string& path);
+// Makes a file of that size, all holes, mode 0600, durably: whenever this process dies, it is there
+// with its size or not at all (where the file system has O_TMPFILE). kIo with EEXIST if there is
+// one.
+Result<> create_whole(const std::string& path, uint64_t size_bytes);
 
 }  // namespace ckpt

@@ -61,7 +61,7 @@ Result<> ClientGate::enter(Client& client, bool is_write) {
     }
     leave(client);
     if (state_.load() == State::kShut) {
-      return shut_out("a rollback stopped half-way; it goes on when the server is started again");
+      return shut_out("a rollback stopped half-way: `ckpt-tool rollback` goes on with it");
     }
     if (client.cut_off.load()) {
       return shut_out("the disk is being rolled back under this connection");

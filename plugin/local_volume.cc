@@ -163,9 +163,6 @@ Result<> LocalVolume::look_at_image() {
     return check_device(path, options_, status.st_rdev);
   } else if (!S_ISREG(status.st_mode)) {
     return fail(ErrorKind::kInvalid, path + " is neither a regular file nor a block device");
-  } else if (status.st_size == 0 && options_.create_bytes) {
-    // Whoever made it died before it had its size.
-    CKPT_TRY(create_image());
   }
   return {};
 }
@@ -214,18 +211,14 @@ Result<> LocalVolume::create_image() {
     return fail(ErrorKind::kNotFound,
                 options_.image_path + " does not exist; size=SIZE makes a new image");
   }
-  CKPT_ASSIGN(auto image, PosixFile::open(options_.image_path, O_RDWR | O_CREAT, RingUse{}));
-  CKPT_TRY(image->resize(*options_.create_bytes));
-  CKPT_TRY(image->sync());
-  return sync_entry(options_.image_path);
+  return create_whole(options_.image_path, *options_.create_bytes);
 }
 
 Result<> LocalVolume::check_format() {
   CKPT_ASSIGN(const uint64_t size_bytes, image_->size());
   if (size_bytes == 0 || size_bytes > kDiskBytesMax) {
     return fail(ErrorKind::kInvalid, options_.image_path + " has " + std::to_string(size_bytes) +
-                                         " bytes: not the size of a disk" +
-                                         (size_bytes == 0 ? "; size=SIZE gives it one" : ""));
+                                         " bytes: not the size of a disk");
   }
   std::vector<std::byte> head(std::min<uint64_t>(size_bytes, 64));
   CKPT_TRY(image_->read(0, head));

@@ -266,14 +266,15 @@ Result<> OfflineVolume::make_image(uint64_t size_bytes) const {
   if (exists && !S_ISREG(status.st_mode)) {
     return {};
   }
-  CKPT_ASSIGN(auto image, PosixFile::open(options_.image_path,
-                                          exists ? O_RDWR : O_RDWR | O_CREAT | O_EXCL, RingUse{}));
+  if (!exists) {
+    return create_whole(options_.image_path, size_bytes);
+  }
+  CKPT_ASSIGN(auto image, PosixFile::open(options_.image_path, O_RDWR, RingUse{}));
   CKPT_ASSIGN(const uint64_t actual_bytes, image->size());
   if (actual_bytes != size_bytes) {
     CKPT_TRY(image->resize(size_bytes));
   }
-  CKPT_TRY(image->sync());
-  return sync_entry(options_.image_path);
+  return image->sync();
 }
 
 Result<VerifyOutcome> OfflineVolume::verify(const Progress& progress) {

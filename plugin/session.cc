@@ -46,6 +46,7 @@ Result<HandshakeRow> Session::open() {
   const MutexLock lock(mutex_);
   confirmed_ = greeting.last;
   problem_.clear();
+  diverged_.store(false);
   open_.store(true);
   return row;
 }

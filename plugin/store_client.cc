@@ -4,12 +4,6 @@
 namespace ckpt {
 namespace {
 
-// A frame that came damaged says nothing about the store: the connection is as good as cut.
-Error as_lost(Error error) {
-  error.kind = error.kind == ErrorKind::kCorrupt ? ErrorKind::kUnreachable : error.kind;
-  return error;
-}
-
 // Some kinds say here what only this side can know: of the image, of the link, of what was sent.
 Error as_theirs(Error error) {
   const bool is_ours = error.kind == ErrorKind::kUnreadable || error.kind == ErrorKind::kVoid;
@@ -42,6 +36,16 @@ Result<> StoreClient::greet(const Hello& hello) {
 Unexpected StoreClient::broken(const Error& error) {
   is_broken_ = true;
   return Unexpected(error);
+}
+
+// A frame that came damaged says nothing about the store: the connection is as good as cut. (What
+// is not known, before both have agreed on the protocol, may be another one.)
+Error StoreClient::as_lost(Error error) const {
+  const bool is_agreed = channel_.connection() != 0;
+  const bool is_damaged =
+      error.kind == ErrorKind::kCorrupt || (error.kind == ErrorKind::kInvalid && is_agreed);
+  error.kind = is_damaged ? ErrorKind::kUnreachable : error.kind;
+  return error;
 }
 
 Result<uint64_t> StoreClient::put(FrameType type, ConstByteSpan body) {

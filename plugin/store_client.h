@@ -60,6 +60,7 @@ class StoreClient {
   Result<> hear_content(uint64_t request, ContentSink& sink);
   Result<bool> pass_on(FrameType type, ContentSink& sink);
   // The error of a connection that is over.
+  [[nodiscard]] Error as_lost(Error error) const;
   Unexpected broken(const Error& error);
 
   FrameChannel channel_;

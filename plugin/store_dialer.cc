@@ -23,10 +23,11 @@ Result<> StoreDialer::Call::greet(const Hello& hello) {
 Unexpected StoreDialer::Call::explain(const Error& error) const {
   const RemoteOptions& options = dialer_.options();
   const std::string address = options.address.to_string();
-  if (error.kind != ErrorKind::kUnreachable) {
-    return error.context.starts_with(address) ? Unexpected(error) : within(address, error);
+  if (!error.context.starts_with(address)) {
+    return within(address, error);
   }
-  const bool may_want_tls = !options.address.is_unix() && !options.tls.is_used() && is_over();
+  const bool may_want_tls = error.kind == ErrorKind::kUnreachable && !options.address.is_unix() &&
+                            !options.tls.is_used() && is_over();
   return may_want_tls
              ? fail(error.kind,
                     error.context + " (if it takes TLS only: give tls-certificates or tls-psk)",

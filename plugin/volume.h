@@ -132,8 +132,11 @@ class Volume : public VolumeApi {
                                        const Progress& progress) CKPT_REQUIRES(work_mutex_);
   Result<RollbackOutcome> run_roll_back(const CheckpointInfo& target, bool fence,
                                         const Progress& progress) CKPT_REQUIRES(work_mutex_);
-  Result<RollbackOutcome> go_on_roll_back(const CheckpointInfo& target, const Progress& progress)
-      CKPT_REQUIRES(work_mutex_);
+  Result<RollbackOutcome> go_on_roll_back(const RollbackRequest& request, const Progress& progress);
+  Result<RollbackOutcome> do_go_on_roll_back(const RollbackRequest& request,
+                                             const Progress& progress) CKPT_REQUIRES(work_mutex_);
+  void end_roll_back() CKPT_REQUIRES(work_mutex_);
+  Result<> sync_before_roll_back();
   Result<RollbackOutcome> restore(const CheckpointInfo& target, const Progress& progress,
                                   SteadyTime began) CKPT_REQUIRES(work_mutex_);
   [[nodiscard]] RollbackOutcome preview(const CheckpointInfo& target) const;

@@ -23,37 +23,78 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
-  const bool goes_on = is_halfway_.load();
-  if (rolling_back_.load() && !goes_on) {
+  if (is_halfway_.load()) {
+    return go_on_roll_back(request, progress);
+  }
+  if (rolling_back_.load()) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }
   CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(request.checkpoint));
   if (request.dry_run) {
     return preview(target);
   }
-  // Whoever takes it away is the one that goes on.
-  if (goes_on ? !is_halfway_.exchange(false) : rolling_back_.exchange(true)) {
+  if (rolling_back_.exchange(true)) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }
   ++work_wanted_;
   const MutexLock work(work_mutex_);
   --work_wanted_;
-  if (auto closed = gate_.close(request.clients, kPatience); !goes_on && !closed) {
+  if (auto closed = gate_.close(request.clients, kPatience); !closed) {
     rolling_back_.store(false);
     return Unexpected(closed.error());
   }
-  auto outcome =
-      goes_on ? go_on_roll_back(target, progress) : do_roll_back(target, request, progress);
+  auto outcome = do_roll_back(target, request, progress);
+  end_roll_back();
+  return outcome;
+}
+
+// One that has stopped half-way, in this server. Whatever keeps it from going on, the disk is half
+// of each: that is said, and not what would mean that nothing was done.
+Result<RollbackOutcome> Volume::go_on_roll_back(const RollbackRequest& request,
+                                                const Progress& progress) {
+  if (!is_halfway_.exchange(false)) {
+    return fail(ErrorKind::kBusy, "a rollback is under way");
+  }
+  ++work_wanted_;
+  const MutexLock work(work_mutex_);
+  --work_wanted_;
+  auto outcome = do_go_on_roll_back(request, progress);
+  end_roll_back();
+  return outcome || outcome.error().kind == ErrorKind::kHalfway
+             ? std::move(outcome)
+             : fail(ErrorKind::kHalfway, "the rollback that stopped half-way does not go on: " +
+                                             outcome.error().message());
+}
+
+Result<RollbackOutcome> Volume::do_go_on_roll_back(const RollbackRequest& request,
+                                                   const Progress& progress) {
+  CKPT_ASSIGN(const CheckpointInfo target, kept_checkpoint(request.checkpoint));
+  const RollbackTarget begun = *started_.record->get().rollback;
+  if (target.id.number != begun.checkpoint.number) {
+    return fail(ErrorKind::kBusy,
+                "it leads to checkpoint " + std::to_string(begun.checkpoint.number.value));
+  }
+  if (request.dry_run) {
+    return preview(target);
+  }
+  // Who vouched for the clients before does not vouch for them now.
+  CKPT_TRY(gate_.close(request.clients, kPatience));
+  if (request.clients == ClientPolicy::kFence && !begun.fence) {
+    CKPT_TRY(started_.record->change([](VolumeRecord& record) { record.rollback->fence = true; }));
+  }
+  CKPT_TRY(sync_before_roll_back());
+  return restore(target, progress, surroundings_.clock.steady());
+}
+
+void Volume::end_roll_back() {
   if (started_.record->get().rollback) {
     // Half-way: what the disk holds is neither the one nor the other.
     gate_.shut();
-    session_.lose(outcome.error());  // the status says why
     is_halfway_.store(true);
   } else {
     rolling_back_.store(false);
     gate_.open(started_.record->get().fenced);
   }
-  return outcome;
 }
 
 // Nothing is in flight. Settles the checkpoint in progress and has a session with the store.
@@ -90,38 +131,35 @@ Result<RollbackOutcome> Volume::run_roll_back(const CheckpointInfo& target, bool
                                               const Progress& progress) {
   const SteadyTime began = surroundings_.clock.steady();
   narrower_.stop();
-  if (auto synced = disk().sync_image(); !synced) {
-    return fail(ErrorKind::kIo, "the image cannot be synced: restart the server, then roll back: " +
-                                    synced.error().message());
-  }
+  CKPT_TRY(sync_before_roll_back());
   CKPT_TRY(rollback_.begin(target.id, fence));
   return restore(target, progress, began);
 }
 
-// One that stopped half-way, in this server.
-Result<RollbackOutcome> Volume::go_on_roll_back(const CheckpointInfo& target,
-                                                const Progress& progress) {
-  const auto begun = started_.record->get().rollback;
-  if (target.id.number != begun->checkpoint.number) {
-    return fail(ErrorKind::kHalfway, "a rollback to checkpoint " +
-                                         std::to_string(begun->checkpoint.number.value) +
-                                         " has stopped half-way: only that one can go on");
-  }
-  return restore(target, progress, surroundings_.clock.steady());
+// A failed sync is final: what is restored could not be synced.
+Result<> Volume::sync_before_roll_back() {
+  auto synced = disk().sync_image();
+  return synced ? synced
+                : Result<>(fail(ErrorKind::kIo,
+                                "the image cannot be synced: restart the server, then roll back: " +
+                                    synced.error().message()));
 }
 
 Result<RollbackOutcome> Volume::restore(const CheckpointInfo& target, const Progress& progress,
                                         SteadyTime began) {
-  Result<uint64_t> restored = fail(ErrorKind::kUnreachable, session_.problem());
-  if (session_.is_open() || open_session()) {
-    restored = rollback_.run(progress);
-  }
+  const auto restore_once = [&]() CKPT_REQUIRES(work_mutex_) -> Result<uint64_t> {
+    if (!session_.is_open()) {
+      CKPT_TRY(open_session());
+    }
+    return rollback_.run(progress);
+  };
+  auto restored = restore_once();
   while (!restored && may_wait_for_store(restored.error())) {
     CKPT_PROBE(store_was_lost_during_a_rollback);
-    auto opened = open_session();
-    restored = opened ? rollback_.run(progress) : Unexpected(opened.error());
+    restored = restore_once();
   }
   if (!restored) {
+    session_.lose(restored.error());  // the status says why
     return fail(
         ErrorKind::kHalfway,
         "the rollback stopped half-way, and goes on with `ckpt-tool rollback` or at the next "

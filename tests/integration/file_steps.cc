@@ -226,6 +226,11 @@ int renameat(int from, const char* name, int to, const char* name_then) noexcept
   return step("rename", to, name_then, [&] { return kNext(from, name, to, name_then); });
 }
 
+int linkat(int from, const char* name, int to, const char* name_then, int flags) noexcept {
+  static auto* const kNext = next_of<int(int, const char*, int, const char*, int)>("linkat");
+  return step("link", to, name_then, [&] { return kNext(from, name, to, name_then, flags); });
+}
+
 int mkdirat(int fd, const char* name, mode_t mode) noexcept {
   static auto* const kNext = next_of<int(int, const char*, mode_t)>("mkdirat");
   return step("mkdir", fd, name, [&] { return kNext(fd, name, mode); });

@@ -169,11 +169,20 @@ TEST_F(PosixTest, WhatIsMadeInADirectoryThatMayNotBeReadIsSyncedToo) {
   EXPECT_FALSE(PosixDirectory::open(blind, false, RingUse{}));
   EXPECT_TRUE(PosixDirectory::open(blind + "/made", true, RingUse{}));
   EXPECT_TRUE(PosixDirectory::open(blind + "/made", true, RingUse{}));
-  EXPECT_TRUE(PosixFile::open(blind + "/image", O_RDWR | O_CREAT, RingUse{}));
-  EXPECT_TRUE(sync_entry(blind + "/image"));
-  EXPECT_FALSE(sync_entry(blind + "/nothing"));
+  EXPECT_TRUE(create_whole(blind + "/image", 8192));
+  EXPECT_FALSE(create_whole(blind + "/nowhere/image", 8192));
   ASSERT_EQ(root ? ::seteuid(0) : 0, 0);
   ASSERT_EQ(::chmod(blind.c_str(), 0700), 0);
+}
+
+TEST_F(PosixTest, AFileIsMadeWholeAndNotOverAnother) {
+  ASSERT_TRUE(create_whole(path_ + "/whole", 12345));
+  EXPECT_EQ(*directory_->open("whole", OpenMode::kRead).value()->size(), 12345U);
+  ASSERT_TRUE(directory_->open("whole", OpenMode::kReadWrite).value()->write(0, filled(1, 7)));
+  const auto again = create_whole(path_ + "/whole", 1);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().number, EEXIST);
+  EXPECT_EQ(*directory_->open("whole", OpenMode::kRead).value()->size(), 12345U);
 }
 
 TEST_F(PosixTest, AFailedSyncIsFinal) {
