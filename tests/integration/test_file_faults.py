@@ -12,8 +12,8 @@ import errno
 import os
 import unittest
 
-from harness import HALFWAY, OK
-from nbd_client import NbdError
+from harness import HALFWAY, OK, tool
+from nbd_client import NbdClient, NbdError
 from stages import Stages
 from steps import FAIL, SHORT
 
@@ -169,6 +169,60 @@ class FileFaults(Stages):
 
 class FileFaultsWithBackupd(FileFaults):
     is_remote = True
+
+
+class HalfWay(Stages):
+    """Who goes on with a rollback that has stopped half-way says again what is to be done with the
+    clients."""
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+        self.client = NbdClient(str(self.server.socket))
+        self.addCleanup(self.client.close)
+        self.overwrite()
+        self.assertEqual(self.checkpoint().code, OK)
+        self.overwrite()
+        self.steps["plugin"].arm("pwrite */disk.img", 1, FAIL, errno.EIO, for_good=True)
+        self.assertEqual(self.roll_back("--clients=keep").code, HALFWAY)
+        self.steps["plugin"].disarm()
+
+    def overwrite(self):
+        data = self.random.randbytes(65536)
+        self.one_write(self.client, 0, data, lambda client: client.write(0, data))
+
+    def test_not_under_a_client_that_nobody_vouches_for_now(self):
+        answer = self.roll_back()
+        self.assertEqual(answer.code, HALFWAY)
+        self.assertIn("connected", answer.message)
+        status = self.server.control("status")
+        self.assertEqual(status["state"], "rolling-back")
+        self.assertIn("Input/output error", status["problem"])
+        with self.assertRaises(OSError):
+            self.client.read(0, 4096)
+        self.client.close()
+        self.roll_back_again()
+        self.check()
+
+    def test_a_fence_asked_for_then_is_on_record(self):
+        answer = self.roll_back("--clients=fence")
+        self.assertEqual(answer.code, OK, str(answer))
+        self.assertTrue(answer["fenced"])
+        with self.assertRaises(OSError):
+            self.client.write(0, b"of before")
+        self.server.kill9()
+        self.server.start()
+        with self.assertRaises(OSError):
+            NbdClient(str(self.server.socket))
+        tool("accept", self.server.image)
+        self.check()
+
+    def test_only_the_one_that_was_begun(self):
+        answer = tool("rollback", self.server.image, "77", "--yes", expect=None)
+        self.assertEqual(answer.code, HALFWAY)
+        self.assertIn("Input/output error", self.server.control("status")["problem"])
+        self.assertEqual(self.roll_back("--clients=keep").code, OK)
+        self.assertEqual(self.client.read(0, 4096), bytes(self.disk.now[:4096]))
 
 
 if __name__ == "__main__":

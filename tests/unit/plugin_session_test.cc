@@ -45,6 +45,16 @@ TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
   EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
 }
 
+TEST_F(SessionTest, TheRightStorePutBackIsNoLongerDiverged) {
+  ASSERT_DONE(primary_.start());
+  const Uuid timeline = primary_.store.greeting.last->id.timeline;
+  primary_.store.greeting.last->id.timeline = uuid_of(99);
+  EXPECT_KIND(kFenced, primary_.open_session());
+  primary_.store.greeting.last->id.timeline = timeline;
+  ASSERT_DONE(primary_.open_session());
+  EXPECT_FALSE(primary_.session->is_diverged());
+}
+
 TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
   ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));
