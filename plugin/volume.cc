@@ -372,6 +372,9 @@ VolumeStatus Volume::status() {
   status.checkpoint_interval = options_.checkpoint_interval;
   status.counts = disk().events.counts();
   status.problem = session_.problem();
+  if (status.problem.empty() && options_.has_backup && status.store->state == "detached") {
+    status.problem = status.store->error;  // the session has not heard of it yet
+  }
   if (const std::string trouble = disk().trouble.text(); !trouble.empty()) {
     status.problem = trouble;
   }
