@@ -137,7 +137,9 @@ Act act_at(const char* call, int fd, const char* entry = nullptr) {
       act = left == 1 || (left < 1 && all.page->for_good != 0) ? wanted : kNothing;
     }
   }
-  all.page != nullptr&& act != kNothing&& all.page->fired.fetch_add(1);
+  if (act != kNothing) {
+    all.page->fired.fetch_add(1);
+  }
   if (act == kKillBefore) {
     die();
   }
@@ -169,7 +171,6 @@ ssize_t write_step(int fd, const void* data, size_t bytes, off_t offset) {
     errno = static_cast<int>(steps().page->number);
     return -1;
   }
-  // A kill in the middle of a write leaves a part of it: of the two instants the later has it all.
   const bool part = act == kShort && bytes > 1;
   const ssize_t done = kNext(fd, data, part ? bytes / 2 : bytes, offset);
   if (act == kKillAfter) {

@@ -80,6 +80,7 @@ class Life {
 
   // ---- control
   void control();
+  void check_status();
   bool checkpoint(bool must);
   bool check_backup();
   void check_attachments(const CheckpointInfo& checkpoint);

@@ -19,6 +19,7 @@ bool never_stop(uint64_t /*done*/, uint64_t /*total*/) { return true; }
 void Life::control() {
   for (uint32_t i = 0; i < plan_.controls && !stuck_; ++i) {
     machine_.scheduler.sleep(microseconds(random_.below(plan_.crowded ? 500 : 20000)));
+    check_status();
     if (random_.one_in(plan_.rollback_one_in)) {
       roll_back();
     } else if (random_.one_in(6)) {
@@ -27,6 +28,13 @@ void Life::control() {
       checkpoint(false);
     }
   }
+}
+
+// A back-up that is not reached is a problem, and has a reason.
+void Life::check_status() {
+  const VolumeStatus status = server_->volume().status();
+  expect(!status.store || status.store->state != "detached" || !status.problem.empty(),
+         "the back-up is detached, and the status names no problem");
 }
 
 // Whether there is a new one now.
