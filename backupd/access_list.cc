@@ -65,8 +65,10 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kBatch:
     case FrameType::kAttach:
     case FrameType::kConfirm:
+    case FrameType::kName:
     case FrameType::kRollBack: return Operation::kWrite;
     case FrameType::kHello:
+    case FrameType::kVolumes:
     case FrameType::kPing: return std::nullopt;
     default: return Operation::kWrite;
   }

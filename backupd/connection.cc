@@ -38,7 +38,14 @@ class WireSink final : public ExportSink, public PieceSink {
   bool is_broken_ = false;
 };
 
-bool is_of_session(FrameType type) { return operation_of(type) == Operation::kWrite; }
+bool is_for(Role role, FrameType type) {
+  if (type == FrameType::kHello || type == FrameType::kPing) {
+    return true;
+  }
+  const bool is_visit = type == FrameType::kVolumes;
+  const bool is_of_session = operation_of(type) == Operation::kWrite;
+  return (role == Role::kVisitor) == is_visit && (role == Role::kSession || !is_of_session);
+}
 
 }  // namespace
 
@@ -65,9 +72,8 @@ Result<> Connection::receive() {
 Result<> Connection::receive_next(bool& is_damaged) {
   // What is not known, after a hello that was, can only be damaged.
   const auto whole = [&](Result<> part) {
-    const bool is_agreed = volume_ != nullptr;
     is_damaged = !part && (part.error().kind == ErrorKind::kCorrupt ||
-                           (part.error().kind == ErrorKind::kInvalid && is_agreed));
+                           (part.error().kind == ErrorKind::kInvalid && is_greeted_));
     return part;
   };
   CKPT_TRY(whole(channel_.receive_header(request_)));
@@ -97,16 +103,16 @@ void Connection::herald(SteadyTime now) {
 
 // Before memory is taken for its body.
 Result<> Connection::check_place(const FrameHeader& header) const {
-  const bool is_first = volume_ == nullptr;
   if (!is_request(header.type) || header.request != last_request_ + 1) {
     return fail(ErrorKind::kCorrupt,
                 std::string(frame_name(header.type)) + ": not a request, or not the next one");
   }
-  if ((header.type == FrameType::kHello) != is_first) {
+  if ((header.type == FrameType::kHello) == is_greeted_) {
     return fail(ErrorKind::kCorrupt, "a connection begins with hello, and says it once");
   }
-  if (is_of_session(header.type) && hello_.role != Role::kSession) {
-    return fail(ErrorKind::kInvalid, std::string(frame_name(header.type)) + ": not for a reader");
+  if (!is_for(hello_.role, header.type)) {
+    return fail(ErrorKind::kInvalid,
+                std::string(frame_name(header.type)) + ": not on a connection of this role");
   }
   return {};
 }
@@ -134,23 +140,29 @@ Result<> Connection::greet() {
 
 Result<> Connection::welcome() {
   CKPT_ASSIGN(hello_, body_as(decode_hello));
-  CKPT_TRY(check_role());
-  CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
   Welcome welcome;
+  if (hello_.role != Role::kVisitor) {
+    CKPT_TRY(check_role());
+    CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
+    welcome.size_bytes = volume_->size_bytes();
+  }
+  welcome.features = hello_.features & kHasNames;
   welcome.silence = options_.silence;
   welcome.connection = options_.number;
-  welcome.size_bytes = volume_->size_bytes();
   welcome.window_bytes = options_.window_bytes;
   welcome.software = options_.software;
   take_in_hand(0);
   CKPT_TRY(channel_.send(FrameType::kWelcome, last_request_, encode_welcome(welcome)));
   channel_.set_connection(options_.number);
+  is_greeted_ = true;
   return {};
 }
 
-bool Connection::may(Operation operation) const {
-  return options_.access == nullptr || options_.access->allows(identity_, hello_.volume, operation);
+bool Connection::may(const Uuid& volume, Operation operation) const {
+  return options_.access == nullptr || options_.access->allows(identity_, volume, operation);
 }
+
+bool Connection::may(Operation operation) const { return may(hello_.volume, operation); }
 
 Result<> Connection::check_right(Operation operation) const {
   return may(operation) ? Result<>()
@@ -201,6 +213,8 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kReadRanges: return read_ranges();
     case FrameType::kDigests: return digest_blocks();
     case FrameType::kReadAttachment: return read_attachment();
+    case FrameType::kVolumes: return list_volumes();
+    case FrameType::kName: return name_volume();
     default: return handle_session();
   }
 }
@@ -298,6 +312,25 @@ Result<Connection::Answer> Connection::list() {
   const bool more = kept.size() > kCheckpointsPerAnswer;
   kept.resize(std::min<size_t>(kept.size(), kCheckpointsPerAnswer));
   return Answer{FrameType::kCheckpointList, encode_checkpoint_list({std::move(kept), more})};
+}
+
+// Those that this client may look at; the others are not there for it.
+Result<Connection::Answer> Connection::list_volumes() {
+  CKPT_ASSIGN(const VolumesRequest asked, body_as(decode_volumes));
+  VolumeList list{shelf_.volumes()};
+  std::erase_if(list.volumes, [&](const NamedVolume& one) {
+    return one.volume <= asked.after || (!asked.name.empty() && one.name != asked.name) ||
+           (!may(one.volume, Operation::kStatus) && !may(one.volume, Operation::kRead));
+  });
+  list.more = list.volumes.size() > kVolumesPerAnswer;
+  list.volumes.resize(std::min(list.volumes.size(), kVolumesPerAnswer));
+  return Answer{FrameType::kVolumeList, encode_volume_list(list)};
+}
+
+Result<Connection::Answer> Connection::name_volume() {
+  CKPT_ASSIGN(const std::string name, body_as(decode_name));
+  CKPT_TRY(shelf_.set_name(hello_.volume, name));
+  return Answer{};
 }
 
 Result<Connection::Answer> Connection::hand_over() {

@@ -66,6 +66,8 @@ class Connection {
   void take_in_hand(uint64_t request) CKPT_EXCLUDES(hand_mutex_);
   [[nodiscard]] Result<> check_place(const FrameHeader& header) const;
   Result<> welcome();
+  [[nodiscard]] bool may(const Uuid& volume, Operation operation) const;
+  // The same, with the connection's own volume.
   [[nodiscard]] bool may(Operation operation) const;
   // kDenied names who may not do what.
   [[nodiscard]] Result<> check_right(Operation operation) const;
@@ -79,6 +81,8 @@ class Connection {
   Result<Answer> read_attachment();
   Result<Answer> list();
   Result<Answer> hand_over();
+  Result<Answer> list_volumes();
+  Result<Answer> name_volume();
   // The act's content, frame by frame, and how it ends.
   template <typename Act>
   Result<Answer> pass_on(const Act& act);
@@ -94,9 +98,10 @@ class Connection {
   std::string identity_;
   std::optional<Error> denial_;
   Hello hello_;
-  std::shared_ptr<ServedVolume> volume_;  // the shelf has it too
+  std::shared_ptr<ServedVolume> volume_;  // the shelf has it too; nothing: a visitor's
   ReceivedFrame request_;
   uint64_t last_request_ = 0;
+  bool is_greeted_ = false;
   Mutex hand_mutex_;                                        // before the channel's
   uint64_t in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;       // a request; 0: none
   uint64_t seen_in_hand_ CKPT_GUARDED_BY(hand_mutex_) = 0;  // by herald(), since:

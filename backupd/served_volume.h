@@ -16,6 +16,15 @@ class ServedVolume {
       : store_(std::move(store)), size_bytes_(size_bytes) {}
 
   [[nodiscard]] uint64_t size_bytes() const { return size_bytes_; }
+  // What its primary calls it; empty: not said yet.
+  [[nodiscard]] std::string name() CKPT_EXCLUDES(name_mutex_) {
+    const MutexLock lock(name_mutex_);
+    return name_;
+  }
+  void set_name(std::string name) CKPT_EXCLUDES(name_mutex_) {
+    const MutexLock lock(name_mutex_);
+    name_ = std::move(name);
+  }
   // For what needs no session: reads, exports, lists, status.
   Store& store() { return *store_; }
 
@@ -49,6 +58,8 @@ class ServedVolume {
   const uint64_t size_bytes_;
   Mutex mutex_;
   uint64_t owner_ CKPT_GUARDED_BY(mutex_) = 0;  // the number of a connection; 0: nobody
+  Mutex name_mutex_;
+  std::string name_ CKPT_GUARDED_BY(name_mutex_);
 };
 
 // What a daemon has. Threads: any.
@@ -58,6 +69,10 @@ class VolumeShelf {
   // The volume that hello asks for; a session's is made if it is not there. kNotFound; kInvalid: of
   // another size; kDenied: it would have to be made, and may not.
   virtual Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) = 0;
+  // All that are there, in the order of their UUIDs; one that cannot be opened has size 0.
+  virtual std::vector<NamedVolume> volumes() = 0;
+  // Keeps what the primary of a volume that was found calls it.
+  virtual Result<> set_name(const Uuid& volume, const std::string& name) = 0;
 };
 
 }  // namespace ckpt

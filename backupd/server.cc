@@ -105,6 +105,8 @@ Server::Served& Server::add(AcceptedSocket accepted) {
                                         guard_.tls)
           : std::make_unique<SocketStream>(std::move(accepted.socket), accepted.peer,
                                            options_.silence);
+  // A checkpoint may have to wait for whoever takes an export.
+  stream->set_write_limit(2 * options_.silence);
   return served_.emplace_back(accepted.peer, std::move(stream), shelf_, std::move(options));
 }
 

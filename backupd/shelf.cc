@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "backupd/name_file.h"
 #include "backupd/store/volume_file.h"
 #include "backupd/thread.h"
 #include "common/clock.h"
@@ -77,6 +78,7 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   options.volume = volume;
   options.address = path;
   options.clock = &system_clock();
+  std::string name = read_name(*folder);
   CKPT_ASSIGN(options.size_bytes, VolumeFile::size_of_disk(*folder, size_bytes));
   CKPT_ASSIGN(auto store, Store::open(std::move(folder), options));
   CKPT_TRY(directory_->sync());
@@ -84,6 +86,7 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   place.waker = std::make_unique<Waker>();
   store->set_work_listener([waker = place.waker.get()] { waker->wake(); });
   place.volume = std::make_shared<ServedVolume>(std::move(store), options.size_bytes);
+  place.volume->set_name(std::move(name));
   return place;
 }
 
@@ -215,9 +218,39 @@ std::vector<ShelfLine> Shelf::list() {
   const MutexLock lock(mutex_);
   std::vector<ShelfLine> lines;
   for (const auto& [volume, place] : places_) {
-    lines.push_back({volume, place.volume->size_bytes(), place.volume->store().status()});
+    lines.push_back(
+        {volume, place.volume->name(), place.volume->size_bytes(), place.volume->store().status()});
   }
   return lines;
+}
+
+std::vector<NamedVolume> Shelf::volumes() {
+  const MutexLock lock(mutex_);
+  std::map<Uuid, NamedVolume> found;
+  for (const auto& [volume, place] : places_) {
+    found[volume] = {volume, place.volume->size_bytes(), place.volume->name()};
+  }
+  for (const auto& [volume, damage] : damaged_) {
+    const auto folder = directory_->subdirectory(volume.to_string(), false);
+    found[volume] = {volume, 0, folder ? read_name(**folder) : ""};
+  }
+  std::vector<NamedVolume> volumes;
+  for (auto& [volume, one] : found) {
+    volumes.push_back(std::move(one));
+  }
+  return volumes;
+}
+
+Result<> Shelf::set_name(const Uuid& volume, const std::string& name) {
+  const MutexLock naming(naming_mutex_);
+  const std::shared_ptr<ServedVolume> named = find_open(volume);
+  if (named == nullptr || named->name() == name) {
+    return {};
+  }
+  CKPT_ASSIGN(const auto folder, directory_->subdirectory(volume.to_string(), false));
+  CKPT_TRY(write_name(*folder, name));
+  named->set_name(name);
+  return {};
 }
 
 std::map<Uuid, Error> Shelf::damaged() {

@@ -17,6 +17,7 @@ namespace ckpt {
 // What people are told of a volume.
 struct ShelfLine {
   Uuid volume;
+  std::string name;
   uint64_t size_bytes = 0;
   StoreStatus status;
 };
@@ -35,6 +36,10 @@ class Shelf final : public VolumeShelf {
 
   Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) override
       CKPT_EXCLUDES(mutex_);
+  std::vector<NamedVolume> volumes() override CKPT_EXCLUDES(mutex_);
+  // In the file `name` of its folder.
+  Result<> set_name(const Uuid& volume, const std::string& name) override
+      CKPT_EXCLUDES(naming_mutex_, mutex_);
   // kBusy: the system has no thread more.
   Result<> start_pumps() CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
@@ -74,6 +79,7 @@ class Shelf final : public VolumeShelf {
   const std::string path_;
   std::unique_ptr<PosixDirectory> directory_;
   std::atomic<bool> stopping_{false};
+  Mutex naming_mutex_;  // one name is written at a time; before the other one
   Mutex mutex_;
   bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);

@@ -6,6 +6,7 @@
 
 #include "common/checksum.h"
 #include "common/store_link.h"
+#include "common/volume_name.h"
 
 namespace ckpt {
 namespace {
@@ -22,7 +23,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 30> kTypes{{
+constexpr std::array<KnownType, 33> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 0},
     {FrameType::kAccept, "accept", 8},
@@ -39,6 +40,8 @@ constexpr std::array<KnownType, 30> kTypes{{
     {FrameType::kDigests, "digests", 24},
     {FrameType::kAttach, "attach", 16 + kPieceHeaderBytes + kPieceBytes},
     {FrameType::kReadAttachment, "read attachment", 10 + kAttachmentNameBytesMax},
+    {FrameType::kName, "name", 2 + kVolumeNameBytesMax},
+    {FrameType::kVolumes, "volumes", 18 + kVolumeNameBytesMax},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},
@@ -53,6 +56,7 @@ constexpr std::array<KnownType, 30> kTypes{{
     {FrameType::kStoreStatus, "store status", kTextBytesMax},
     {FrameType::kDigestList, "digest list", 8 + 16 * kDigestsMax},
     {FrameType::kPiece, "piece", kPieceHeaderBytes + kPieceBytes},
+    {FrameType::kVolumeList, "volume list", 8 + kVolumesPerAnswer*(26 + kVolumeNameBytesMax)},
 }};
 
 const KnownType* find_type(FrameType type) {

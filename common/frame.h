@@ -27,6 +27,8 @@ enum class FrameType : uint16_t {
   kDigests = 14,
   kAttach = 15,
   kReadAttachment = 16,
+  kName = 17,
+  kVolumes = 18,
 
   kDone = 128,
   kFailed = 129,
@@ -42,6 +44,7 @@ enum class FrameType : uint16_t {
   kStoreStatus = 139,
   kDigestList = 140,
   kPiece = 141,
+  kVolumeList = 142,
 };
 
 constexpr bool is_request(FrameType type) { return static_cast<uint16_t>(type) < 128; }

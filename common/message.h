@@ -7,6 +7,7 @@
 
 #include "common/frame.h"
 #include "common/store_link.h"
+#include "common/volume_name.h"
 
 namespace ckpt {
 
@@ -17,13 +18,17 @@ inline constexpr size_t kSoftwareBytesMax = 255;
 enum class Role : uint8_t {
   kSession = 1,  // ship, confirm, roll back, and all that a reader does
   kReader = 2,
+  kVisitor = 3,  // asks which volumes there are, and is about none
 };
+
+// Features, a bit each.
+inline constexpr uint64_t kHasNames = 1;  // `name` is understood
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks
   uint64_t features = 0;                // offered
-  Uuid volume;
-  uint64_t size_bytes = 0;  // of the disk; 0 from a reader: as the store has it
+  Uuid volume;                          // nil from a visitor alone
+  uint64_t size_bytes = 0;              // of the disk; 0 from a reader: as the store has it
   Role role = Role::kReader;
   std::string software;  // for people
 };
@@ -33,8 +38,8 @@ struct Welcome {
   std::chrono::milliseconds silence{};  // after so much of it a connection is given up
   uint64_t features = 0;                // of those offered, what is used
   uint64_t connection = 0;              // its number, in every frame from here on; never 0
-  uint64_t size_bytes = 0;
-  uint64_t window_bytes = 0;  // of the bodies of requests that may be unanswered
+  uint64_t size_bytes = 0;              // 0 to a visitor alone
+  uint64_t window_bytes = 0;            // of the bodies of requests that may be unanswered
   std::string software;
 };
 
@@ -70,6 +75,12 @@ struct AttachRequest {
 struct AttachmentRequest {
   Epoch number;
   std::string name;
+};
+
+// Volumes that come after that one, and are called so.
+struct VolumesRequest {
+  Uuid after;        // nil: from the first
+  std::string name;  // empty: whatever they are called
 };
 
 struct CheckpointList {
@@ -123,6 +134,14 @@ std::vector<std::byte> encode_content(const ContentData& content);
 Result<ContentData> decode_content(ConstByteSpan body);
 std::vector<std::byte> encode_hole(const ByteRange& range);
 Result<ByteRange> decode_hole(ConstByteSpan body);
+
+// A name that is not valid is refused.
+std::vector<std::byte> encode_name(const std::string& name);
+Result<std::string> decode_name(ConstByteSpan body);
+std::vector<std::byte> encode_volumes(const VolumesRequest& request);
+Result<VolumesRequest> decode_volumes(ConstByteSpan body);
+std::vector<std::byte> encode_volume_list(const VolumeList& list);
+Result<VolumeList> decode_volume_list(ConstByteSpan body);
 
 // Those after this number.
 std::vector<std::byte> encode_checkpoints(const Epoch& after);

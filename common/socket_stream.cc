@@ -68,6 +68,17 @@ Result<> SocketStream::wait_for(short events) const {
   return {};
 }
 
+SteadyTime SocketStream::write_deadline() const {
+  return write_limit_.count() == 0 ? SteadyTime::max() : system_clock().steady() + write_limit_;
+}
+
+Result<> SocketStream::wait_for_room(SteadyTime deadline) const {
+  CKPT_TRY(wait_for(POLLOUT));
+  return system_clock().steady() < deadline
+             ? Result<>()
+             : failed("it takes what it is sent too slowly, and is given up", 0);
+}
+
 Result<> SocketStream::read(ByteSpan buffer) {
   while (!buffer.empty()) {
     CKPT_TRY(wait_for(POLLIN));
@@ -85,8 +96,9 @@ Result<> SocketStream::read(ByteSpan buffer) {
 }
 
 Result<> SocketStream::write(ConstByteSpan head, ConstByteSpan body) {
+  const SteadyTime deadline = write_deadline();
   while (!head.empty() || !body.empty()) {
-    CKPT_TRY(wait_for(POLLOUT));
+    CKPT_TRY(wait_for_room(deadline));
     std::array<iovec, 2> parts{vector_of(head), vector_of(body)};
     msghdr message{};
     message.msg_iov = parts.data();

@@ -2,6 +2,7 @@
 // A stream over a connected socket: Unix or TCP, without TLS.
 #pragma once
 
+#include "common/clock.h"
 #include "common/fd.h"
 #include "common/stream.h"
 
@@ -25,10 +26,17 @@ class SocketStream : public Stream {
   void stop_reading() override;
   void shut_down() override;
   void set_silence(std::chrono::milliseconds silence) override { silence_ = silence; }
+  // A write that takes longer than that fails, however slowly the other side goes on to take it. No
+  // limit unless this is called, before the stream is shared.
+  void set_write_limit(std::chrono::milliseconds limit) { write_limit_ = limit; }
 
  protected:
   // Until the socket is ready for these poll(2) events.
   Result<> wait_for(short events) const;
+  // When a write that begins now must have ended.
+  [[nodiscard]] SteadyTime write_deadline() const;
+  // The same for room to write.
+  Result<> wait_for_room(SteadyTime deadline) const;
   [[nodiscard]] Unexpected failed(const std::string& act, int number) const;
   [[nodiscard]] int fd() const { return socket_.get(); }
   [[nodiscard]] std::chrono::milliseconds silence() const { return silence_; }
@@ -42,6 +50,7 @@ class SocketStream : public Stream {
   const UniqueFd socket_;
   const std::string peer_;
   std::chrono::milliseconds silence_;
+  std::chrono::milliseconds write_limit_{0};  // 0: none
 };
 
 }  // namespace ckpt

@@ -200,9 +200,10 @@ Result<> TlsStream::read(ByteSpan buffer) {
 }
 
 Result<> TlsStream::write(ConstByteSpan head, ConstByteSpan body) {
-  auto written = write_all(head);
+  const SteadyTime deadline = write_deadline();
+  auto written = write_all(head, deadline);
   if (written) {
-    written = write_all(body);
+    written = write_all(body, deadline);
   }
   return written ? written : end(written.error());
 }
@@ -216,11 +217,11 @@ Unexpected TlsStream::end(const Error& error) {
 }
 
 // A record that could not be sent whole is sent on by the same call again (gnutls_record_send(3)).
-Result<> TlsStream::write_all(ConstByteSpan bytes) {
+Result<> TlsStream::write_all(ConstByteSpan bytes, SteadyTime deadline) {
   while (!bytes.empty()) {
     CKPT_ASSIGN(const size_t count, send_some(bytes.first(std::min(bytes.size(), kRecordBytes))));
     if (count == 0) {
-      CKPT_TRY(wait_for(POLLOUT));
+      CKPT_TRY(wait_for_room(deadline));
     }
     bytes = bytes.subspan(count);
   }

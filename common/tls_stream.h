@@ -33,7 +33,7 @@ class TlsStream final : public SocketStream {
   // At least a byte, or 0: the socket must be waited for.
   Result<size_t> receive_some(ByteSpan buffer) CKPT_EXCLUDES(mutex_);
   Result<size_t> send_some(ConstByteSpan bytes) CKPT_EXCLUDES(mutex_);
-  Result<> write_all(ConstByteSpan bytes) CKPT_EXCLUDES(mutex_);
+  Result<> write_all(ConstByteSpan bytes, SteadyTime deadline) CKPT_EXCLUDES(mutex_);
   // A write has failed: the stream is over. The alert that the other side may have sent before it
   // closed says more than the write does.
   [[nodiscard]] Unexpected end(const Error& error) CKPT_EXCLUDES(mutex_);

@@ -22,14 +22,14 @@ Result<std::shared_ptr<Client>> ClientGate::connect() {
         "the disk was rolled back while clients were connected; when their caches are gone, let "
         "clients connect again with: ckpt-tool accept");
   }
-  clients_.insert(client);
+  clients_.push_back(client);
   announce();
   return client;
 }
 
 void ClientGate::disconnect(const std::shared_ptr<Client>& client) {
   const MutexLock lock(mutex_);
-  clients_.erase(client);
+  std::erase(clients_, client);
   Client* self = client.get();
   writer_.compare_exchange_strong(self, nullptr);
   changed_.notify_all();

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <set>
+#include <vector>
 
 #include "common/mutex.h"
 #include "common/result.h"
@@ -74,7 +74,8 @@ class ClientGate {
   std::atomic<uint32_t> waiters_{0};  // who wait for requests to end
   Mutex mutex_;
   CondVar changed_;
-  std::set<std::shared_ptr<Client>> clients_ CKPT_GUARDED_BY(mutex_);
+  // As they connected: an order by address would differ from run to run of the simulator.
+  std::vector<std::shared_ptr<Client>> clients_ CKPT_GUARDED_BY(mutex_);
   bool refusing_ CKPT_GUARDED_BY(mutex_) = false;
 };
 

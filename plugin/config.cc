@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "common/volume_name.h"
 #include "plugin/backup_place.h"
 
 namespace ckpt {
@@ -129,8 +130,14 @@ Result<> set_attachments(LocalOptions& options, const std::string& value) {
   return {};
 }
 
-Result<> not_yet(LocalOptions&, const std::string&) {
-  return invalid("this version of ckpt does not have it yet");
+Result<> set_name(LocalOptions& options, const std::string& value) {
+  if (!valid_volume_name(value)) {
+    return invalid(
+        "must be one word of a path: UTF-8, at most 255 bytes, no slash, no control character, and "
+        "no UUID");
+  }
+  options.volume.name = value;
+  return {};
 }
 
 Result<> set_direct(LocalOptions& options, const std::string& value) {
@@ -204,7 +211,7 @@ constexpr std::array<Parameter, 20> kParameters{{
     {"preserve-limit", set_preserve_limit},
     {"direct", set_direct},
     {"tls", set_tls},
-    {"name", not_yet},
+    {"name", set_name},
     {"tls-certificates", set_certificates},
     {"tls-psk", set_psk},
     {"tls-verify-peer", set_verify_peer},
@@ -220,6 +227,11 @@ Result<> set_parameter(LocalOptions& options, const std::string& key, const std:
     }
   }
   return invalid("unknown parameter " + key + "; nbdkit ckpt --help lists them");
+}
+
+std::string default_name(const std::string& image_path) {
+  const std::string name = std::filesystem::path(image_path).filename().string();
+  return valid_volume_name(name) ? name : "";
 }
 
 Result<> check_parameters(const LocalOptions& options) {

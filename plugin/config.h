@@ -10,6 +10,9 @@ namespace ckpt {
 // Paths are made absolute by the caller's working directory: nbdkit changes it later.
 Result<> set_parameter(LocalOptions& options, const std::string& key, const std::string& value);
 
+// What a volume is called where name= is not given: as the image's file; empty if that is no name.
+std::string default_name(const std::string& image_path);
+
 // What only all of them together tell: kInvalid says which do not fit.
 Result<> check_parameters(const LocalOptions& options);
 

@@ -348,6 +348,9 @@ Result<VolumeStatus> decode_volume_status(const ParsedJson& object) {
   status.role = fields.text("role");
   status.image = fields.text("image");
   status.uris = take_uris(fields);
+  if (fields.optional("name") != nullptr) {
+    status.name = fields.text("name");
+  }
   if (fields.optional("attachments_folder") != nullptr) {
     status.attachments_folder = fields.text("attachments_folder");
   }

@@ -195,6 +195,7 @@ Json to_json(const VolumeStatus& status) {
               {"role", status.role},
               {"image", status.image},
               {"uris", status.uris},
+              {"name", status.name},
               {"attachments_folder", status.attachments_folder},
               {"volume", status.volume.to_string()},
               {"timeline", status.timeline.to_string()},

@@ -331,6 +331,7 @@ Result<StoreLink*> LocalVolume::open_remote(const VolumeRecord& record, const st
   CKPT_ASSIGN(RemoteOptions options, parse_remote_place(place));
   options.volume = record.volume;
   options.size_bytes = record.size_bytes;
+  options.name = options_.volume.name;
   CKPT_TRY(check_address(options.address, options.tls.reach()));
   if (options.tls.is_used()) {
     CKPT_TRY(TlsCredentials::load(options.tls, TlsSide::kClient));  // to say it at the start

@@ -76,7 +76,11 @@ int config_complete() noexcept {
     if (server().options.image_path.empty()) {
       return fail(ErrorKind::kInvalid, "which image? nbdkit ckpt [file=]IMAGE");
     }
-    return check_parameters(server().options);
+    LocalOptions& options = server().options;
+    if (options.volume.name.empty()) {
+      options.volume.name = default_name(options.image_path);
+    }
+    return check_parameters(options);
   });
 }
 
@@ -197,6 +201,7 @@ constexpr char kHelp[] =
     "backup=embedded[:DIR]      keep the back-up here [in the state directory]\n"
     "backup=unix:PATH|HOST:PORT keep it with the backupd that listens there\n"
     "backup=none                keep none\n"
+    "name=NAME                  what a backupd calls the volume [the file name of IMAGE]\n"
     "attachments=DIR            keep a copy of what processes are saved in there, too\n"
     "tls=off                    reach a back-up beyond this machine without TLS\n"
     "batch-bytes=SIZE           ship when so much has changed [4M]\n"

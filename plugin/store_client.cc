@@ -26,6 +26,9 @@ Result<> StoreClient::greet(const Hello& hello) {
                    "the back-up speaks version " + std::to_string(welcome_.version) +
                        " of the protocol, and this is version " + std::to_string(hello.version)});
   }
+  if ((welcome_.size_bytes == 0) != (hello.role == Role::kVisitor)) {
+    return broken({ErrorKind::kInvalid, 0, "the back-up does not say how large the disk is"});
+  }
   if (hello.size_bytes != 0 && welcome_.size_bytes != hello.size_bytes) {
     return broken({ErrorKind::kInvalid, 0, "the back-up is of a disk of another size"});
   }

@@ -19,6 +19,14 @@ Result<> StoreDialer::Call::greet(const Hello& hello) {
   return {};
 }
 
+Result<> StoreDialer::Call::tell_name(const std::string& name) {
+  if (name.empty() || (client_.welcome().features & kHasNames) == 0) {
+    return {};
+  }
+  const auto told = client_.ask(FrameType::kName, encode_name(name), FrameType::kDone);
+  return client_.is_broken() ? Result<>(explain(told.error())) : Result<>();
+}
+
 // An error of the stream names whom it is with already.
 Unexpected StoreDialer::Call::explain(const Error& error) const {
   const RemoteOptions& options = dialer_.options();
@@ -38,10 +46,14 @@ Unexpected StoreDialer::Call::explain(const Error& error) const {
 Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {
   CKPT_ASSIGN(auto stream, connect_(options_));
   auto call = std::make_unique<Call>(*this, std::move(stream));
-  CKPT_TRY(call->greet({.volume = options_.volume,
+  CKPT_TRY(call->greet({.features = kHasNames,
+                        .volume = options_.volume,
                         .size_bytes = options_.size_bytes,
                         .role = role,
                         .software = "ckpt " CKPT_VERSION}));
+  if (role == Role::kSession) {
+    CKPT_TRY(call->tell_name(options_.name));
+  }
   return call;
 }
 

@@ -20,6 +20,7 @@ struct RemoteOptions {
   TlsOptions tls;
   Uuid volume;
   uint64_t size_bytes = 0;  // 0: as the store has it; then only readers connect
+  std::string name{};       // what the volume is called; empty: it is not said
   // For a connection to be made, and for its welcome.
   std::chrono::milliseconds patience{5000};
 };
@@ -40,6 +41,9 @@ class StoreDialer {
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
     Result<> greet(const Hello& hello);
+    // Tells a back-up that knows names what the volume is called. That it cannot keep it is no
+    // reason not to use it.
+    Result<> tell_name(const std::string& name);
     [[nodiscard]] bool is_over() const { return stream_->is_over(); }
     StoreClient* operator->() { return &client_; }
     StoreClient& operator*() { return client_; }

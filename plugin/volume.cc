@@ -353,6 +353,7 @@ VolumeStatus Volume::status() {
   status.image = options_.image_path;
   status.uris = uris_;
   status.attachments_folder = options_.attachments_path;
+  status.name = options_.name;
   status.volume = record.volume;
   status.timeline = record.timeline;
   status.size_bytes = record.size_bytes;

@@ -21,6 +21,7 @@ struct VolumeOptions {
   ClientGate::Options clients;
   std::string image_path;                       // for status
   std::string attachments_path;                 // for status
+  std::string name;                             // for status, and a back-up behind backupd
   std::string io;                               // for status: what is used and why
   bool has_backup = true;                       // the store is one
   std::chrono::seconds checkpoint_interval{0};  // for status

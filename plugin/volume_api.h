@@ -66,6 +66,7 @@ struct VolumeStatus {
   std::string role;               // primary
   std::string image;              // absolute path
   std::vector<std::string> uris;  // where its server listens (NBD uri.md); empty: nowhere known
+  std::string name;               // name=, or that of the image; empty: not known
   std::string attachments_folder;  // attachments=, absolute; empty: none
   Uuid volume;
   Uuid timeline;

@@ -2,6 +2,7 @@
 // ckpt-tool list
 #include <fmt/format.h>
 
+#include "plugin/remote_volumes.h"
 #include "tools/command.h"
 #include "tools/format.h"
 
@@ -12,7 +13,9 @@ constexpr CommandHelp kListHelp{
     "list", "The checkpoints that are kept, oldest first",
     "Numbers are never used twice; gaps are legal: a checkpoint that failed took one.\n"
     "CHANGED is what differs from the parent. With -q: the numbers alone.\n\n"
-    "  ckpt-tool list disk.img"};
+    "  ckpt-tool list disk.img\n\n"
+    "Of a backupd, HOST:PORT or unix:PATH, the volumes that it has, with their names.\n\n"
+    "  ckpt-tool list backup-host:7000"};
 
 std::vector<std::string> row_of(const CheckpointInfo& checkpoint, WallTime now) {
   return {std::to_string(checkpoint.id.number.value), format_past(checkpoint.time, now),
@@ -38,7 +41,42 @@ void say(Console& console, const std::vector<CheckpointInfo>& checkpoints) {
   console.print(format_table(rows, {true, false, true, false}));
 }
 
+void say_volumes(Console& console, const std::vector<NamedVolume>& volumes) {
+  if (console.verbosity().quiet) {
+    for (const NamedVolume& one : volumes) {
+      console.print(one.volume.to_string() + "\n");
+    }
+    return;
+  }
+  if (volumes.empty()) {
+    console.print("no volume is here that you may know of\n");
+    return;
+  }
+  std::vector<std::vector<std::string>> rows{{"VOLUME", "SIZE", "NAME"}};
+  for (const NamedVolume& one : volumes) {
+    rows.push_back({one.volume.to_string(),
+                    one.size_bytes == 0 ? "damaged" : format_bytes(one.size_bytes),
+                    printable(one.name)});
+  }
+  console.print(format_table(rows, {false, true, false}));
+}
+
+Result<int> list_volumes(Context& context, const RemoteOptions& options) {
+  CKPT_ASSIGN(const auto volumes, list_remote_volumes(options, ""));
+  Json entries = Json::array();
+  for (const NamedVolume& one : volumes) {
+    entries.push_back(
+        {{"volume", one.volume.to_string()}, {"name", one.name}, {"size_bytes", one.size_bytes}});
+  }
+  context.console.result({{"volumes", entries}});
+  say_volumes(context.console, volumes);
+  return kExitDone;
+}
+
 Result<int> list(Context& context, const VolumeName& name) {
+  if (const auto named = find_volume(name); named && named->is_backupd()) {
+    return list_volumes(context, *named->remote);
+  }
   CKPT_ASSIGN(const OpenedVolume opened, open_named(context, name));
   CKPT_ASSIGN(const std::vector<CheckpointInfo> checkpoints, opened.volume->checkpoints());
   Json entries = Json::array();

@@ -8,6 +8,7 @@
 #include "plugin/lost_record.h"
 #include "plugin/offline_volume.h"
 #include "plugin/store_volume.h"
+#include "tools/backup_name.h"
 #include "tools/client.h"
 
 namespace ckpt {
@@ -51,27 +52,25 @@ bool is_store(const std::string& path) {
   return exists(path + "/backup.img") && exists(path + "/volume");
 }
 
-// ADDRESS/UUID: a volume of a backupd.
-struct StoreName {
-  Address address;
-  Uuid volume;
-};
-
-std::optional<StoreName> parse_store_name(const std::string& name) {
-  const size_t slash = name.rfind('/');
-  if (slash == std::string::npos || exists(name)) {
-    return std::nullopt;
-  }
-  const auto volume = Uuid::parse(name.substr(slash + 1));
-  const auto address = parse_address(name.substr(0, slash));
-  return volume && address ? std::optional(StoreName{*address, *volume}) : std::nullopt;
+Result<VolumePaths> from_backup_name(const BackupName& named, const VolumeName& name) {
+  VolumePaths paths{"", name.path, true};
+  CKPT_ASSIGN(paths.remote, choose_remote_place(named.address.to_string(), name.tls, ""));
+  paths.remote->volume = named.volume;
+  paths.remote_name = named.name;
+  return paths;
 }
 
-Result<VolumePaths> from_store_name(const StoreName& store, const VolumeName& name) {
-  VolumePaths paths{"", name.path, true};
-  CKPT_ASSIGN(paths.remote, choose_remote_place(store.address.to_string(), name.tls, ""));
-  paths.remote->volume = store.volume;
-  return paths;
+// Which the user has called by its name, or not said.
+Result<Uuid> find_remote(const VolumePaths& paths) {
+  if (!paths.remote->volume.is_nil()) {
+    return paths.remote->volume;
+  }
+  if (paths.remote_name.empty()) {
+    return fail(ErrorKind::kInvalid,
+                paths.state + " is a back-up of many volumes: give " + paths.state + "/NAME or " +
+                    paths.state + "/UUID; ckpt-tool list " + paths.state + " says which there are");
+  }
+  return find_named_volume(*paths.remote, paths.remote_name);
 }
 
 // A folder without the file that says of which volume it is.
@@ -135,8 +134,8 @@ Result<std::unique_ptr<VolumeApi>> open_here(const VolumePaths& paths, const Vol
 }  // namespace
 
 Result<VolumePaths> find_volume(const VolumeName& name) {
-  if (const auto store = parse_store_name(name.path)) {
-    return from_store_name(*store, name);
+  if (const auto named = parse_backup_name(name.path)) {
+    return from_backup_name(*named, name);
   }
   const std::string path = absolute(name.path);
   if (is_store(path)) {
@@ -167,8 +166,9 @@ Result<> require_primary(const VolumePaths& paths) {
 }
 
 Result<OpenedVolume> open_volume(const VolumeName& name) {
-  CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
+  CKPT_ASSIGN(VolumePaths paths, find_volume(name));
   if (paths.remote) {
+    CKPT_ASSIGN(paths.remote->volume, find_remote(paths));
     return OpenedVolume{open_remote_volume(*paths.remote), false, paths};
   }
   if (paths.is_store) {

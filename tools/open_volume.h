@@ -27,6 +27,11 @@ struct VolumePaths {
   std::string state;
   bool is_store = false;                  // state is that of a store by itself
   std::optional<RemoteOptions> remote{};  // which is behind this backupd; state is its name
+  std::string remote_name{};  // of a volume there whose UUID is not known yet; empty with a nil
+                              // UUID: the backupd itself
+  [[nodiscard]] bool is_backupd() const {
+    return remote.has_value() && remote->volume.is_nil() && remote_name.empty();
+  }
 };
 
 struct OpenedVolume {
@@ -38,7 +43,7 @@ struct OpenedVolume {
 using VolumeOpener = std::function<Result<OpenedVolume>(const VolumeName&)>;
 
 // Nothing is opened, only looked for. kNotFound: there is no such volume. A path that is none and
-// reads unix:PATH/UUID or HOST:PORT/UUID is a store behind backupd.
+// reads as backup_name.h says is a store behind backupd, or that itself.
 Result<VolumePaths> find_volume(const VolumeName& name);
 
 // The same; an image that was never served counts as well, with the state directory it would get.

@@ -86,6 +86,9 @@ void add_interval(LabelledRows& rows, const Console& console, const VolumeStatus
 
 void add_details(LabelledRows& rows, const VolumeStatus& status) {
   rows.push_back({"volume", status.volume.to_string()});
+  if (!status.name.empty()) {
+    rows.push_back({"name", printable(status.name)});
+  }
   rows.push_back({"timeline", status.timeline.to_string()});
   rows.push_back({"i/o", printable(status.io)});
   rows.push_back({"preserved", fmt::format("{} blocks", status.preserved_blocks)});

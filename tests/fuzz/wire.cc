@@ -17,7 +17,7 @@ constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
 using Body = bool (*)(ConstByteSpan);
 
 // The bodies of all frames that have one.
-constexpr std::array<Body, 24> kBodies{
+constexpr std::array<Body, 27> kBodies{
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_hello, encode_hello); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_welcome, encode_welcome); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_greeting, encode_greeting); },
@@ -68,6 +68,11 @@ constexpr std::array<Body, 24> kBodies{
     // An error's text is made safe for a terminal, so it need not come back as it was.
     [](ConstByteSpan body) { return decode_failed(body).has_value(); },
     [](ConstByteSpan body) { return check_piece(body).has_value(); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_name, encode_name); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_volumes, encode_volumes); },
+    [](ConstByteSpan body) {
+      return expect_same_bytes(body, decode_volume_list, encode_volume_list);
+    },
 };
 
 // The first byte says which.

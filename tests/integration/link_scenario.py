@@ -248,6 +248,8 @@ class Scenario(Case):
     verify_changed = verify
 
     def tools(self):
+        listed = self.insist(lambda: tool("list", self.proxy.address, expect=None))["volumes"]
+        self.assertIn(self.volume, [one["volume"] for one in listed])
         def status():
             answer = tool("status", self.through(), expect=None)
             if answer.code == OK and answer["backup"]["error"]:

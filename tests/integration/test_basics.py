@@ -150,9 +150,15 @@ class Basics(Case):
             server.stop()
             hammer.must("check-file", server.image, "now")
 
-    def test_what_is_not_there_yet_says_so(self):
-        with self.assertRaisesRegex(ServerFailed, "name=x: .*this version"):
-            self.serve(self.image("name.img"), "name=x")
+    def test_a_volume_has_a_name(self):
+        server = self.serve(self.image("disk one.img"))
+        self.assertEqual(tool("status", server.image)["name"], "disk one.img")
+        server.stop()
+        self.assertEqual(tool("status", server.image)["name"], "", "only a server knows")
+        server = self.serve(server.image, "name=accounts")
+        self.assertEqual(tool("status", server.image)["name"], "accounts")
+        with self.assertRaisesRegex(ServerFailed, "name=a/b: must be one word of a path"):
+            self.serve(self.image("other.img"), "name=a/b")
 
     def test_dump_plugin_and_help(self):
         for option in ("--dump-plugin", "--help"):

@@ -15,6 +15,7 @@ from link_scenario import SOAK, Scenario, frame_types
 from link_strikes import Cut, Flip, HalfOpen, Stall, Swallow, crc32c
 
 TYPES = frame_types()
+VOLUME_LIST = next(kind for kind, (_, name, _) in TYPES.items() if name == "volume list")
 Place = collections.namedtuple("Place", "step direction kind nth")
 
 
@@ -71,16 +72,21 @@ def name_of(frame):
     return f"{direction} {TYPES[kind][1] if kind in TYPES else kind}"
 
 
+def boundaries(kind):
+    """Bytes beyond the end of a frame. After a list of volumes nothing comes on its connection."""
+    return (-1, 0) if kind == VOLUME_LIST else (-1, 0, 1)
+
+
 class Cuts(Struck):
-    count = 124
+    count = 132
 
     def chosen(self, places):
         """One of each kind of boundary, and others up to the number that is wanted; or all."""
-        every = [(place, beyond) for place in places for beyond in (-1, 0, 1)]
+        every = [(place, beyond) for place in places for beyond in boundaries(place.kind)]
         if SOAK:
             return every
         some = [(self.random.choice(self.found[frame]), beyond) for frame in sorted(self.found)
-                for beyond in (-1, 0, 1)]
+                for beyond in boundaries(frame[1])]
         some += self.random.sample(every, self.count - len(some))
         self.random.shuffle(some)
         return some
@@ -96,7 +102,7 @@ class Cuts(Struck):
                 missed.append((place, beyond))
         self.report(places, cuts, missed)
         for kind, (direction, name, _) in TYPES.items():
-            for beyond in (-1, 0, 1):
+            for beyond in boundaries(kind):
                 self.assertGreater(cuts[direction, kind, beyond], 0, f"{name}, {beyond:+d}")
         self.assertLess(len(missed), 0.05 * cuts.total())
 
@@ -104,7 +110,7 @@ class Cuts(Struck):
         print(f"{cuts.total()} cuts in a trace of {len(places)} frames, {len(missed)} missed")
         for kind, (direction, name, _) in TYPES.items():
             print(f"  {direction:4} {name:16}",
-                  *(f"{beyond:+d}: {cuts[direction, kind, beyond]:<4}" for beyond in (-1, 0, 1)))
+                  *(f"{beyond:+d}: {cuts[direction, kind, beyond]:<4}" for beyond in boundaries(kind)))
 
 
 class Flips(Struck):

@@ -14,7 +14,7 @@ import time
 import unittest
 
 import test_rollback
-from harness import (FAILED, MIB, OK, UNKNOWN, Case, Tmpfs, build, eventually,
+from harness import (BUSY, FAILED, MIB, OK, UNKNOWN, Case, Tmpfs, build, eventually,
                      free_port, plugin_environment, run, tool)
 from nbd_client import NbdClient
 
@@ -147,6 +147,39 @@ class Life(Remote):
         self.connected(server, ("detached",))
         checks = {c["name"]: c for c in tool("doctor", server.image, expect=None)["checks"]}
         self.assertFalse(checks["backup"]["ok"])
+
+    def test_volumes_are_listed_and_found_by_name(self):
+        """Also after backupd was started anew, and when their servers are gone."""
+        address = self.backupd.address
+        self.assertEqual(tool("list", address)["volumes"], [])
+        first = self.serve(self.image("first.img", size=4 * MIB))
+        second = self.serve(self.image("second.img", size=8 * MIB), "name=accounts")
+        for server in (first, second):
+            tool("checkpoint", server.image, "--name", "one")
+        self.assertEqual(self.status(second)["name"], "accounts")
+        wanted = sorted([{"volume": self.status(server)["volume"], "name": name, "size_bytes": size}
+                         for server, name, size in ((first, "first.img", 4 * MIB),
+                                                    (second, "accounts", 8 * MIB))],
+                        key=lambda one: one["volume"])
+        self.assertEqual(tool("list", address)["volumes"], wanted)
+        for server in (first, second):
+            server.stop()
+        self.backupd.stop()
+        self.backupd.start()
+        self.assertIn("(accounts): ", self.backupd.said())
+        self.assertEqual(tool("list", address)["volumes"], wanted)
+        named = f"{address}/accounts"
+        self.assertEqual(tool("list", named)["checkpoints"][0]["name"], "one")
+        tool("export", named, "one", self.folder / "out.img")
+        self.assertEqual((self.folder / "out.img").read_bytes(), second.image.read_bytes())
+        self.assertIn("no volume called count",
+                      tool("status", f"{address}/count", expect=UNKNOWN).message)
+        self.assertIn(f"ckpt-tool list {address}", tool("status", address, expect=2).message)
+        third = self.serve(self.image("third.img", size=4 * MIB), "name=accounts")
+        tool("checkpoint", third.image)
+        answer = tool("list", named, expect=BUSY)
+        self.assertIn("2 volumes called accounts", answer.message)
+        self.assertIn(f"{address}/", answer.message)
 
     def test_the_address_may_change_and_the_kind_may_not(self):
         server = self.serve(self.image(size=8 * MIB))
@@ -341,6 +374,9 @@ class StoreChanges(Remote):
             file.write(b"\xff" * 262144)
         self.backupd.start()
         self.assertIn(f"{folder.name} cannot be opened", self.backupd.said())
+        sizes = {one["volume"]: one["size_bytes"]
+                 for one in tool("list", self.backupd.address)["volumes"]}
+        self.assertEqual(sizes, {folder.name: 0, self.status(other)["volume"]: 4 * MIB})
         self.connected(other)
         tool("checkpoint", other.image)
         eventually(lambda: folder.name in self.status(server)["problem"], "the server says so")

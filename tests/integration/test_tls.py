@@ -335,6 +335,10 @@ class Access(TlsCase):
         answer = tool("export", name, "last", self.folder / "x", *self.proof("bob"), expect=DENIED)
         self.assertIn('does not allow bob the operation "read"', answer.message)
         tool("export", name, "last", self.folder / "x", *self.proof("alice"))
+        address, volume = name.rsplit("/", 1)
+        for who, seen in (("alice", [volume]), ("bob", [volume])):
+            listed = tool("list", address, *self.proof(who))["volumes"]
+            self.assertEqual([one["volume"] for one in listed], seen)
         # Root at a Unix socket may do all.
         local = f"unix:{self.socket}/{self.status(server)['volume']}"
         tool("export", local, "last", self.folder / "y")

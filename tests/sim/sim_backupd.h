@@ -39,6 +39,9 @@ class SimBackupd final : public VolumeShelf {
   // Its main fiber, in the background: opens what is there, and serves until it is killed.
   void run();
   Result<std::shared_ptr<ServedVolume>> find(const Hello& hello, bool may_make) override;
+  // Nobody calls a volume anything here.
+  std::vector<NamedVolume> volumes() override { return {}; }
+  Result<> set_name(const Uuid&, const std::string&) override { return {}; }
 
  private:
   struct Served {

@@ -111,8 +111,9 @@ TEST(Access, EachRequestNeedsItsRight) {
 }
 
 TEST(Access, AllThatASessionDoesIsToWrite) {
-  for (const FrameType type : {FrameType::kBeginSession, FrameType::kAccept, FrameType::kBatch,
-                               FrameType::kAttach, FrameType::kConfirm, FrameType::kRollBack}) {
+  for (const FrameType type :
+       {FrameType::kBeginSession, FrameType::kAccept, FrameType::kBatch, FrameType::kAttach,
+        FrameType::kConfirm, FrameType::kRollBack, FrameType::kName}) {
     EXPECT_EQ(operation_of(type), Operation::kWrite) << frame_name(type);
   }
 }
@@ -141,6 +142,23 @@ TEST(Access, WhoMayDoNothingHearsNothing) {
     EXPECT_EQ(welcome.error().kind, ErrorKind::kDenied);
     EXPECT_NE(welcome.error().message().find("an unnamed client"), std::string::npos);
   }
+}
+
+TEST(Access, AVisitorSeesTheVolumesThatItMayLookAt) {
+  for (const Row& row : kRows) {
+    OneVolume shelf;
+    Talk talk(shelf, 1, {row.identity, sample_list()});
+    ASSERT_DONE(talk.visit());
+    const auto list = talk.volumes();
+    ASSERT_DONE(list);
+    const bool is_seen = may(row.first, Operation::kStatus) || may(row.first, Operation::kRead);
+    EXPECT_EQ(list->volumes.size(), is_seen ? 1U : 0U) << row.identity;
+  }
+  OneVolume shelf;
+  const auto nobody = std::make_shared<const AccessList>(std::vector<AccessRule>{});
+  Talk talk(shelf, 1, {"primary", nobody});
+  ASSERT_DONE(talk.visit());
+  EXPECT_TRUE(talk.volumes()->volumes.empty());
 }
 
 // One line of a log is one line.

@@ -220,6 +220,81 @@ TEST_F(ConnectionTest, AVolumeThatIsNotThere) {
   EXPECT_KIND(kCorrupt, hasty.ask(FrameType::kPing, {}));
 }
 
+TEST_F(ConnectionTest, AVisitorIsAboutNoVolume) {
+  Talk talk(shelf_, 1);
+  const auto welcome = talk.visit();
+  ASSERT_DONE(welcome);
+  EXPECT_EQ(welcome->size_bytes, 0U);
+  ASSERT_DONE(talk.ask(FrameType::kPing, {}));
+  const auto list = talk.volumes();
+  ASSERT_DONE(list);
+  ASSERT_EQ(list->volumes.size(), 1U);
+  EXPECT_EQ(list->volumes[0].volume, test_uuid(0x11));
+  EXPECT_EQ(list->volumes[0].size_bytes, kPeerDiskBytes);
+  EXPECT_EQ(list->volumes[0].name, "");
+  EXPECT_FALSE(list->more);
+  for (const auto type : {FrameType::kStatus, FrameType::kBeginSession}) {
+    Talk other(shelf_, 2);
+    ASSERT_DONE(other.visit());
+    EXPECT_KIND(kInvalid, other.ask(type, {}));
+  }
+  Talk reader(shelf_, 3);
+  ASSERT_DONE(reader.hello(Role::kReader));
+  EXPECT_KIND(kInvalid, reader.ask(FrameType::kVolumes, encode_volumes({})));
+}
+
+TEST_F(ConnectionTest, AVolumeIsFoundByItsName) {
+  Talk primary(shelf_, 1);
+  ASSERT_DONE(primary.begin());
+  ASSERT_DONE(primary.ask(FrameType::kName, encode_name("accounts")));
+  const Uuid volume = test_uuid(0x11);
+  const std::vector<std::pair<VolumesRequest, bool>> asked{{{Uuid{}, ""}, true},
+                                                           {{Uuid{}, "accounts"}, true},
+                                                           {{Uuid{}, "account"}, false},
+                                                           {{test_uuid(0x10), "accounts"}, true},
+                                                           {{volume, "accounts"}, false}};
+  Talk talk(shelf_, 2);
+  ASSERT_DONE(talk.visit());
+  for (const auto& [request, is_there] : asked) {
+    const auto list = talk.volumes(request);
+    ASSERT_DONE(list);
+    EXPECT_EQ(list->volumes.size(), is_there ? 1U : 0U) << request.name;
+  }
+  Talk reader(shelf_, 3);
+  ASSERT_DONE(reader.hello(Role::kReader));
+  EXPECT_KIND(kInvalid, reader.ask(FrameType::kName, encode_name("mine")));
+  EXPECT_EQ(shelf_.volume->name(), "accounts");
+}
+
+// They come in parts, none of which is too long for a frame.
+TEST_F(ConnectionTest, ManyVolumesComeInParts) {
+  class ManyVolumes final : public OneVolume {
+   public:
+    std::vector<NamedVolume> volumes() override {
+      std::vector<NamedVolume> many(2 * kVolumesPerAnswer + 7);
+      for (size_t i = 0; i < many.size(); ++i) {
+        many[i] = {Uuid{}, 4096, std::string(kVolumeNameBytesMax, 'x')};
+        many[i].volume.bytes[14] = static_cast<uint8_t>((i + 1) >> 8U);
+        many[i].volume.bytes[15] = static_cast<uint8_t>(i + 1);
+      }
+      return many;
+    }
+  };
+  ManyVolumes shelf;
+  Talk talk(shelf, 1);
+  ASSERT_DONE(talk.visit());
+  size_t count = 0;
+  VolumeList part{{}, true};
+  while (part.more) {
+    const auto heard =
+        talk.volumes({part.volumes.empty() ? Uuid{} : part.volumes.back().volume, ""});
+    ASSERT_DONE(heard);
+    part = *heard;
+    count += part.volumes.size();
+  }
+  EXPECT_EQ(count, 2 * kVolumesPerAnswer + 7);
+}
+
 TEST_F(ConnectionTest, AForkIsRecorded) {
   make_checkpoint();
   Talk talk(shelf_, 2);

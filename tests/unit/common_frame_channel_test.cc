@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <array>
+#include <atomic>
 #include <thread>
 
 #include "common/clock.h"
@@ -105,6 +107,25 @@ TEST_F(FrameChannelTest, APeerThatTakesNothingIsAnErrorInTime) {
   }
   ASSERT_FALSE(sent);
   EXPECT_EQ(sent.error().kind, ErrorKind::kUnreachable);
+}
+
+// It goes on to take something before each silence is over, and would keep others waiting for good.
+TEST_F(FrameChannelTest, APeerThatTakesAFrameTooSlowlyIsAnErrorInTime) {
+  stream_->set_write_limit(3 * kSilence);
+  std::atomic<bool> is_over{false};
+  std::thread slow([&] {
+    std::array<std::byte, 4096> taken{};
+    for (int i = 0; i < 500 && !is_over.load(); ++i) {
+      std::this_thread::sleep_for(kSilence / 10);
+      (void)::recv(peer_.get(), taken.data(), taken.size(), MSG_DONTWAIT);
+    }
+  });
+  const auto sent = channel_->send(FrameType::kData, 1, std::vector<std::byte>(kPieceBytes));
+  is_over.store(true);
+  slow.join();
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error().kind, ErrorKind::kUnreachable);
+  EXPECT_NE(sent.error().message().find("too slowly"), std::string::npos) << sent.error().message();
 }
 
 TEST_F(FrameChannelTest, AFrameOfAnotherConnectionIsRefused) {

@@ -114,6 +114,16 @@ std::vector<Sample> samples() {
        taken_by(decode_checkpoint_list)},
       {"store-status", FrameType::kStoreStatus, encode_store_status(status),
        taken_by(decode_store_status)},
+      {"visit", FrameType::kHello,
+       encode_hello(
+           {.features = kHasNames, .volume = {}, .role = Role::kVisitor, .software = "ckpt 0.1.0"}),
+       taken_by(decode_hello)},
+      {"name", FrameType::kName, encode_name("accounts"), taken_by(decode_name)},
+      {"volumes", FrameType::kVolumes, encode_volumes({wire_uuid(0x11), "accounts"}),
+       taken_by(decode_volumes)},
+      {"volume-list", FrameType::kVolumeList,
+       encode_volume_list({{{wire_uuid(0x11), 8208, "accounts"}, {wire_uuid(0x22), 0, ""}}, true}),
+       taken_by(decode_volume_list)},
       {"failed", FrameType::kFailed, encode_failed({ErrorKind::kNoSpace, 28, "write backup.img"}),
        taken_by(decode_failed)},
   };

@@ -90,6 +90,7 @@ class FakeVolume : public VolumeApi {
     status.role = "primary";
     status.image = "/srv/disk.img";
     status.attachments_folder = "/run/copies";
+    status.name = "accounts";
     status.uris = {"nbd+unix:///?socket=/run/disk.sock"};
     status.volume = *Uuid::parse("01234567-89ab-4cde-8f01-23456789abcd");
     status.timeline = sample_checkpoint(7).id.timeline;

@@ -88,7 +88,24 @@ TEST(Config, GoodValuesAreSet) {
   EXPECT_FALSE(with("backup", "none").has_backup);
   EXPECT_TRUE(with("backup", "embedded").has_backup);
   EXPECT_EQ(with("attachments", "/tmp").volume.attachments_path, "/tmp");
+  EXPECT_EQ(with("name", "accounts of 2026").volume.name, "accounts of 2026");
   with("tls", "off");
+}
+
+TEST(Config, AVolumeIsCalledAsItsImageUnlessThatIsNoName) {
+  EXPECT_EQ(default_name("/srv/disk.img"), "disk.img");
+  EXPECT_EQ(default_name("/dev/vg/data"), "data");
+  for (const std::string path :
+       {"/srv/a\nb", "/srv/\xff\xfe", "/srv/018f4d2c-0000-4000-8000-000000000001"}) {
+    EXPECT_EQ(default_name(path), "") << path;
+  }
+  for (const std::string& name : {std::string(), std::string("a/b"), std::string(".."),
+                                  std::string("x\ty"), std::string(256, 'x')}) {
+    LocalOptions options;
+    const auto set = set_parameter(options, "name", name);
+    ASSERT_FALSE(set) << name;
+    EXPECT_EQ(set.error().kind, ErrorKind::kInvalid);
+  }
 }
 
 TEST(Config, ThePreserveLimitBoundsMemoryToo) {
@@ -134,10 +151,6 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
   expect_refused("preserve-limit", {"lots"}, "not a");
   expect_refused("format", {"qcow2"}, "raw");
   expect_refused("backup", {"", "embedded:", "disk"}, "embedded:DIR");
-}
-
-TEST(Config, WhatIsNotThereYetSaysSo) {
-  expect_refused("name", {"x"}, "does not have it yet");
 }
 
 TEST(Config, ABackUpElsewhereHasAnAddress) {

@@ -13,6 +13,7 @@
 #include "common/checksum.h"
 #include "common/clock.h"
 #include "plugin/remote_store.h"
+#include "plugin/remote_volumes.h"
 #include "tests/unit/first_checkpoint.h"
 
 namespace ckpt::test {
@@ -42,9 +43,20 @@ class MovingShelf final : public VolumeShelf {
     }
     return volume;
   }
+  std::vector<NamedVolume> volumes() override {
+    return {{test_uuid(0x11), volume->size_bytes(), volume->name()}};
+  }
+  Result<> set_name(const Uuid&, const std::string& name) override {
+    if (is_full.load()) {
+      return fail(ErrorKind::kNoSpace, "name");
+    }
+    volume->set_name(name);
+    return {};
+  }
 
   std::shared_ptr<ServedVolume> volume;
   std::atomic<milliseconds> delay{milliseconds(0)};
+  std::atomic<bool> is_full{false};
 
  private:
   MemoryDisk disk_;
@@ -156,6 +168,31 @@ class RemoteStoreTest : public testing::Test, protected FirstCheckpoint {
   std::thread thread_;
   RemoteStore remote_{options(), system_clock()};
 };
+
+TEST_F(RemoteStoreTest, TellsTheNameWithTheSession) {
+  RemoteOptions named = options();
+  named.name = "accounts";
+  RemoteStore store(named, system_clock());
+  ASSERT_DONE(store.checkpoints());
+  EXPECT_EQ(shelf_.volume->name(), "") << "a reader does not";
+  ASSERT_DONE(store.begin_session());
+  EXPECT_EQ(shelf_.volume->name(), "accounts");
+  const auto found = list_remote_volumes(named, "accounts");
+  ASSERT_DONE(found);
+  ASSERT_EQ(found->size(), 1U);
+  EXPECT_EQ(found->front().volume, test_uuid(0x11));
+  EXPECT_TRUE(list_remote_volumes(named, "other")->empty());
+}
+
+TEST_F(RemoteStoreTest, ANameThatCannotBeKeptIsNoReasonNotToShip) {
+  shelf_.is_full = true;
+  RemoteOptions named = options();
+  named.name = "accounts";
+  RemoteStore store(named, system_clock());
+  ASSERT_DONE(store.begin_session());
+  ASSERT_DONE(store.accept(peer_.incarnation));
+  EXPECT_EQ(shelf_.volume->name(), "");
+}
 
 TEST_F(RemoteStoreTest, ShipsConfirmsAndReads) {
   EXPECT_KIND(kUnreachable, remote_.check_link());

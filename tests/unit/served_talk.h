@@ -30,6 +30,13 @@ class OneVolume : public VolumeShelf {
     }
     return volume;
   }
+  std::vector<NamedVolume> volumes() override {
+    return {{test_uuid(0x11), volume->size_bytes(), volume->name()}};
+  }
+  Result<> set_name(const Uuid&, const std::string& name) override {
+    volume->set_name(name);
+    return {};
+  }
 
   std::shared_ptr<ServedVolume> volume;
 
@@ -135,6 +142,19 @@ class Talk {
     CKPT_ASSIGN(const Welcome welcome, decode_welcome(body));
     channel_->set_connection(welcome.connection);
     return welcome;
+  }
+  // One that is about no volume.
+  Result<Welcome> visit() {
+    send(FrameType::kHello, encode_hello({.volume = {}, .role = Role::kVisitor, .software = ""}));
+    CKPT_ASSIGN(const auto body, hear(FrameType::kWelcome));
+    CKPT_ASSIGN(const Welcome welcome, decode_welcome(body));
+    channel_->set_connection(welcome.connection);
+    return welcome;
+  }
+  Result<VolumeList> volumes(const VolumesRequest& asked = {}) {
+    CKPT_ASSIGN(const auto body,
+                ask(FrameType::kVolumes, encode_volumes(asked), FrameType::kVolumeList));
+    return decode_volume_list(body);
   }
   Result<> begin() {
     CKPT_TRY(hello(Role::kSession));

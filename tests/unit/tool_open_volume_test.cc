@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/socket.h"
 #include "plugin/control_server.h"
 #include "tests/unit/control_fake_volume.h"
+#include "tools/backup_name.h"
 #include "tools/open_volume.h"
 
 namespace ckpt {
@@ -109,6 +111,46 @@ TEST_F(OpenVolumeTest, ThroughTheServerWhereOneRuns) {
   ASSERT_TRUE(opened);
   EXPECT_TRUE(opened->served);
   EXPECT_EQ(opened->volume->status().image, "/srv/disk.img");
+}
+
+// ---- what is at a backupd
+
+void expect_backup(const std::string& text, const std::string& address, const std::string& name) {
+  const auto named = parse_backup_name(text);
+  ASSERT_TRUE(named) << text;
+  EXPECT_EQ(named->address.to_string(), address) << text;
+  EXPECT_EQ(named->volume.is_nil() ? named->name : named->volume.to_string(), name) << text;
+}
+
+TEST_F(OpenVolumeTest, AtABackupdByUuidByNameOrAllOfIt) {
+  const std::string uuid = "018f4d2c-0000-4000-8000-000000000001";
+  expect_backup("host:7000", "host:7000", "");
+  expect_backup("host:7000/" + uuid, "host:7000", uuid);
+  expect_backup("[::1]:7000/accounts.img", "[::1]:7000", "accounts.img");
+  const std::string socket = directory_ + "/socket";
+  expect_backup("unix:" + socket, "unix:" + socket, "");  // it may come to be one
+  const auto listener = listen_at({socket, "", ""}, Reach::kMachine);
+  ASSERT_TRUE(listener);
+  expect_backup("unix:" + socket, "unix:" + socket, "");
+  expect_backup("unix:" + socket + "/accounts", "unix:" + socket, "accounts");
+  expect_backup("unix:" + socket + "/" + uuid, "unix:" + socket, uuid);
+  for (const std::string text : {"disk.img", "dir/disk.img", "host:7000/", "host:7000/..",
+                                 "host:no/port", "a/host:7000/x\ny"}) {
+    EXPECT_FALSE(parse_backup_name(text)) << text;
+  }
+  make_file(directory_ + "/x:7000");
+  EXPECT_FALSE(parse_backup_name(directory_ + "/x:7000")) << "it is a file";
+}
+
+TEST_F(OpenVolumeTest, ABackupdByItselfIsNoVolume) {
+  const auto paths = find_volume({"host:7000"});
+  ASSERT_TRUE(paths);
+  EXPECT_TRUE(paths->is_backupd());
+  EXPECT_FALSE(find_volume({"host:7000/accounts"})->is_backupd());
+  const auto opened = open_volume({"host:7000"});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().kind, ErrorKind::kInvalid);
+  EXPECT_NE(opened.error().message().find("ckpt-tool list host:7000"), std::string::npos);
 }
 
 TEST_F(OpenVolumeTest, OfflineNeedsToKnowTheImage) {
