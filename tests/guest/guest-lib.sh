@@ -9,9 +9,11 @@ build=$1
 # Not below /out: sockets do not work on 9p.
 readonly socket=/run/nbd.sock
 readonly pid_file=/run/nbdkit.pid
+readonly backupd_pid_file=/run/backupd.pid
 readonly nbdkit_log=/out/nbdkit.log
 failures=0
 under=() # a command that becomes the server, such as "ip netns exec NAME"
+under_backupd=()
 
 ok() { echo "ok - $*"; }
 not_ok() { echo "not ok - $*"; failures=$((failures + 1)); }
@@ -72,6 +74,19 @@ start_server() { # IMAGE [PARAMETER...]
 stop_server() {
     kill "$server"
     check "nbdkit stops cleanly" wait "$server"
+}
+
+# In the foreground, like the server. Sets backupd, its process.
+start_backupd() { # OPTION...
+    rm -f "$backupd_pid_file"
+    "${under_backupd[@]}" "$build/backupd/backupd" -f -P "$backupd_pid_file" "$@" >>/out/backupd.log 2>&1 &
+    backupd=$!
+    wait_until "backupd's start" test -s "$backupd_pid_file"
+}
+
+stop_backupd() {
+    kill "$backupd"
+    check "backupd stops cleanly" wait "$backupd"
 }
 
 # Runs ckpt-tool --json; what it says is on the console, its last line in tool_result. Returns the

@@ -5,16 +5,18 @@
 # gives exactly the last checkpoint that was answered, or the one in flight, in every sector; and
 # the volume goes on from there.
 #
-# Usage: power_cut_check.sh BUILD writing|checkpoint; same /dev/vda and /out as power_cut_write.sh.
+# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|backupd; same /dev/vda and /out as power_cut_write.sh.
 # "writing" rolls back offline, "checkpoint" through a running server.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
-mode=$2
+mode=$2 place=$3
 readonly scratch=/run/scratch
 readonly image=$scratch/primary.img
 readonly log=/out/load.log
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/power_cut_place.sh"
 
 # shellcheck disable=SC2317 # called by check()
 audit() { # DISK WHAT...
@@ -39,11 +41,11 @@ roll_back_offline() {
     read_state "$image"
     equal "no client gets in before accept" fenced "$state"
     check "accept" ckpt accept "$image"
-    start_server "$image"
+    start_server_at "$place"
 }
 
 roll_back_online() {
-    start_server "$image"
+    start_server_at "$place"
     roll_back
     read_state "$image"
     [[ $state != fenced ]] || check "accept" ckpt accept "$image"
@@ -57,6 +59,7 @@ go_on() {
     checkpoint_and_verify "$image"
     check "its number is new" test "$checkpoint" -gt "$restored"
     stop_server
+    [[ $place == embedded ]] || stop_backupd
 }
 
 e2fsck -p /dev/vda || (($? == 1)) || die "the guest's own file system did not survive"

@@ -4,13 +4,13 @@
 # Runs in the guest, and does not end: the driver cuts the power when the load asks for it on the
 # console. Then power_cut_check.sh runs in another guest with the same disk and the same /out.
 #
-# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED; /dev/vda is the disk that
-# stays, with the image and its state directory on it.
+# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED embedded|backupd; /dev/vda is the disk
+# that stays, with the image, its state directory, and the back-up on it.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
-mode=$2 checkpoints=$3 seed=$4
+mode=$2 checkpoints=$3 seed=$4 place=$5
 readonly scratch=/run/scratch
 readonly image=$scratch/primary.img
 
@@ -28,7 +28,10 @@ mkdir -p "$scratch"
 mount /dev/vda "$scratch"
 truncate -s 64M "$image"
 sync -f "$scratch"
-start_server "$image"
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/power_cut_place.sh"
+make_keys
+start_server_at "$place"
 /usr/bin/python3 "$(dirname "${BASH_SOURCE[0]}")/power_cut_load.py" "$socket" "$image" \
     "$build/tools/ckpt-tool" /out/load.log "$scratch/canary" "$mode" "$checkpoints" "$seed"
 die "the load ended"

@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint tutorial kernel_mount nbd_rollback slow_link libvirt)
+tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -106,20 +106,25 @@ systemd_boot() {
 }
 
 # 6 checkpoints, quiet ones and ones under load in turn, then the console asks for the cut.
-power_cut() { # FOLDER MODE
+power_cut() { # FOLDER MODE PLACE
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --kill-on '^cut the power now' \
-        "$here/power_cut_write.sh" "$1" "$build" "$2" 6 "$seed" || return
+        "$here/power_cut_write.sh" "$1" "$build" "$2" 6 "$seed" "$3" || return
     mv "$1/console.log" "$1/console-before-cut.log"
-    guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2"
+    guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2" "$3"
 }
 
 power_cut_while_writing() {
-    power_cut "$1" writing
+    power_cut "$1" writing embedded
 }
 
 power_cut_during_checkpoint() {
-    power_cut "$1" checkpoint
+    power_cut "$1" checkpoint embedded
+}
+
+# The server and backupd, on one machine.
+power_cut_of_both() {
+    power_cut "$1" checkpoint backupd
 }
 
 # Boots twice, and recovers on this machine.

@@ -44,13 +44,6 @@ shape() { # NETEM-WORD...
     done
 }
 
-start_backupd() {
-    ip netns exec far "$build/backupd/backupd" -f -P /run/backupd.pid --listen "$address" \
-        --store "$scratch/shelf" --tls off >>/out/backupd.log 2>&1 &
-    backupd=$!
-    wait_until "backupd's start" test -s /run/backupd.pid
-}
-
 # Nothing is shipped ahead, so that a checkpoint has all of it to ship.
 start_primary() {
     under=(ip netns exec near)
@@ -101,7 +94,8 @@ mkfs.ext4 -q /dev/vda
 mkdir -p "$scratch"
 mount /dev/vda "$scratch"
 make_link
-start_backupd
+under_backupd=(ip netns exec far)
+start_backupd --listen "$address" --store "$scratch/shelf" --tls off
 # No holes: what comes back is data, every block of it.
 head -c 16M /dev/urandom >"$image"
 start_primary
@@ -117,6 +111,5 @@ exercise "far and narrow" 3 3670016 512
 equal "clients overwrite what is being shipped, and do not wait for it" False "$answered_first"
 
 stop_server
-kill "$backupd"
-check "backupd stops cleanly" wait "$backupd"
+stop_backupd
 finish
