@@ -7,42 +7,17 @@ import re
 import signal
 import socket
 import subprocess
-import tempfile
 import unittest
-from pathlib import Path
 
 import test_rollback
 from harness import (FAILED, MIB, OK, UNKNOWN, USAGE, Backupd, Case, eventually, free_port, run,
                      tool)
 from nbd_client import NbdClient
 from test_remote import StoreDies
-from tls_files import Authority, make_keys
+from tls_files import Secrets
 
 DENIED = 12
 UNREACHABLE = 10
-
-
-class Secrets:
-    """Made once: keys take their time."""
-
-    _folder = None
-
-    @classmethod
-    def get(cls):
-        if cls._folder is None:
-            cls._folder = tempfile.TemporaryDirectory(prefix="ckpt-tls-")
-            folder = Path(cls._folder.name)
-            cls.ours = Authority(folder / "ours")
-            cls.server = cls.ours.server("server", "localhost", "127.0.0.1")
-            cls.alice = cls.ours.client("alice")
-            cls.bob = cls.ours.client("bob")
-            cls.theirs = Authority(folder / "theirs")
-            cls.stranger = cls.theirs.client("alice")
-            cls.keys = folder / "keys.psk"
-            cls.psk = make_keys(cls.keys, "carol", "dave")
-            (folder / "foreign").mkdir()
-            cls.foreign_keys = make_keys(folder / "foreign" / "keys.psk", "carol")
-        return cls
 
 
 class TlsCase(Case):

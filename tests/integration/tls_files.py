@@ -2,6 +2,7 @@
 """Certificates and keys, made by certtool(1) and psktool(1) as a user would."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from harness import run
@@ -73,3 +74,26 @@ def make_keys(path, *users):
         files[user].chmod(0o600)
     path.chmod(0o600)
     return files
+
+
+class Secrets:
+    """Made once: keys take their time."""
+
+    _folder = None
+
+    @classmethod
+    def get(cls):
+        if cls._folder is None:
+            cls._folder = tempfile.TemporaryDirectory(prefix="ckpt-tls-")
+            folder = Path(cls._folder.name)
+            cls.ours = Authority(folder / "ours")
+            cls.server = cls.ours.server("server", "localhost", "127.0.0.1")
+            cls.alice = cls.ours.client("alice")
+            cls.bob = cls.ours.client("bob")
+            cls.theirs = Authority(folder / "theirs")
+            cls.stranger = cls.theirs.client("alice")
+            cls.keys = folder / "keys.psk"
+            cls.psk = make_keys(cls.keys, "carol", "dave")
+            (folder / "foreign").mkdir()
+            cls.foreign_keys = make_keys(folder / "foreign" / "keys.psk", "carol")
+        return cls
