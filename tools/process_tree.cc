@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 
 // One may wait for a device that has lost its server.
 constexpr std::chrono::seconds kEndPatience{60};
+constexpr std::chrono::seconds kNoticePatience{5};
 constexpr std::chrono::milliseconds kEndLook{10};
 constexpr size_t kCommandBytes = 512;                // tell one program from another
 constexpr unsigned long kKernelThread = 0x00200000;  // PF_KTHREAD, proc_pid_stat(5)
@@ -215,6 +216,38 @@ Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
                 "from elsewhere");
   }
   return {};
+}
+
+// Those that have ended, and that a parent which will not be ended with them has not waited for.
+static std::optional<ProcessIdentity> unnoticed(const std::vector<ProcessIdentity>& processes) {
+  const auto left = living(processes);
+  for (const ProcessIdentity& process : processes) {
+    const auto stat = stat_of(process.pid);
+    const auto is_parent = [&](const ProcessIdentity& one) { return one.pid == stat->parent; };
+    if (stat && !is_alive(*stat) && std::ranges::none_of(left, is_parent)) {
+      return process;
+    }
+  }
+  return std::nullopt;
+}
+
+Result<> check_numbers_free(const std::vector<ProcessIdentity>& processes) {
+  const SteadyTime deadline = system_clock().steady() + kNoticePatience;
+  auto found = unnoticed(processes);
+  while (found && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kEndLook);
+    found = unnoticed(processes);
+  }
+  if (!found) {
+    return {};
+  }
+  const auto stat = stat_of(found->pid);
+  const std::string parent = stat ? std::to_string(stat->parent) : "1";
+  return fail(ErrorKind::kBusy, "process " + std::to_string(found->pid) + " (" + found->name +
+                                    ") has ended, but keeps its number as long as its parent, "
+                                    "process " +
+                                    parent + ", " + owner_of(stat ? stat->parent : 1) +
+                                    ", does not take notice (wait(2)): end that one");
 }
 
 Result<> end_processes(const std::vector<ProcessIdentity>& processes) {

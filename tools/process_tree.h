@@ -48,6 +48,11 @@ Result<> check_can_end(const std::vector<ProcessIdentity>& processes);
 // Those on record that still live, and all that descend from them by now.
 std::vector<ProcessIdentity> living(const std::vector<ProcessIdentity>& processes);
 
+// Whether those on record that have ended have given up their numbers, too, which another one can
+// have only then: waits for that, 5 s at most, but for those whose parent is among them and still
+// lives. kBusy: a parent has not taken notice; it is named.
+Result<> check_numbers_free(const std::vector<ProcessIdentity>& processes);
+
 // Kills those, and waits until they have ended; 60 s at most. kBusy, before any is killed: as
 // check_can_end().
 Result<> end_processes(const std::vector<ProcessIdentity>& processes);

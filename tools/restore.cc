@@ -73,6 +73,7 @@ Result<> check_possible(const SavedProcesses& saved, const MountedDisk& disk,
   CKPT_TRY(check_elsewhere(folder, disk.mounts()));
   const auto processes = saved.processes();
   CKPT_TRY(check_can_end(processes));
+  CKPT_TRY(check_numbers_free(processes));
   std::set<pid_t> ending;
   for (const ProcessIdentity& process : living(processes)) {
     ending.insert(process.pid);
@@ -125,6 +126,9 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
   CKPT_TRY(check_agreed(console, target, options.yes));
   CKPT_TRY(check_kept(*opened.volume, target));
   CKPT_TRY(end_processes(saved.processes()));
+  if (auto free = check_numbers_free(saved.processes()); !free) {
+    return half_way(free.error(), target, folder);
+  }
   const auto outcome = go_back(console, opened, target, disk);
   if (!outcome) {
     return half_way(outcome.error(), target, folder);

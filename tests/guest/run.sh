@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial kernel_mount nbd_rollback slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -68,6 +68,15 @@ processes() {
 process_rounds() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --timeout $((450 + rounds * 300)) "$here/process_rounds.sh" "$1" "$build" "$rounds" "$seed"
+}
+
+# The tool dies at some of its steps; all of them in a long run, which are some 200.
+process_steps() {
+    local points=6
+    if ((rounds > 3)); then points=0; fi
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout $((points > 0 ? 900 : 7200)) "$here/process_steps.sh" "$1" "$build" "$points" "$seed" || return
+    grep '^# .* deaths' "$1/console.log"
 }
 
 # A boot each.

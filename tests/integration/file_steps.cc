@@ -5,6 +5,8 @@
 // CKPT_STEPS_UNDER   only files below this folder
 // CKPT_STEPS_PAGE    a file, mapped shared, with a Page: what is to happen, and what has (steps.py)
 // CKPT_STEPS_LOG     a file to which each step's name is appended, one a line
+// CKPT_STEPS_ACTS    set: also what the program itself does to others, and is not in its children:
+//                    "kill", "umount", "spawn NAME", and "say", which is what it sends to a socket
 //
 // A step's name is the call and the file, below the folder, with what differs from run to run as *:
 // "fdatasync disk.img.ckpt/store/journal/*". Transfers through io_uring are not seen (io=sync).
@@ -13,7 +15,10 @@
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +52,7 @@ struct Steps {
   std::string_view under;
   Page* page = nullptr;
   int log = -1;
+  bool has_acts = false;
 };
 
 template <typename Call>
@@ -71,6 +77,10 @@ Steps begin_steps() {
   steps.under = under;
   steps.page = static_cast<Page*>(mapped);
   steps.log = ::open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+  steps.has_acts = std::getenv("CKPT_STEPS_ACTS") != nullptr;
+  if (steps.has_acts) {
+    ::unsetenv("LD_PRELOAD");
+  }
   return steps;
 }
 
@@ -86,12 +96,20 @@ bool differs(std::string_view part) {
           part.find_first_not_of("0123456789abcdef-.") == std::string_view::npos);
 }
 
+// A folder that mkdtemp(3) has named, such as "restore.3p7N4x", without what was drawn.
+std::string_view undrawn(std::string_view part) {
+  constexpr size_t kDrawn = 6;
+  const size_t dot = part.rfind('.');
+  return dot != std::string_view::npos && part.size() - dot - 1 == kDrawn ? part.substr(0, dot)
+                                                                          : part;
+}
+
 std::string generalized(std::string_view path) {
   std::string name;
   while (!path.empty()) {
     const size_t end = path.find('/');
     const std::string_view part = path.substr(0, end);
-    name += differs(part) ? "*" : part;
+    name += differs(part) ? "*" : undrawn(part);
     path = end == std::string_view::npos ? "" : path.substr(end + 1);
     name += path.empty() ? "" : "/";
   }
@@ -109,17 +127,40 @@ std::string path_of(int fd, const char* entry) {
   return whole;
 }
 
+using Kill = int(pid_t, int) noexcept;
+
 [[noreturn]] void die() {
+  static Kill* const kNext = next_of<Kill>("kill");
   if (steps().page->other > 0) {
-    ::kill(steps().page->other, SIGKILL);
+    kNext(steps().page->other, SIGKILL);
   }
-  ::kill(::getpid(), SIGKILL);
+  kNext(::getpid(), SIGKILL);
   for (;;) {
     ::pause();
   }
 }
 
-// What happens at this step.
+// What happens at the step of that name.
+Act act_at_name(const std::string& name) {
+  const Steps& all = steps();
+  const std::string line = name + "\n";
+  (void)!::write(all.log, line.data(), line.size());
+  const auto wanted = static_cast<Act>(all.page->act.load());
+  if (wanted == kNothing || name != all.page->step) {
+    return kNothing;
+  }
+  const int32_t left = all.page->countdown.fetch_sub(1);
+  if (left != 1 && (left > 1 || all.page->for_good == 0)) {
+    return kNothing;
+  }
+  all.page->fired.fetch_add(1);
+  if (wanted == kKillBefore) {
+    die();
+  }
+  return wanted;
+}
+
+// What happens at this step, to a file.
 Act act_at(const char* call, int fd, const char* entry = nullptr) {
   const int kept = errno;
   const Steps& all = steps();
@@ -128,23 +169,32 @@ Act act_at(const char* call, int fd, const char* entry = nullptr) {
   if (!path.empty() && path.starts_with(all.under)) {
     std::string_view below(path);
     below.remove_prefix(std::min(all.under.size() + 1, below.size()));
-    const std::string name = std::string(call) + " " + generalized(below);
-    const std::string line = name + "\n";
-    (void)!::write(all.log, line.data(), line.size());
-    const auto wanted = static_cast<Act>(all.page->act.load());
-    if (wanted != kNothing && name == all.page->step) {
-      const int32_t left = all.page->countdown.fetch_sub(1);
-      act = left == 1 || (left < 1 && all.page->for_good != 0) ? wanted : kNothing;
-    }
-  }
-  if (act != kNothing) {
-    all.page->fired.fetch_add(1);
-  }
-  if (act == kKillBefore) {
-    die();
+    act = act_at_name(std::string(call) + " " + generalized(below));
   }
   errno = kept;
   return act;
+}
+
+// Does what is not to a file; only deaths happen there.
+template <typename Do>
+auto act_step(const std::string& name, Do&& doing) {
+  const int kept = errno;
+  const Steps& all = steps();
+  const Act act = all.page != nullptr && all.has_acts ? act_at_name(name) : kNothing;
+  errno = kept;
+  const auto result = doing();
+  if (act == kKillAfter) {
+    die();
+  }
+  return result;
+}
+
+// Before the program has children.
+[[gnu::constructor]] void look_at_once() { (void)steps(); }
+
+std::string name_of(const char* path) {
+  const std::string_view whole(path);
+  return std::string(whole.substr(whole.rfind('/') + 1));
 }
 
 // Does a step that returns -1 on error, or 0.
@@ -247,6 +297,32 @@ int openat(int fd, const char* name, int flags, ...) {
     return kNext(fd, name, flags, mode);
   }
   return step("create", fd, name, [&] { return kNext(fd, name, flags, mode); });
+}
+
+int kill(pid_t pid, int signal) noexcept {
+  static auto* const kNext = next_of<Kill>("kill");
+  return signal == 0 ? kNext(pid, signal) : act_step("kill", [&] { return kNext(pid, signal); });
+}
+
+int umount2(const char* path, int flags) noexcept {
+  static auto* const kNext = next_of<int(const char*, int) noexcept>("umount2");
+  return act_step("umount", [&] { return kNext(path, flags); });
+}
+
+ssize_t send(int fd, const void* data, size_t bytes, int flags) {
+  static auto* const kNext = next_of<ssize_t(int, const void*, size_t, int)>("send");
+  return act_step("say", [&] { return kNext(fd, data, bytes, flags); });
+}
+
+using Spawn = int(pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*,
+                  char* const[], char* const[]);
+
+int posix_spawnp(pid_t* pid, const char* file, const posix_spawn_file_actions_t* actions,
+                 const posix_spawnattr_t* attributes, char* const arguments[],
+                 char* const environment[]) {
+  static auto* const kNext = next_of<Spawn>("posix_spawnp");
+  return act_step("spawn " + name_of(file),
+                  [&] { return kNext(pid, file, actions, attributes, arguments, environment); });
 }
 
 int openat64(int fd, const char* name, int flags, ...) {

@@ -250,6 +250,25 @@ TEST(ProcessTree, EndsThoseOnRecordAndNobodyElse) {
   EXPECT_EQ(check_can_end(*process_tree(::getppid())).error().kind, ErrorKind::kBusy);
 }
 
+// A number is free when the parent has taken notice, and not before: who does not is named.
+TEST(ProcessTree, AParentThatTakesNoNoticeIsNamed) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(0);
+  }
+  siginfo_t ended{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT), 0);
+  const std::vector<ProcessIdentity> recorded{{child, "counter", ""}};
+  const auto refused = check_numbers_free(recorded);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind, ErrorKind::kBusy);
+  EXPECT_NE(refused.error().message().find("its parent, process " + std::to_string(::getpid())),
+            std::string::npos)
+      << refused.error().message();
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_TRUE(check_numbers_free(recorded));
+}
+
 TEST(ProcessTree, AThreadThatHasTheNumberIsNamedByItsProcess) {
   std::promise<pid_t> told;
   std::promise<void> over;
