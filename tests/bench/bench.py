@@ -14,19 +14,25 @@ import time
 from pathlib import Path
 
 import checkpoints
+import costs
 import cuts
+import large
+import limits
+import peers
 import remote
+import stalls
 import tebibyte
 import throughput
 from loop_device import MAKE, fresh_file_system
 from report import misses, peer_table, throughput_table, value_table
 from servers import GIB, Place
 
-SECTIONS = {**{module.SECTION: module for module in (throughput, tebibyte, cuts, checkpoints)},
-            **remote.SECTIONS}
+MODULES = (throughput, tebibyte, cuts, checkpoints, peers, limits, costs, stalls, large)
+SECTIONS = {**{module.SECTION: module for module in MODULES}, **remote.SECTIONS}
 # What has each of the programs that are run, on Debian.
 PACKAGES = {"nbdkit": "nbdkit", "fio": "fio", "findmnt": "util-linux", "nbdcopy": "libnbd-bin",
-            "psktool": "gnutls-bin"}
+            "psktool": "gnutls-bin", "qemu-storage-daemon": "qemu-system-common",
+            "qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils"}
 PRODUCTS = ("plugin/nbdkit-ckpt-plugin.so", "tools/ckpt-tool", "backupd/backupd")
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 

@@ -71,13 +71,19 @@ def one_round(server, client, size):
             "confirm_ms": answer["confirm_ms"], "changed_bytes": answer["changed_bytes"]}
 
 
-def cut_rows(place, size, count):
-    """The rows of one amount of changed data."""
-    server = place.serve("ckpt", place.image(2 * GIB))
+def cut_rounds(place, size, count, disk=2 * GIB):
+    """What so many cuts cost the paced client, with that much changed."""
+    server = place.serve("ckpt", place.image(disk))
     server.settle()
     with Child("paced.py", server.socket) as client:
         rounds = [one_round(server, client, size) for _ in range(count)]
     server.stop()
+    return rounds
+
+
+def cut_rows(place, size, count):
+    """The rows of one amount of changed data."""
+    rounds = cut_rounds(place, size, count)
     name = f"{size // MIB} MiB changed"
     values = {field: spread([one[field] for one in rounds])
               for field in ("with_ms", "without_ms", "stall_us", "unshipped_bytes")}

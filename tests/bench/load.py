@@ -18,12 +18,13 @@ class Job:
     size: str = "1g"
     bytes: int = 0
     seed: int = 1
+    more: tuple = ("--norandommap",)
 
     def command(self, uri, seconds):
         """fio's command line; the same seed gives the same blocks."""
         words = ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw={self.rw}",
                  f"--bs={self.block}", f"--iodepth={self.depth}", f"--size={self.size}",
-                 "--norandommap", f"--randseed={self.seed}", "--output-format=json"]
+                 *self.more, f"--randseed={self.seed}", "--output-format=json"]
         if self.bytes:
             return [*words, f"--io_size={self.bytes}"]
         return [*words, "--time_based", f"--runtime={seconds}"]
@@ -55,9 +56,11 @@ def run_fio(server, job, seconds=0):
 
 class Checkpoints:
     """Takes a checkpoint every second while its context is open; one that takes longer delays the
-    next. Leaving the context kills the server: the last checkpoint is not waited for."""
+    next. Leaving the context kills the server, so that the last checkpoint is not waited for, unless
+    it is still wanted."""
 
-    def __init__(self, server, interval=1.0):
+    def __init__(self, server, interval=1.0, kills=True):
+        self._kills = kills
         self.outcomes = []
         self._server = server
         self._interval = interval
@@ -71,7 +74,8 @@ class Checkpoints:
 
     def __exit__(self, kind, *_):
         self._over.set()
-        self._server.kill()
+        if self._kills:
+            self._server.kill()
         self._thread.join()
         if self._failure and kind is None:
             raise self._failure

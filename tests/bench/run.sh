@@ -13,7 +13,8 @@ python=/usr/bin/python3
 
 install_missing() {
     local -A package=([nbdkit]=nbdkit [fio]=fio [findmnt]=util-linux [mkfs.ext4]=e2fsprogs
-        [mkfs.xfs]=xfsprogs [nbdcopy]=libnbd-bin [psktool]=gnutls-bin)
+        [mkfs.xfs]=xfsprogs [nbdcopy]=libnbd-bin [psktool]=gnutls-bin
+        [qemu-img]=qemu-utils [qemu-storage-daemon]=qemu-system-common)
     local missing=()
     for tool in "${!package[@]}"; do
         command -v "$tool" >/dev/null || missing+=("${package[$tool]}")

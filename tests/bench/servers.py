@@ -69,7 +69,7 @@ class Place:
             self.forget(path)
 
     def serve(self, kind, image, *parameters, port=None):
-        """A started server of that kind, "file" or "ckpt", on a Unix socket or that TCP port."""
+        """A started nbdkit with that plugin ("ckpt": ours), on a Unix socket or that TCP port."""
         return self.adopt(Server(self, kind, image, parameters, port)).start()
 
     def adopt(self, server):
@@ -96,14 +96,18 @@ class Server:
         self.port = port
         self.socket = str(place.sockets / self.image.stem)
         self.uri = f"nbd://127.0.0.1:{port}" if port else f"nbd+unix:///?socket={self.socket}"
-        self.log = place.folder / "nbdkit.log"
-        listen = ["-i", "127.0.0.1", "-p", str(port)] if port else ["-U", self.socket]
-        plugin = "file" if kind == "file" else str(place.build / "plugin/nbdkit-ckpt-plugin.so")
-        self.command = ["nbdkit", "-f", "--exit-with-parent", *listen, plugin, str(image),
-                        *parameters]
+        self.log = place.folder / "server.log"
+        self.command = self.words(place, parameters)
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(place.runtime)}
         self.process = None
         self.start_seconds = None
+
+    def words(self, place, parameters):
+        """Its command line."""
+        plugin = str(place.build / "plugin/nbdkit-ckpt-plugin.so") if self.kind == "ckpt" else self.kind
+        what = [f"size={self.image.stat().st_size}"] if self.kind == "null" else [str(self.image)]
+        listen = ["-i", "127.0.0.1", "-p", str(self.port)] if self.port else ["-U", self.socket]
+        return ["nbdkit", "-f", "--exit-with-parent", *listen, plugin, *what, *parameters]
 
     def start(self):
         """Starts it; start_seconds is then the time from before fork and exec until a client that
@@ -142,7 +146,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(300)
         if code != 0:
-            raise RuntimeError(f"nbdkit exits with {code}: {self.log.read_text()[-2000:]}")
+            raise RuntimeError(f"{self.kind} exits with {code}: {self.log.read_text()[-2000:]}")
         return time.perf_counter() - began
 
     def kill(self):
