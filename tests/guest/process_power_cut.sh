@@ -27,7 +27,7 @@ cut_the_power_within() { # SECONDS
     local wait=$((RANDOM % ($1 * 10)))
     (
         sleep "$((wait / 10)).$((wait % 10))"
-        echo "cut the power now"
+        printf "\ncut the power now\n" # a progress bar may be on its line
         sleep 60
     ) &
 }

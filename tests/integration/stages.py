@@ -16,6 +16,7 @@ from harness import (BLOCK, FAILED, MIB, OK, Case, ServerFailed, Tmpfs, ToolAnsw
 from nbd_client import FUA, NbdClient, NbdError
 from steps import Steps
 
+VOLUMES_KEPT = 30  # below backupd, at once
 SIZE = 9 * MIB  # two regions and a part of one
 
 RUNNING = ("plugin", "backupd")
@@ -83,6 +84,8 @@ class Stages(Case):
             self.server.cleanup()
             for leftover in (self.server.image, self.server.state):
                 shutil.rmtree(leftover, True) if leftover.is_dir() else leftover.unlink(True)
+        if self.is_remote and self.volumes % VOLUMES_KEPT == VOLUMES_KEPT - 1:
+            self.clear_shelf()
         self.volumes += 1
         folder = self.folder / "volumes" / str(self.volumes)
         folder.mkdir()
@@ -94,6 +97,12 @@ class Stages(Case):
         self.asked = []    # what was not answered, and may exist
         self.rolls_back = False
         self.is_made = False
+
+    def clear_shelf(self):
+        """Nobody else removes back-ups of volumes that are gone, and there is not space for all."""
+        self.backupd.kill9()
+        shutil.rmtree(self.backupd.store, ignore_errors=True)
+        self.backupd.start()
 
     # ---- What the volume is asked for; each may be cut short by a death, or fail.
 
