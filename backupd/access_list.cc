@@ -30,6 +30,14 @@ bool AccessList::allows(const std::string& identity, const Uuid& volume,
   });
 }
 
+bool AccessList::lets_look(const std::string& identity) const {
+  constexpr auto kLook =
+      static_cast<uint8_t>(Operation::kStatus) | static_cast<uint8_t>(Operation::kRead);
+  return std::ranges::any_of(rules_, [&](const AccessRule& rule) {
+    return (rule.identity == "*" || rule.identity == identity) && (rule.operations & kLook) != 0;
+  });
+}
+
 bool AccessList::names_anybody() const {
   return std::ranges::any_of(rules_, [](const AccessRule& rule) { return rule.identity != "*"; });
 }

@@ -32,6 +32,8 @@ class AccessList {
   explicit AccessList(std::vector<AccessRule> rules) : rules_(std::move(rules)) {}
   [[nodiscard]] bool allows(const std::string& identity, const Uuid& volume,
                             Operation operation) const;
+  // Whether there is any volume of which it may know the status or have the content.
+  [[nodiscard]] bool lets_look(const std::string& identity) const;
   // Whether a rule is about somebody who must have proved who he is.
   [[nodiscard]] bool names_anybody() const;
 

@@ -141,8 +141,8 @@ Result<> Connection::greet() {
 Result<> Connection::welcome() {
   CKPT_ASSIGN(hello_, body_as(decode_hello));
   Welcome welcome;
+  CKPT_TRY(check_role());
   if (hello_.role != Role::kVisitor) {
-    CKPT_TRY(check_role());
     CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
     welcome.size_bytes = volume_->size_bytes();
   }
@@ -158,6 +158,10 @@ Result<> Connection::welcome() {
   return {};
 }
 
+std::string Connection::who() const {
+  return identity_.empty() ? "an unnamed client" : printable(identity_);
+}
+
 bool Connection::may(const Uuid& volume, Operation operation) const {
   return options_.access == nullptr || options_.access->allows(identity_, volume, operation);
 }
@@ -165,20 +169,30 @@ bool Connection::may(const Uuid& volume, Operation operation) const {
 bool Connection::may(Operation operation) const { return may(hello_.volume, operation); }
 
 Result<> Connection::check_right(Operation operation) const {
-  return may(operation) ? Result<>()
-                        : fail(ErrorKind::kDenied, "the back-up's access list does not allow " +
-                                                       (identity_.empty() ? "an unnamed client"
-                                                                          : printable(identity_)) +
-                                                       " the operation \"" + word_of(operation) +
-                                                       "\" on volume " + hello_.volume.to_string());
+  return may(operation)
+             ? Result<>()
+             : fail(ErrorKind::kDenied, "the back-up's access list does not allow " + who() +
+                                            " the operation \"" + word_of(operation) +
+                                            "\" on volume " + hello_.volume.to_string());
 }
 
 // Whoever may do nothing is not told whether the volume is there.
 Result<> Connection::check_role() const {
+  if (hello_.role == Role::kVisitor) {
+    return check_visitor();
+  }
   if (hello_.role == Role::kSession) {
     return check_right(Operation::kWrite);
   }
   return may(Operation::kRead) ? Result<>() : check_right(Operation::kStatus);
+}
+
+// It is told of what it may look at, which must be something.
+Result<> Connection::check_visitor() const {
+  return options_.access == nullptr || options_.access->lets_look(identity_)
+             ? Result<>()
+             : fail(ErrorKind::kDenied,
+                    "the back-up's access list lets " + who() + " look at no volume");
 }
 
 Result<> Connection::step() {
@@ -198,7 +212,7 @@ Result<> Connection::step() {
 Result<Connection::Answer> Connection::handle() {
   if (const auto operation = operation_of(request_.header.type)) {
     if (auto right = check_right(*operation); !right) {
-      denial_ = right.error();
+      remark_ = right.error();
       return Unexpected(right.error());
     }
   }
@@ -329,7 +343,13 @@ Result<Connection::Answer> Connection::list_volumes() {
 
 Result<Connection::Answer> Connection::name_volume() {
   CKPT_ASSIGN(const std::string name, body_as(decode_name));
-  CKPT_TRY(shelf_.set_name(hello_.volume, name));
+  // Only the session's primary says it, and is accepted before.
+  CKPT_TRY(volume_->in_session(options_.number, [](Store&) { return Result<>(); }));
+  if (auto kept = shelf_.set_name(hello_.volume, name); !kept) {
+    remark_ = Error{kept.error().kind, kept.error().number,
+                    "its name is not kept: " + kept.error().context};
+    return Unexpected(kept.error());
+  }
   return Answer{};
 }
 

@@ -42,8 +42,9 @@ class Connection {
   Result<> greet();
   // Takes the next request, and answers it.
   Result<> step();
-  // The error of the last step, if that was a request that the access list does not allow: once.
-  std::optional<Error> take_denial() { return std::exchange(denial_, std::nullopt); }
+  // What of the last step is worth a line in the log, once: a request that the access list does not
+  // allow, a name that could not be kept.
+  std::optional<Error> take_remark() { return std::exchange(remark_, std::nullopt); }
   // Says `working` if a request has been in hand for a third of the silence. Called more often than
   // that; waits for nothing.
   void herald(SteadyTime now) CKPT_EXCLUDES(hand_mutex_);
@@ -66,12 +67,14 @@ class Connection {
   void take_in_hand(uint64_t request) CKPT_EXCLUDES(hand_mutex_);
   [[nodiscard]] Result<> check_place(const FrameHeader& header) const;
   Result<> welcome();
+  [[nodiscard]] std::string who() const;
   [[nodiscard]] bool may(const Uuid& volume, Operation operation) const;
   // The same, with the connection's own volume.
   [[nodiscard]] bool may(Operation operation) const;
   // kDenied names who may not do what.
   [[nodiscard]] Result<> check_right(Operation operation) const;
   [[nodiscard]] Result<> check_role() const;
+  [[nodiscard]] Result<> check_visitor() const;
   Result<Answer> handle();
   Answer rest();
   Result<Answer> handle_session();
@@ -96,7 +99,7 @@ class Connection {
   VolumeShelf& shelf_;
   const ConnectionOptions options_;
   std::string identity_;
-  std::optional<Error> denial_;
+  std::optional<Error> remark_;
   Hello hello_;
   std::shared_ptr<ServedVolume> volume_;  // the shelf has it too; nothing: a visitor's
   ReceivedFrame request_;

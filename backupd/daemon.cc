@@ -17,6 +17,7 @@
 #include "backupd/server.h"
 #include "backupd/shelf.h"
 #include "backupd/supervisor.h"
+#include "common/text.h"
 
 namespace ckpt {
 namespace {
@@ -30,8 +31,9 @@ void say_to_log(const std::string& line) { syslog(LOG_NOTICE, "%s", line.c_str()
 std::string describe(const ShelfLine& line) {
   const StoreStatus& status = line.status;
   std::string text =
-      "volume " + line.volume.to_string() + (line.name.empty() ? "" : " (" + line.name + ")") +
-      ": " + std::to_string(line.size_bytes) + " bytes, confirmed " +
+      "volume " + line.volume.to_string() +
+      (line.name.empty() ? "" : " (" + printable(line.name) + ")") + ": " +
+      std::to_string(line.size_bytes) + " bytes, confirmed " +
       (status.confirmed ? std::to_string(status.confirmed->id.number.value) : "none") +
       ", applied " + std::to_string(status.applied.value) + ", pending " +
       std::to_string(status.pending_bytes) + " bytes";

@@ -2,18 +2,20 @@
 // A store that connections share: one of them has its session.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "backupd/store/store.h"
 #include "common/message.h"
+#include "common/volume_message.h"
 
 namespace ckpt {
 
 // Threads: any.
 class ServedVolume {
  public:
-  ServedVolume(std::unique_ptr<Store> store, uint64_t size_bytes)
-      : store_(std::move(store)), size_bytes_(size_bytes) {}
+  ServedVolume(std::unique_ptr<Store> store, uint64_t size_bytes, std::string name = "")
+      : store_(std::move(store)), size_bytes_(size_bytes), name_(std::move(name)) {}
 
   [[nodiscard]] uint64_t size_bytes() const { return size_bytes_; }
   // What its primary calls it; empty: not said yet.
@@ -21,9 +23,17 @@ class ServedVolume {
     const MutexLock lock(name_mutex_);
     return name_;
   }
-  void set_name(std::string name) CKPT_EXCLUDES(name_mutex_) {
+  // One that is another than before is kept by that act first.
+  Result<> set_name(const std::string& name, const std::function<Result<>()>& keep)
+      CKPT_EXCLUDES(naming_mutex_, name_mutex_) {
+    const MutexLock naming(naming_mutex_);
+    if (name == this->name()) {
+      return {};
+    }
+    CKPT_TRY(keep());
     const MutexLock lock(name_mutex_);
-    name_ = std::move(name);
+    name_ = name;
+    return {};
   }
   // For what needs no session: reads, exports, lists, status.
   Store& store() { return *store_; }
@@ -58,6 +68,7 @@ class ServedVolume {
   const uint64_t size_bytes_;
   Mutex mutex_;
   uint64_t owner_ CKPT_GUARDED_BY(mutex_) = 0;  // the number of a connection; 0: nobody
+  Mutex naming_mutex_;                          // before the other one: a name is written at a time
   Mutex name_mutex_;
   std::string name_ CKPT_GUARDED_BY(name_mutex_);
 };

@@ -139,8 +139,8 @@ void Server::talk(Served& served) {
   }
   while (outcome) {
     outcome = connection.step();
-    if (const auto denial = connection.take_denial()) {
-      options_.log(name + ": " + denial->message());
+    if (const auto remark = connection.take_remark()) {
+      options_.log(name + ": " + remark->message());
     }
   }
   // Readers come and go; only what is wrong with one is worth a line.

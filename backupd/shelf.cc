@@ -60,7 +60,7 @@ Result<> Shelf::open_all() {
       places_.emplace(*volume, std::move(*place));
     } else if (place.error().kind != ErrorKind::kNotFound) {
       // One without a record was not made to the end: its primary makes it anew.
-      damaged_.insert_or_assign(*volume, Damage{place.error(), system_clock().steady()});
+      damaged_.insert_or_assign(*volume, damage_of(*volume, place.error()));
     }
   }
   return {};
@@ -68,7 +68,7 @@ Result<> Shelf::open_all() {
 
 // size_bytes: of one that may be made; nothing: it is there.
 Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_t> size_bytes) {
-  const std::string path = path_ + "/" + volume.to_string();
+  const std::string path = path_of(volume);
   CKPT_ASSIGN(auto folder, PosixDirectory::open(path, size_bytes.has_value(), RingUse{}));
   // A store that a tool has open, for an export.
   if (::flock(folder->fd(), LOCK_EX | LOCK_NB) != 0) {
@@ -85,8 +85,8 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   Place place;
   place.waker = std::make_unique<Waker>();
   store->set_work_listener([waker = place.waker.get()] { waker->wake(); });
-  place.volume = std::make_shared<ServedVolume>(std::move(store), options.size_bytes);
-  place.volume->set_name(std::move(name));
+  place.volume =
+      std::make_shared<ServedVolume>(std::move(store), options.size_bytes, std::move(name));
   return place;
 }
 
@@ -113,6 +113,7 @@ std::shared_ptr<ServedVolume> Shelf::find_open(const Uuid& volume) {
 Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bool may_make) {
   CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, may_make));
   auto place = open_place(hello.volume, size_bytes);
+  Damage damage = place ? Damage{} : damage_of(hello.volume, place.error());
   const MutexLock lock(mutex_);
   opening_.erase(hello.volume);
   Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));
@@ -122,7 +123,8 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bo
   if (!opened) {
     const bool was_there = !size_bytes.has_value();
     if (was_there) {
-      damaged_.insert_or_assign(hello.volume, Damage{opened.error(), system_clock().steady()});
+      damage.error = opened.error();
+      damaged_.insert_or_assign(hello.volume, std::move(damage));
     }
     return within(name_of(hello.volume) + " cannot be opened at the back-up", opened.error());
   }
@@ -156,7 +158,14 @@ Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, bool ma
 
 bool Shelf::is_there(const Uuid& volume) const {
   std::error_code ignored;  // what cannot be looked at is not made either
-  return std::filesystem::exists(path_ + "/" + volume.to_string() + "/volume", ignored);
+  return std::filesystem::exists(path_of(volume) + "/volume", ignored);
+}
+
+std::string Shelf::path_of(const Uuid& volume) const { return path_ + "/" + volume.to_string(); }
+
+Shelf::Damage Shelf::damage_of(const Uuid& volume, const Error& error) const {
+  const auto folder = PosixDirectory::open(path_of(volume), false, RingUse{});
+  return {error, system_clock().steady(), folder ? read_name(**folder) : ""};
 }
 
 Result<> Shelf::start_pumps() {
@@ -231,8 +240,7 @@ std::vector<NamedVolume> Shelf::volumes() {
     found[volume] = {volume, place.volume->size_bytes(), place.volume->name()};
   }
   for (const auto& [volume, damage] : damaged_) {
-    const auto folder = directory_->subdirectory(volume.to_string(), false);
-    found[volume] = {volume, 0, folder ? read_name(**folder) : ""};
+    found[volume] = {volume, 0, damage.name};
   }
   std::vector<NamedVolume> volumes;
   for (auto& [volume, one] : found) {
@@ -242,15 +250,14 @@ std::vector<NamedVolume> Shelf::volumes() {
 }
 
 Result<> Shelf::set_name(const Uuid& volume, const std::string& name) {
-  const MutexLock naming(naming_mutex_);
   const std::shared_ptr<ServedVolume> named = find_open(volume);
-  if (named == nullptr || named->name() == name) {
+  if (named == nullptr) {
     return {};
   }
-  CKPT_ASSIGN(const auto folder, directory_->subdirectory(volume.to_string(), false));
-  CKPT_TRY(write_name(*folder, name));
-  named->set_name(name);
-  return {};
+  return named->set_name(name, [&]() -> Result<> {
+    CKPT_ASSIGN(const auto folder, PosixDirectory::open(path_of(volume), false, RingUse{}));
+    return write_name(*folder, name);
+  });
 }
 
 std::map<Uuid, Error> Shelf::damaged() {

@@ -22,9 +22,9 @@ struct ShelfLine {
   StoreStatus status;
 };
 
-// Threads:  find() and list() by any; the others by one. open() starts none; start_pumps() does,
-// and
-//           from then on a volume that is made has one too; close() joins them.
+// Threads:  what a VolumeShelf does by any, and list(); the others by one. open() starts none;
+//           start_pumps() does, and from then on a volume that is made has one too; close() joins
+//           them.
 // Lifetime: the destructor without close() abandons the stores, as a kill would.
 class Shelf final : public VolumeShelf {
  public:
@@ -38,8 +38,7 @@ class Shelf final : public VolumeShelf {
       CKPT_EXCLUDES(mutex_);
   std::vector<NamedVolume> volumes() override CKPT_EXCLUDES(mutex_);
   // In the file `name` of its folder.
-  Result<> set_name(const Uuid& volume, const std::string& name) override
-      CKPT_EXCLUDES(naming_mutex_, mutex_);
+  Result<> set_name(const Uuid& volume, const std::string& name) override CKPT_EXCLUDES(mutex_);
   // kBusy: the system has no thread more.
   Result<> start_pumps() CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
@@ -61,6 +60,7 @@ class Shelf final : public VolumeShelf {
   struct Damage {
     Error error;
     SteadyTime seen_at{};
+    std::string name{};  // of the volume
   };
 
   explicit Shelf(std::string path) : path_(std::move(path)) {}
@@ -73,13 +73,15 @@ class Shelf final : public VolumeShelf {
   Result<std::optional<uint64_t>> begin_opening(const Hello& hello, bool may_make)
       CKPT_EXCLUDES(mutex_);
   [[nodiscard]] bool is_there(const Uuid& volume) const;
+  [[nodiscard]] std::string path_of(const Uuid& volume) const;
+  // Of one that cannot be opened: with its name, as far as that can be read.
+  [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
   Result<> start_pump(Place& place);
   void apply(Store& store, Waker& waker);
 
   const std::string path_;
   std::unique_ptr<PosixDirectory> directory_;
   std::atomic<bool> stopping_{false};
-  Mutex naming_mutex_;  // one name is written at a time; before the other one
   Mutex mutex_;
   bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);

@@ -5,21 +5,13 @@
 #include <array>
 
 #include "common/checkpoint_codec.h"
+#include "common/whole_body.h"
 
 namespace ckpt {
 namespace {
 
 constexpr size_t kCoveredEpochBytes = 24;
 constexpr size_t kStatusTextBytesMax = 4096;
-
-// What a decoder found, if it found a whole body and nothing else.
-template <typename T>
-Result<T> whole(const Decoder& decoder, bool valid, FrameType type, T found) {
-  if (!decoder.ok() || decoder.remaining() != 0 || !valid) {
-    return fail(ErrorKind::kCorrupt, std::string(frame_name(type)) + ": a field is not valid");
-  }
-  return found;
-}
 
 bool is_on_disk(const ByteRange& range) {
   return range.offset <= kDiskBytesMax && range.length <= kDiskBytesMax - range.offset;
@@ -456,68 +448,6 @@ std::vector<std::byte> encode_checkpoints(const Epoch& after) { return encode_nu
 Result<Epoch> decode_checkpoints(ConstByteSpan body) {
   CKPT_ASSIGN(const uint64_t after, decode_number(FrameType::kCheckpoints, body));
   return Epoch{after};
-}
-
-std::vector<std::byte> encode_name(const std::string& name) {
-  Encoder encoder;
-  encoder.put_string(name);
-  return encoder.take();
-}
-
-Result<std::string> decode_name(ConstByteSpan body) {
-  Decoder decoder(body);
-  std::string name = decoder.get_string();
-  const bool valid = valid_volume_name(name);
-  return whole(decoder, valid, FrameType::kName, std::move(name));
-}
-
-std::vector<std::byte> encode_volumes(const VolumesRequest& request) {
-  Encoder encoder;
-  encoder.put_array(request.after.bytes);
-  encoder.put_string(request.name);
-  return encoder.take();
-}
-
-Result<VolumesRequest> decode_volumes(ConstByteSpan body) {
-  Decoder decoder(body);
-  VolumesRequest request;
-  request.after.bytes = decoder.get_array<16>();
-  request.name = decoder.get_string();
-  return whole(decoder, request.name.empty() || valid_volume_name(request.name),
-               FrameType::kVolumes, request);
-}
-
-std::vector<std::byte> encode_volume_list(const VolumeList& list) {
-  Encoder encoder;
-  encoder.put(static_cast<uint32_t>(list.volumes.size()));
-  encoder.put(uint32_t{list.more ? 1U : 0U});
-  for (const NamedVolume& one : list.volumes) {
-    encoder.put_array(one.volume.bytes);
-    encoder.put(one.size_bytes);
-    encoder.put_string(one.name);
-  }
-  return encoder.take();
-}
-
-Result<VolumeList> decode_volume_list(ConstByteSpan body) {
-  Decoder decoder(body);
-  VolumeList list;
-  const auto count = decoder.get<uint32_t>();
-  const auto more = decoder.get<uint32_t>();
-  list.more = more == 1;
-  bool valid = count <= kVolumesPerAnswer && more <= 1 && (more == 0 || count > 0);
-  Uuid last;
-  while (valid && list.volumes.size() < count) {
-    NamedVolume one;
-    one.volume.bytes = decoder.get_array<16>();
-    one.size_bytes = decoder.get<uint64_t>();
-    one.name = decoder.get_string();
-    valid = last < one.volume && one.size_bytes <= kDiskBytesMax &&
-            (one.name.empty() || valid_volume_name(one.name));
-    last = one.volume;
-    list.volumes.push_back(std::move(one));
-  }
-  return whole(decoder, valid, FrameType::kVolumeList, list);
 }
 
 std::vector<std::byte> encode_checkpoint_list(const CheckpointList& list) {

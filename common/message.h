@@ -7,7 +7,6 @@
 
 #include "common/frame.h"
 #include "common/store_link.h"
-#include "common/volume_name.h"
 
 namespace ckpt {
 
@@ -77,12 +76,6 @@ struct AttachmentRequest {
   std::string name;
 };
 
-// Volumes that come after that one, and are called so.
-struct VolumesRequest {
-  Uuid after;        // nil: from the first
-  std::string name;  // empty: whatever they are called
-};
-
 struct CheckpointList {
   std::vector<CheckpointInfo> checkpoints;  // oldest first
   bool more = false;                        // after the last of these
@@ -134,14 +127,6 @@ std::vector<std::byte> encode_content(const ContentData& content);
 Result<ContentData> decode_content(ConstByteSpan body);
 std::vector<std::byte> encode_hole(const ByteRange& range);
 Result<ByteRange> decode_hole(ConstByteSpan body);
-
-// A name that is not valid is refused.
-std::vector<std::byte> encode_name(const std::string& name);
-Result<std::string> decode_name(ConstByteSpan body);
-std::vector<std::byte> encode_volumes(const VolumesRequest& request);
-Result<VolumesRequest> decode_volumes(ConstByteSpan body);
-std::vector<std::byte> encode_volume_list(const VolumeList& list);
-Result<VolumeList> decode_volume_list(ConstByteSpan body);
 
 // Those after this number.
 std::vector<std::byte> encode_checkpoints(const Epoch& after);

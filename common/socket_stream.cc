@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
@@ -22,6 +23,16 @@ void advance(ConstByteSpan& head, ConstByteSpan& body, size_t sent) {
   const size_t of_head = std::min(sent, head.size());
   head = head.subspan(of_head);
   body = body.subspan(sent - of_head);
+}
+
+// No longer than until then.
+std::chrono::milliseconds shorter(std::chrono::milliseconds time, SteadyTime deadline) {
+  if (deadline == SteadyTime::max()) {
+    return time;
+  }
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+      std::max(SteadyTime{0}, deadline - system_clock().steady()));
+  return std::min(time, left);
 }
 
 }  // namespace
@@ -53,10 +64,13 @@ int SocketStream::unread_bytes() const {
 
 // Who waits for room hears of the other side by what it takes, over a slow link long before there
 // is room for more, and by what it says meanwhile.
-Result<> SocketStream::wait_for(short events) const {
+Result<> SocketStream::wait_for(short events, SteadyTime deadline) const {
   int unsent = unsent_bytes();
   int unread = unread_bytes();
-  while (!is_ready(events, silence_)) {
+  while (!is_ready(events, shorter(silence_, deadline))) {
+    if (system_clock().steady() >= deadline) {
+      return failed("it takes what it is sent too slowly, and is given up", 0);
+    }
     const int now_unsent = unsent_bytes();
     const int now_unread = unread_bytes();
     if (events != POLLOUT || (now_unsent >= unsent && now_unread <= unread)) {
@@ -70,13 +84,6 @@ Result<> SocketStream::wait_for(short events) const {
 
 SteadyTime SocketStream::write_deadline() const {
   return write_limit_.count() == 0 ? SteadyTime::max() : system_clock().steady() + write_limit_;
-}
-
-Result<> SocketStream::wait_for_room(SteadyTime deadline) const {
-  CKPT_TRY(wait_for(POLLOUT));
-  return system_clock().steady() < deadline
-             ? Result<>()
-             : failed("it takes what it is sent too slowly, and is given up", 0);
 }
 
 Result<> SocketStream::read(ByteSpan buffer) {
@@ -98,7 +105,7 @@ Result<> SocketStream::read(ByteSpan buffer) {
 Result<> SocketStream::write(ConstByteSpan head, ConstByteSpan body) {
   const SteadyTime deadline = write_deadline();
   while (!head.empty() || !body.empty()) {
-    CKPT_TRY(wait_for_room(deadline));
+    CKPT_TRY(wait_for(POLLOUT, deadline));
     std::array<iovec, 2> parts{vector_of(head), vector_of(body)};
     msghdr message{};
     message.msg_iov = parts.data();

@@ -31,12 +31,10 @@ class SocketStream : public Stream {
   void set_write_limit(std::chrono::milliseconds limit) { write_limit_ = limit; }
 
  protected:
-  // Until the socket is ready for these poll(2) events.
-  Result<> wait_for(short events) const;
+  // Until the socket is ready for these poll(2) events, or that time.
+  Result<> wait_for(short events, SteadyTime deadline = SteadyTime::max()) const;
   // When a write that begins now must have ended.
   [[nodiscard]] SteadyTime write_deadline() const;
-  // The same for room to write.
-  Result<> wait_for_room(SteadyTime deadline) const;
   [[nodiscard]] Unexpected failed(const std::string& act, int number) const;
   [[nodiscard]] int fd() const { return socket_.get(); }
   [[nodiscard]] std::chrono::milliseconds silence() const { return silence_; }
@@ -50,7 +48,7 @@ class SocketStream : public Stream {
   const UniqueFd socket_;
   const std::string peer_;
   std::chrono::milliseconds silence_;
-  std::chrono::milliseconds write_limit_{0};  // 0: none
+  std::chrono::milliseconds write_limit_{0};  // 0: none; set before the stream is shared
 };
 
 }  // namespace ckpt

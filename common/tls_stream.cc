@@ -221,7 +221,7 @@ Result<> TlsStream::write_all(ConstByteSpan bytes, SteadyTime deadline) {
   while (!bytes.empty()) {
     CKPT_ASSIGN(const size_t count, send_some(bytes.first(std::min(bytes.size(), kRecordBytes))));
     if (count == 0) {
-      CKPT_TRY(wait_for_room(deadline));
+      CKPT_TRY(wait_for(POLLOUT, deadline));
     }
     bytes = bytes.subspan(count);
   }

@@ -164,8 +164,18 @@ auto RemoteStore::in_session(const Act& act) -> decltype(act(std::declval<StoreC
 Result<> RemoteStore::accept(uint64_t incarnation) {
   return in_session([&](StoreClient& client) -> Result<> {
     CKPT_TRY(client.ask(FrameType::kAccept, encode_accept(incarnation), FrameType::kDone));
-    return {};
+    return tell_name(client);
   });
+}
+
+// That a back-up cannot keep it is no reason not to use it, and is in its log.
+Result<> RemoteStore::tell_name(StoreClient& client) const {
+  const std::string& name = dialer_.options().name;
+  if (name.empty() || (client.welcome().features & kHasNames) == 0) {
+    return {};
+  }
+  const auto told = client.ask(FrameType::kName, encode_name(name), FrameType::kDone);
+  return client.is_broken() ? Result<>(Unexpected(told.error())) : Result<>();
 }
 
 Result<> RemoteStore::receive(const EncodedBatch& batch) {

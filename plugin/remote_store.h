@@ -61,6 +61,8 @@ class RemoteStore final : public StoreLink {
   template <typename Act>
   auto read_once(CallPtr& reader, const Act& act) -> decltype(act(std::declval<StoreClient&>()));
   Result<StoreGreeting> greet() CKPT_REQUIRES(session_mutex_);
+  // Tells a back-up that knows names what the volume is called.
+  Result<> tell_name(StoreClient& client) const;
   [[nodiscard]] Unexpected said(const Error& error) const;
   void keep_session(bool is_in_doubt);
   Result<> ping(bool is_in_doubt) CKPT_REQUIRES(session_mutex_);

@@ -12,7 +12,8 @@ namespace ckpt {
 
 // Those that this client may know of, in the order of their UUIDs; only those that are called so,
 // if a name is given. One that cannot be opened there has size 0. Of the options the address, TLS
-// and patience count. kInvalid: a backupd of before there were names.
+// and patience count. kCorrupt: a backupd of before there were names, or
+// what it says is no list.
 Result<std::vector<NamedVolume>> list_remote_volumes(
     const RemoteOptions& options, const std::string& name,
     const ConnectStream& connect = connect_by_socket);

@@ -8,6 +8,7 @@
 
 #include "common/frame_channel.h"
 #include "common/message.h"
+#include "common/volume_message.h"
 
 namespace ckpt {
 

@@ -19,14 +19,6 @@ Result<> StoreDialer::Call::greet(const Hello& hello) {
   return {};
 }
 
-Result<> StoreDialer::Call::tell_name(const std::string& name) {
-  if (name.empty() || (client_.welcome().features & kHasNames) == 0) {
-    return {};
-  }
-  const auto told = client_.ask(FrameType::kName, encode_name(name), FrameType::kDone);
-  return client_.is_broken() ? Result<>(explain(told.error())) : Result<>();
-}
-
 // An error of the stream names whom it is with already.
 Unexpected StoreDialer::Call::explain(const Error& error) const {
   const RemoteOptions& options = dialer_.options();
@@ -51,9 +43,6 @@ Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {
                         .size_bytes = options_.size_bytes,
                         .role = role,
                         .software = "ckpt " CKPT_VERSION}));
-  if (role == Role::kSession) {
-    CKPT_TRY(call->tell_name(options_.name));
-  }
   return call;
 }
 

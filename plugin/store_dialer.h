@@ -41,9 +41,6 @@ class StoreDialer {
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
     Result<> greet(const Hello& hello);
-    // Tells a back-up that knows names what the volume is called. That it cannot keep it is no
-    // reason not to use it.
-    Result<> tell_name(const std::string& name);
     [[nodiscard]] bool is_over() const { return stream_->is_over(); }
     StoreClient* operator->() { return &client_; }
     StoreClient& operator*() { return client_; }

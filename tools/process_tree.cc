@@ -218,8 +218,10 @@ Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
   return {};
 }
 
+namespace {
+
 // Those that have ended, and that a parent which will not be ended with them has not waited for.
-static std::optional<ProcessIdentity> unnoticed(const std::vector<ProcessIdentity>& processes) {
+std::optional<ProcessIdentity> unnoticed(const std::vector<ProcessIdentity>& processes) {
   const auto left = living(processes);
   for (const ProcessIdentity& process : processes) {
     const auto stat = stat_of(process.pid);
@@ -230,6 +232,8 @@ static std::optional<ProcessIdentity> unnoticed(const std::vector<ProcessIdentit
   }
   return std::nullopt;
 }
+
+}  // namespace
 
 Result<> check_numbers_free(const std::vector<ProcessIdentity>& processes) {
   const SteadyTime deadline = system_clock().steady() + kNoticePatience;

@@ -92,7 +92,8 @@ def sections(text, parser):
 
 def refuse_if_incomplete(options):
     """Ends the program unless all is there that will be run."""
-    for name in PRODUCTS:
+    products = {*PRODUCTS}.union(*(getattr(SECTIONS[name], "PRODUCTS", ()) for name in options.only))
+    for name in sorted(products):
         if not (options.build / name).exists():
             sys.exit(f"run.sh: no {name} in {options.build}; build it first, or name --build DIR")
     programs = {"nbdkit", "findmnt"}
@@ -169,7 +170,8 @@ def run_all(options, keep):
         results.append(run_on(folder, file_system(folder), options,
                               lambda part: keep([*results, part])))
     for kind in options.loop:
-        size = (4 if options.smoke else 8 if options.quick else 16) * GIB
+        largest = max(getattr(SECTIONS[name], "LOOP_GIB", 16) for name in options.only)
+        size = (4 if options.smoke else 8 if options.quick else largest) * GIB
         with fresh_file_system(kind, options.below, size) as folder:
             name = f"{file_system(folder)} (fresh, loop device on {file_system(options.below)})"
             results.append(run_on(str(folder), name, options,

@@ -43,7 +43,7 @@ def processor(place, options, pattern, job, say):
     size = 64 * MIB if options.smoke else GIB
     for _ in rounds(options, f"{SECTION}: processor time, {pattern}", say):
         # With content: what a back-up image takes for the first time costs more, and once.
-        server = place.serve("ckpt", place.image(GIB, "written"), "batch-delay=1000000", "batch-bytes=1G")
+        server = place.serve("ckpt", place.image(GIB, "written"), "batch-delay=1000000", "batch-bytes=2G")
         server.settle()
         run_fio(server, Job(job.name, job.rw, job.block, job.depth, bytes=size))
         before = server.cpu_seconds()

@@ -107,6 +107,8 @@ def served(*words):
                               stderr=subprocess.DEVNULL)
     try:
         while not os.path.exists(SOCKET):
+            if server.poll() is not None:
+                raise RuntimeError(f"{words}: the server ends with {server.returncode}")
             time.sleep(0.05)
         run("nbd-client", "-unix", SOCKET, "/dev/nbd0", "-block-size", "4096")
         try:
@@ -123,26 +125,47 @@ def nbdkit_file():
     return served("file", IMAGE)
 
 
+def checkpoint():
+    run(f"{build}/tools/ckpt-tool", "-q", "checkpoint", IMAGE, "--timeout", "120")
+
+
+@contextlib.contextmanager
 def ckpt():
-    return served(f"{build}/plugin/nbdkit-ckpt-plugin.so", IMAGE)
+    """Its first copy is over before the loads, as is DRBD's."""
+    with served(f"{build}/plugin/nbdkit-ckpt-plugin.so", IMAGE) as device:
+        yield device, checkpoint
 
 
 @contextlib.contextmanager
 def ckpt_busy():
     """With a checkpoint every second."""
-    over = threading.Event()
+    over, failures, made = threading.Event(), [], []
 
     def loop():
-        while not over.wait(1):
-            run(f"{build}/tools/ckpt-tool", "-q", "checkpoint", IMAGE, "--timeout", "120")
-    with ckpt() as device:
-        thread = threading.Thread(target=loop)
+        pause = 1
+        while not over.wait(max(pause, 0)):
+            began = time.monotonic()
+            try:
+                checkpoint()
+            except RuntimeError as failure:
+                failures.append(failure)
+                return
+            made.append(time.monotonic() - began)
+            pause = 1 - made[-1]
+    thread = threading.Thread(target=loop)
+
+    def begin():
+        checkpoint()
         thread.start()
+    with ckpt() as (device, _):
         try:
-            yield device
+            yield device, begin
         finally:
             over.set()
             thread.join()
+            print(f"# {len(made)} checkpoints, {sum(made) / max(len(made), 1):.1f} s each", flush=True)
+            if failures:
+                raise failures[0]
 
 
 # Loads: operations a second, on the mounted file system.
@@ -195,6 +218,7 @@ def measure(disk):
             os.sync()
             if protect:
                 protect()
+                os.sync()
             return {name: load() for name, load in LOADS.items()}
         finally:
             run("umount", MOUNT)

@@ -10,6 +10,7 @@ from tebibyte import TIB, Watch, until_unchanged
 SECTION = "large"
 IDLE_BAR, CHANGED_BAR, FEW_BAR_MS = 64 * MIB, 160 * MIB, 50
 FEW = 100
+LOOP_GIB = 56  # 16 GiB of the disk, of its back-up, and of a journal
 SPREAD = Job("4k random over the whole disk", "randwrite", "4k", 16, size="1t")
 
 

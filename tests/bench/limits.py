@@ -12,6 +12,7 @@ from scatter import places, write_scattered
 from servers import GIB, MIB
 
 SECTION = "limits"
+PRODUCTS = ("tests/bench/limit",)
 CONFIRM_BAR, ROLLBACK_BAR = 0.8, 0.9
 LATE = ("batch-delay=1000000", "batch-bytes=1G")  # nothing is shipped ahead
 
@@ -57,6 +58,8 @@ class Volume:
 
 def least(place, volume, seed):
     """Bytes a second of the program that does the least, with what a confirmation of that seed has."""
+    volume.server.settle()
+    os.sync()
     target = place.folder / "least.img"
     target.unlink(missing_ok=True)
     ranges = sorted(places(volume.disk, volume.changed, seed))

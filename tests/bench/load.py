@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What loads a server: fio jobs, and checkpoints at an interval."""
 
+import atexit
+import functools
 import json
+import os
+import random
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -19,15 +24,39 @@ class Job:
     bytes: int = 0
     seed: int = 1
     more: tuple = ("--norandommap",)
+    each: int = 0  # one write at the beginning of each unit of so many bytes, in random order
 
     def command(self, uri, seconds):
         """fio's command line; the same seed gives the same blocks."""
+        if self.each:
+            return self._command_of_each(uri)
         words = ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--rw={self.rw}",
                  f"--bs={self.block}", f"--iodepth={self.depth}", f"--size={self.size}",
                  *self.more, f"--randseed={self.seed}", "--output-format=json"]
         if self.bytes:
             return [*words, f"--io_size={self.bytes}"]
         return [*words, "--time_based", f"--runtime={seconds}"]
+
+
+    def _command_of_each(self, uri):
+        """fio replays a list: with --blockalign it would take some units twice, and others never."""
+        return ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", f"--iodepth={self.depth}",
+                f"--read_iolog={_list_of_writes(self)}", "--replay_redirect=bench", "--replay_no_stall=1",
+                f"--size={self.size}", "--output-format=json"]
+
+
+@functools.lru_cache
+def _list_of_writes(job):
+    """A file for fio's --read_iolog, gone when this program ends."""
+    length = int(job.block[:-1]) << 10
+    units = list(range(job.bytes // length))
+    random.Random(job.seed).shuffle(units)
+    with tempfile.NamedTemporaryFile("w", prefix="ckpt-bench-", suffix=".log", delete=False) as log:
+        atexit.register(os.unlink, log.name)
+        log.write("fio version 2 iolog\nbench add\nbench open\n")
+        log.writelines(f"bench write {unit * job.each} {length}\n" for unit in units)
+        log.write("bench close\n")
+    return log.name
 
 
 def run_fio(server, job, seconds=0):

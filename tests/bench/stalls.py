@@ -9,6 +9,7 @@ from servers import GIB, MIB
 SECTION = "stalls"
 STALL_BAR_US, FELT_BAR = 100, 1.5
 COUNT = 50
+LOOP_GIB = 24  # a disk of 8 GiB, and as much again twice of its changes
 
 
 def rows_of(size, rounds, is_judged):
@@ -25,7 +26,7 @@ def rows_of(size, rounds, is_judged):
 
 def measure(place, options, say):
     """Yields the rows for 64 MiB and for 4 GiB."""
-    sizes = (16 * MIB, 64 * MIB) if options.smoke else (64 * MIB, 4 * GIB)
+    sizes = (16 * MIB, 64 * MIB) if options.quick else (64 * MIB, 4 * GIB)
     for size in sizes:
         rounds = cut_rounds(place, size, 5 if options.quick else COUNT, max(2 * GIB, 2 * size))
         yield rows_of(size, rounds, not options.quick)

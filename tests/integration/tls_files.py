@@ -90,6 +90,7 @@ class Secrets:
             cls.server = cls.ours.server("server", "localhost", "127.0.0.1")
             cls.alice = cls.ours.client("alice")
             cls.bob = cls.ours.client("bob")
+            cls.eve = cls.ours.client("eve")
             cls.theirs = Authority(folder / "theirs")
             cls.stranger = cls.theirs.client("alice")
             cls.keys = folder / "keys.psk"

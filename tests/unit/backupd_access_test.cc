@@ -148,17 +148,24 @@ TEST(Access, AVisitorSeesTheVolumesThatItMayLookAt) {
   for (const Row& row : kRows) {
     OneVolume shelf;
     Talk talk(shelf, 1, {row.identity, sample_list()});
-    ASSERT_DONE(talk.visit());
+    ASSERT_DONE(talk.visit());  // anybody may see that the first is there
     const auto list = talk.volumes();
     ASSERT_DONE(list);
     const bool is_seen = may(row.first, Operation::kStatus) || may(row.first, Operation::kRead);
     EXPECT_EQ(list->volumes.size(), is_seen ? 1U : 0U) << row.identity;
   }
+  const auto look = static_cast<uint8_t>(Operation::kRead);
+  const auto write = static_cast<uint8_t>(Operation::kWrite);
+  const auto others = std::make_shared<const AccessList>(
+      std::vector<AccessRule>{{"auditor", kSecond, look}, {"shipper", std::nullopt, write}});
   OneVolume shelf;
-  const auto nobody = std::make_shared<const AccessList>(std::vector<AccessRule>{});
-  Talk talk(shelf, 1, {"primary", nobody});
+  Talk talk(shelf, 1, {"auditor", others});
   ASSERT_DONE(talk.visit());
-  EXPECT_TRUE(talk.volumes()->volumes.empty());
+  EXPECT_TRUE(talk.volumes()->volumes.empty()) << "it is of another";
+  Talk refused(shelf, 2, {"shipper", others});
+  const auto welcome = refused.visit();
+  ASSERT_FALSE(welcome);
+  EXPECT_EQ(welcome.error().kind, ErrorKind::kDenied);
 }
 
 // One line of a log is one line.

@@ -115,14 +115,18 @@ TEST_F(FrameChannelTest, APeerThatTakesAFrameTooSlowlyIsAnErrorInTime) {
   std::atomic<bool> is_over{false};
   std::thread slow([&] {
     std::array<std::byte, 4096> taken{};
-    for (int i = 0; i < 500 && !is_over.load(); ++i) {
-      std::this_thread::sleep_for(kSilence / 10);
+    for (int i = 0; i < 4000 && !is_over.load(); ++i) {
+      std::this_thread::sleep_for(kSilence / 80);
       (void)::recv(peer_.get(), taken.data(), taken.size(), MSG_DONTWAIT);
     }
   });
-  const auto sent = channel_->send(FrameType::kData, 1, std::vector<std::byte>(kPieceBytes));
+  const SteadyTime began = system_clock().steady();
+  std::vector<std::byte> much(body_bytes_max(FrameType::kCheckpointList));
+  const auto sent = channel_->send(FrameType::kCheckpointList, 1, much);
+  const auto taken = system_clock().steady() - began;
   is_over.store(true);
   slow.join();
+  EXPECT_GE(taken, 3 * kSilence);
   ASSERT_FALSE(sent);
   EXPECT_EQ(sent.error().kind, ErrorKind::kUnreachable);
   EXPECT_NE(sent.error().message().find("too slowly"), std::string::npos) << sent.error().message();

@@ -47,11 +47,9 @@ class MovingShelf final : public VolumeShelf {
     return {{test_uuid(0x11), volume->size_bytes(), volume->name()}};
   }
   Result<> set_name(const Uuid&, const std::string& name) override {
-    if (is_full.load()) {
-      return fail(ErrorKind::kNoSpace, "name");
-    }
-    volume->set_name(name);
-    return {};
+    return volume->set_name(name, [this]() -> Result<> {
+      return is_full.load() ? Result<>(fail(ErrorKind::kNoSpace, "name")) : Result<>();
+    });
   }
 
   std::shared_ptr<ServedVolume> volume;
@@ -176,6 +174,8 @@ TEST_F(RemoteStoreTest, TellsTheNameWithTheSession) {
   ASSERT_DONE(store.checkpoints());
   EXPECT_EQ(shelf_.volume->name(), "") << "a reader does not";
   ASSERT_DONE(store.begin_session());
+  EXPECT_EQ(shelf_.volume->name(), "") << "it may yet be found to have diverged";
+  ASSERT_DONE(store.accept(peer_.incarnation));
   EXPECT_EQ(shelf_.volume->name(), "accounts");
   const auto found = list_remote_volumes(named, "accounts");
   ASSERT_DONE(found);

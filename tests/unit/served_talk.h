@@ -34,8 +34,7 @@ class OneVolume : public VolumeShelf {
     return {{test_uuid(0x11), volume->size_bytes(), volume->name()}};
   }
   Result<> set_name(const Uuid&, const std::string& name) override {
-    volume->set_name(name);
-    return {};
+    return volume->set_name(name, [] { return Result<>(); });
   }
 
   std::shared_ptr<ServedVolume> volume;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bodies of frames about the volumes of a back-up and what they are called.
+//
+// Format: docs/wire-protocol.md, "Messages"
+#pragma once
+
+#include "common/frame.h"
+#include "common/volume_name.h"
+
+namespace ckpt {
+
+// Volumes that come after that one, and are called so.
+struct VolumesRequest {
+  Uuid after;        // nil: from the first
+  std::string name;  // empty: whatever they are called
+};
+
+// A name that is not valid is refused.
+std::vector<std::byte> encode_name(const std::string& name);
+Result<std::string> decode_name(ConstByteSpan body);
+std::vector<std::byte> encode_volumes(const VolumesRequest& request);
+Result<VolumesRequest> decode_volumes(ConstByteSpan body);
+std::vector<std::byte> encode_volume_list(const VolumeList& list);
+Result<VolumeList> decode_volume_list(ConstByteSpan body);
+
+}  // namespace ckpt
