@@ -11,8 +11,9 @@ import threading
 import time
 import unittest
 
-from harness import OK, Case, eventually, tool
+from harness import OK, Case, eventually, free_port, tool
 from phases import PHASES, PhasePage
+from tls_files import Secrets
 
 LEAST_SHARE = 15  # per cent of the kills that must fall into each phase
 AFTER_ANSWER = "just after an answer"  # what was told must be durable by then
@@ -258,6 +259,17 @@ class KillWithBackupd(Kill):
             self.starter = None
         eventually(lambda: self.status(self.server)["backup"]["state"] in ("connected", "syncing"),
                    "the server has found its store", 60)
+
+
+class KillWithKeys(KillWithBackupd):
+    """Over TCP and TLS."""
+
+    def prepare(self):
+        self.kills = max(1, self.kills // 6)
+        secrets = Secrets.get()
+        self.backupd = self.keep(f"--tls-psk={secrets.keys}", listen=f"127.0.0.1:{free_port()}")
+        self.extra = (f"tls-psk={secrets.psk['carol']}",)
+        self.starter = None
 
 
 if __name__ == "__main__":
