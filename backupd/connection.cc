@@ -343,7 +343,7 @@ Result<Connection::Answer> Connection::list_volumes() {
 
 Result<Connection::Answer> Connection::name_volume() {
   CKPT_ASSIGN(const std::string name, body_as(decode_name));
-  // Only the session's primary says it, and is accepted before.
+  // Only the session's primary says it.
   CKPT_TRY(volume_->in_session(options_.number, [](Store&) { return Result<>(); }));
   if (auto kept = shelf_.set_name(hello_.volume, name); !kept) {
     remark_ = Error{kept.error().kind, kept.error().number,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures ckpt against the bars of docs/benchmarks.md, with nbdkit's file plugin and nbdcopy as its
+# Measures ckpt against the bars of docs/benchmarks.md, with nbdkit, nbdcopy and QEMU as its
 # opponents.
 #
 # Usage: run.sh [--quick] [--out FILE.json] [--fs DIR]... and what `bench.py --help` lists.
