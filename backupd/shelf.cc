@@ -113,7 +113,6 @@ std::shared_ptr<ServedVolume> Shelf::find_open(const Uuid& volume) {
 Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bool may_make) {
   CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, may_make));
   auto place = open_place(hello.volume, size_bytes);
-  Damage damage = place ? Damage{} : damage_of(hello.volume, place.error());
   const MutexLock lock(mutex_);
   opening_.erase(hello.volume);
   Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));
@@ -123,8 +122,9 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bo
   if (!opened) {
     const bool was_there = !size_bytes.has_value();
     if (was_there) {
+      Damage& damage = damaged_[hello.volume];  // its name is known
       damage.error = opened.error();
-      damaged_.insert_or_assign(hello.volume, std::move(damage));
+      damage.seen_at = system_clock().steady();
     }
     return within(name_of(hello.volume) + " cannot be opened at the back-up", opened.error());
   }
