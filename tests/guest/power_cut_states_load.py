@@ -28,8 +28,10 @@ class WanderingLoad(Load):
 
     def choose_operation(self):
         op = super().choose_operation()
-        shift = self.sector_count // PLACES * (self.epoch * 5 % PLACES)
+        place_sectors = self.sector_count // PLACES
+        shift = place_sectors * (self.epoch * 5 % PLACES)
         first = op.sectors.start // PLACES // 8 * 8 + op.sectors.start % 8
+        first = min(first, place_sectors - len(op.sectors))  # not beyond the disk's end
         return Operation(op.sequence, op.kind, shift + first, len(op.sectors))
 
 
