@@ -4,12 +4,14 @@
 # Boots a QEMU guest with Debian's kernel on this machine's own root file system and runs one script
 # in it as root. prepare.sh must have run.
 #
-# Usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--timeout S] [--kill-on PATTERN] SCRIPT OUTDIR [ARG...]
+# Usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--cpus N] [--timeout S] [--kill-on PATTERN] SCRIPT
+#                        OUTDIR [ARG...]
 #
 #   SCRIPT, ARG   run as "bash SCRIPT ARG..." with / = the host's root, changes kept in memory only
 #   OUTDIR        is /out in the guest, writable and uncached; console.log is saved there too
 #   --drive       a raw disk, /dev/vda and so on, in the order given; or one that is served:
 #                 nbd+unix:///?socket=PATH
+#   --cpus        of the guest [2]
 #   --timeout     of the whole run [300]
 #   --kill-on     an extended regular expression; the first console line that matches cuts the power
 #
@@ -31,12 +33,13 @@ set -euo pipefail
 
 cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 drives=()
+cpus=2
 timeout_seconds=300
 kill_on=
 
 usage() {
-    echo "usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--timeout S] [--kill-on PATTERN]" \
-        "SCRIPT OUTDIR [ARG...]" >&2
+    echo "usage: run-in-guest.sh [--drive FILE|NBD-URI]... [--cpus N] [--timeout S]" \
+        "[--kill-on PATTERN] SCRIPT OUTDIR [ARG...]" >&2
     exit 2
 }
 
@@ -44,8 +47,9 @@ die() { echo "run-in-guest: $*" >&2; exit 2; }
 
 while (($# > 0)); do
     case $1 in
-    --drive | --timeout | --kill-on) (($# >= 2)) || usage ;;&
+    --drive | --cpus | --timeout | --kill-on) (($# >= 2)) || usage ;;&
     --drive) drives+=("$2"); shift 2 ;;
+    --cpus) cpus=$2; shift 2 ;;
     --timeout) timeout_seconds=$2; shift 2 ;;
     --kill-on) kill_on=$2; shift 2 ;;
     -*) usage ;;
@@ -70,7 +74,7 @@ escape() { printf '%s' "${1//,/,,}"; }
 
 # KVM may start and never get going where this machine is a guest itself, so: TCG, always.
 qemu_arguments() {
-    arguments=(-accel "tcg,thread=multi" -cpu max -smp 2 -m 2048
+    arguments=(-accel "tcg,thread=multi" -cpu max -smp "$cpus" -m 2048
         -nodefaults -display none -no-reboot -serial stdio -nic none
         -kernel "$cache/vmlinux" -initrd "$cache/initrd.img"
         -append "$kernel_words"

@@ -56,6 +56,10 @@ class Recording:
     """The log of a device that is two disks with a cache each, half of it each, in the order in
     which things were done: a write was done before the first flush of either disk after it.
 
+    This holds if flushes end in the order in which they began, as on a machine of one processor.
+    On more of them, one that began first may end after another one, and what was done before both
+    then comes after the other one in the log (seen): as if that had not made it durable.
+
     It is durable at the first flush of its own disk after it; a FUA write is at once. An empty
     flush has no sector, but device-mapper's linear target adds the start of the half to it all the
     same (Linux, drivers/md/dm-linear.c): so the log says whose it is.
