@@ -159,7 +159,9 @@ Result<> check_content(const std::string& device, const std::string& image, uint
   for (int i = 0; i < kHeadTries; ++i) {
     const auto of_device = part_of(device, 0, O_DIRECT);
     if (!of_device) {
-      return fail(ErrorKind::kUnreachable, of_device.error().message());
+      return fail(ErrorKind::kUnreachable,
+                  of_device.error().message() + ": if the server was started anew, unmount " +
+                      device + ", detach it (nbd-client -d), and attach it again");
     }
     CKPT_ASSIGN(const std::string of_image, part_of(image, offset_bytes, 0));
     if (of_device->substr(0, of_image.size()) == of_image.substr(0, of_device->size())) {
@@ -273,6 +275,10 @@ Result<> detach(const AttachedDisk& disk) {
   CKPT_TRY(run_client({"-d", disk.device}));
   return wait_for_size(disk, false);
 }
+
+bool can_read(const AttachedDisk& disk) { return part_of(disk.device, 0, O_DIRECT).has_value(); }
+
+Result<> disconnect(const AttachedDisk& disk) { return run_client({"-d", disk.device}); }
 
 Result<> attach(AttachedDisk& disk) {
   std::vector<std::string> words = client_words(disk.uri);

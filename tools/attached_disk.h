@@ -53,6 +53,11 @@ Result<bool> has_size(const AttachedDisk& disk);
 // another one.
 Result<> check_server(const std::string& uri, const Uuid& volume);
 
+[[nodiscard]] bool can_read(const AttachedDisk& disk);
+
+// The kernel asks the server for nothing more, and what it has asked for fails. It may be mounted.
+Result<> disconnect(const AttachedDisk& disk);
+
 // Returns when the kernel has let go of it; 10 s at most for each step. kBusy: something uses it.
 Result<> detach(const AttachedDisk& disk);
 // Returns when it has its size; 10 s at most, or 30 s by nbdfuse. A loop device becomes another one

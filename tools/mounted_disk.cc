@@ -186,8 +186,8 @@ Result<> MountedDisk::take_down() {
   CKPT_TRY(check());
   auto down = unmount_all();
   const auto is_attached = has_size(disk_);
-  if (down && is_attached && *is_attached) {
-    down = detach(disk_);
+  if (down && is_attached) {
+    down = *is_attached ? detach(disk_) : Result<>();
     up_.disk = !down && disk_.file.empty();  // of the other kind a part may be gone
   }
   if (down) {
@@ -195,6 +195,12 @@ Result<> MountedDisk::take_down() {
   }
   auto up = bring_up();
   return up ? down : Result<>(within(down.error().message(), up.error()));
+}
+
+Result<> MountedDisk::give_up_requests() const {
+  const auto is_attached = has_size(disk_);
+  const bool is_dead = disk_.file.empty() && is_attached && *is_attached && !can_read(disk_);
+  return is_dead ? disconnect(disk_) : Result<>();
 }
 
 Result<> MountedDisk::raise() {

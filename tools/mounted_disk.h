@@ -20,6 +20,10 @@ class MountedDisk {
   // What can be known before anything is done of why take_down() or bring_up() would fail;
   // processes in `except` will have ended by then. Waits 2 s for those that are just leaving.
   [[nodiscard]] Result<> check(const std::set<pid_t>& except = {}) const;
+  // Of a disk that cannot be read any more: what the kernel has asked of a server that is gone. It
+  // would wait for ever for the answers (nbd-client without -timeout), and so would a process, which
+  // then does not end when it is killed. The disk stays mounted.
+  [[nodiscard]] Result<> give_up_requests() const;
   // Unmounts all and detaches the disk; what is down already stays so. On an error all that was
   // taken down is up again; kHalfway: it is not, and what is left to do is said.
   Result<> take_down();

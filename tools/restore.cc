@@ -125,6 +125,7 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
   CKPT_TRY(check_possible(saved, disk, folder.path()));
   CKPT_TRY(check_agreed(console, target, options.yes));
   CKPT_TRY(check_kept(*opened.volume, target));
+  CKPT_TRY(disk.give_up_requests());
   CKPT_TRY(end_processes(saved.processes()));
   if (auto free = check_numbers_free(saved.processes()); !free) {
     return half_way(free.error(), target, folder);

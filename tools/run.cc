@@ -222,14 +222,14 @@ Result<> Run::end_leftover() const {
   return end_processes({*left});
 }
 
-// As it is mounted; as it was at a checkpoint; else anew.
+// As it was at a checkpoint, also if its server is gone; as it is mounted; else anew.
 Result<MountedDisk> Run::find_disk(const ProcessRecord* record) const {
   const VolumeStatus status = opened_.volume->status();
-  if (find_mount(options_.fs)) {
-    return MountedDisk::find({options_.fs}, status);
-  }
   if (record != nullptr) {
     return MountedDisk::recorded(*record, status);
+  }
+  if (find_mount(options_.fs)) {
+    return MountedDisk::find({options_.fs}, status);
   }
   CKPT_ASSIGN(const AttachedDisk disk, free_disk(status));
   return MountedDisk::recorded({disk.device,
@@ -441,6 +441,8 @@ Result<> Run::go_back_with_processes(const CheckpointInfo& target) {
     return made_by_others(target);
   }
   CKPT_TRY(check_same_mount(saved.record(), options_.fs));
+  CKPT_ASSIGN(const MountedDisk disk, find_disk(&saved.record()));
+  CKPT_TRY(disk.give_up_requests());
   CKPT_TRY(end_processes(saved.processes()));
   CKPT_TRY(roll_back(target, &saved.record()));
   folder_.go_back(target.id.number);

@@ -199,9 +199,14 @@ group_comes_back() {
     agrees "after a group that was refused"
 }
 
-# The server is killed below the mount, and started again: the mount is dead, and so is the process.
+waits_for_disk() { [[ $(awk '{print $3}' "/proc/$counter/stat") == D ]]; }
+
+# The server is killed below the mount, and started again: the mount is dead, and so is the process,
+# which waits for an answer that never comes.
 server_dies() {
     check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    kill -STOP "$server"
+    wait_until "the counter to wait for the disk" waits_for_disk
     kill -KILL "$server"
     wait "$server" || true
     sleep 0.5
