@@ -62,7 +62,7 @@ def make_drives(folder, file_systems):
 
 def record(folder, build, file_systems, seed):
     make_drives(folder, file_systems)
-    # One processor: see Recording.
+    # One processor: see Recording of write_log.py.
     subprocess.run([HERE / "run-in-guest.sh", "--cpus", "1", "--timeout", "600",
                     "--drive", folder / "drive", "--drive", folder / "log",
                     HERE / "power_cut_record.sh", folder, build, *file_systems, seed], check=True)

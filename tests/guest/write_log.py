@@ -56,9 +56,11 @@ class Recording:
     """The log of a device that is two disks with a cache each, half of it each, in the order in
     which things were done: a write was done before the first flush of either disk after it.
 
-    This holds if flushes end in the order in which they began, as on a machine of one processor.
-    On more of them, one that began first may end after another one, and what was done before both
-    then comes after the other one in the log (seen): as if that had not made it durable.
+    This holds if flushes end in the order in which they began. What was done before one is in the
+    log before its end, and is taken at its beginning: if another one begins later and ends sooner,
+    that seems to have left it out (seen, as lost writes and as writes in the wrong order). Hence
+    one processor; and flushes that go no further, since one with FUA on a disk without makes two,
+    and the other may be done with the second.
 
     It is durable at the first flush of its own disk after it; a FUA write is at once. An empty
     flush has no sector, but device-mapper's linear target adds the start of the half to it all the
