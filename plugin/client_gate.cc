@@ -10,15 +10,18 @@ namespace {
 // Lost wake-ups cannot happen; this only bounds the wait for what else may change.
 constexpr std::chrono::milliseconds kGateLook{100};
 
-Unexpected shut_out(const std::string& why) { return fail(ErrorKind::kFenced, why, ESHUTDOWN); }
+Unexpected fenced(const std::string& why) { return fail(ErrorKind::kFenced, why, ESHUTDOWN); }
 
 }  // namespace
 
 Result<std::shared_ptr<Client>> ClientGate::connect() {
   auto client = std::make_shared<Client>();
   const MutexLock lock(mutex_);
+  if (state_.load() == State::kShut) {
+    return fenced(shut_why_);
+  }
   if (refusing_) {
-    return shut_out(
+    return fenced(
         "the disk was rolled back while clients were connected; when their caches are gone, let "
         "clients connect again with: ckpt-tool accept");
   }
@@ -61,10 +64,10 @@ Result<> ClientGate::enter(Client& client, bool is_write) {
     }
     leave(client);
     if (state_.load() == State::kShut) {
-      return shut_out("a rollback stopped half-way: `ckpt-tool rollback` goes on with it");
+      return shut_out();
     }
     if (client.cut_off.load()) {
-      return shut_out("the disk is being rolled back under this connection");
+      return fenced("the disk is being rolled back under this connection");
     }
     wait_until_open();
   }
@@ -80,7 +83,7 @@ void ClientGate::leave(Client& client) {
 
 Result<> ClientGate::admit(Client& client, bool is_write) {
   if (client.cut_off.load()) {
-    return shut_out("the disk was rolled back under this connection");
+    return fenced("the disk was rolled back under this connection");
   }
   if (!is_write || options_.multi_conn) {
     return {};
@@ -89,7 +92,7 @@ Result<> ClientGate::admit(Client& client, bool is_write) {
     CKPT_TRY(take_over(client));
   }
   if (client.fenced.load()) {
-    return shut_out("another connection has taken over writing");
+    return fenced("another connection has taken over writing");
   }
   return {};
 }
@@ -171,9 +174,15 @@ void ClientGate::open(bool refuse_new) {
   changed_.notify_all();
 }
 
-void ClientGate::shut() {
+Unexpected ClientGate::shut_out() {
+  const MutexLock lock(mutex_);
+  return fenced(shut_why_);
+}
+
+void ClientGate::shut(const std::string& why) {
   const MutexLock lock(mutex_);
   refusing_ = true;
+  shut_why_ = why;
   state_.store(State::kShut);
   changed_.notify_all();
 }

@@ -54,8 +54,8 @@ class ClientGate {
   Result<> close(ClientPolicy policy, std::chrono::nanoseconds patience);
   // Lets requests in again. With refuse_new, nobody new until accept().
   void open(bool refuse_new);
-  // A rollback stopped half-way: all requests fail, held ones too, and nobody may connect.
-  void shut();
+  // All requests fail, held ones too, and nobody may connect; clients are told why.
+  void shut(const std::string& why);
   void accept();
   [[nodiscard]] bool is_refusing();
 
@@ -65,6 +65,7 @@ class ClientGate {
   Result<> admit(Client& client, bool is_write);
   Result<> take_over(Client& client);
   void wait_until_open();
+  Unexpected shut_out() CKPT_EXCLUDES(mutex_);
   void wait_idle(const Client& client) CKPT_REQUIRES(mutex_);
 
   const Options options_;
@@ -77,6 +78,7 @@ class ClientGate {
   // As they connected: an order by address would differ from run to run of the simulator.
   std::vector<std::shared_ptr<Client>> clients_ CKPT_GUARDED_BY(mutex_);
   bool refusing_ CKPT_GUARDED_BY(mutex_) = false;
+  std::string shut_why_ CKPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace ckpt

@@ -299,7 +299,7 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!options_.has_backup) {
     return static_cast<StoreLink*>(&no_store_);
   }
-  CKPT_ASSIGN(place_, place_of_store(record.store_place));
+  CKPT_ASSIGN(place_, record.unplaced ? options_.store_place : place_of_store(record.store_place));
   return is_remote_place(place_) ? open_remote(record, place_)
                                  : open_folder(record, folder_of_place(place_, state_path_));
 }

@@ -114,12 +114,19 @@ Result<StoreRecord> OfflineVolume::read_store() const {
   }
   CKPT_ASSIGN(auto directory, PosixDirectory::open(store_path(), false, RingUse{}));
   CKPT_ASSIGN(auto file, VolumeFile::open(*directory));
-  return file->record();
+  const StoreRecord record = file->record();
+  return record.promoted ? fail(ErrorKind::kFenced, store_path() +
+                                                        " was promoted: its image is "
+                                                        "the primary now")
+                         : Result<StoreRecord>(record);
 }
 
 VolumeStatus OfflineVolume::status() {
   VolumeStatus status;
-  status.state = record_.rollback ? "rolling-back" : record_.fenced ? "fenced" : "stopped";
+  status.state = record_.superseded ? "diverged"
+                 : record_.rollback ? "rolling-back"
+                 : record_.fenced   ? "fenced"
+                                    : "stopped";
   status.role = "primary";
   status.image = options_.image_path;
   status.volume = record_.volume;

@@ -20,9 +20,19 @@ Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
 
 }  // namespace
 
+// A back-up that was promoted says so, and says nothing else from then on: this image is history.
+Result<StoreGreeting> Session::greet() {
+  auto greeting = store_.begin_session();
+  if (greeting || greeting.error().kind != ErrorKind::kFenced) {
+    return greeting;
+  }
+  CKPT_TRY(record_.change([](VolumeRecord& record) { record.superseded = true; }));
+  return greeting;
+}
+
 Result<HandshakeRow> Session::open() {
   open_.store(false);
-  CKPT_ASSIGN(const StoreGreeting greeting, store_.begin_session());
+  CKPT_ASSIGN(const StoreGreeting greeting, greet());
   const HandshakeRow row = decide_handshake(record_.get(), greeting);
   if (row == HandshakeRow::kDiverged) {
     diverged_.store(true);

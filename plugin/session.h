@@ -16,10 +16,13 @@ class Session {
 
   // Fences the session before, reads the store's greeting, records what follows from it, and makes
   // all that is changed unshipped. The closed epoch's writers must have left; the caller settles
-  // its checkpoint by what is returned. kFenced: diverged, nothing was changed.
+  // its checkpoint by what is returned. kFenced: diverged, nothing was changed; or the store was
+  // promoted, which is on record then, and the caller says diverge() when nobody is served any more.
   Result<HandshakeRow> open();
   // The store failed or refused: nothing more is sent before open() succeeds.
   void lose(const Error& error);
+
+  void diverge() { diverged_.store(true); }
 
   [[nodiscard]] bool is_open() const { return open_.load(); }
   [[nodiscard]] bool is_diverged() const { return diverged_.load(); }
@@ -33,6 +36,7 @@ class Session {
   void set_inexact(bool inexact) { inexact_ = inexact; }
 
  private:
+  Result<StoreGreeting> greet();
   Result<> record_handshake(HandshakeRow row, const StoreGreeting& greeting);
   Result<> change_maps(HandshakeRow row);
   Result<> change_allocated();

@@ -61,8 +61,12 @@ Result<> Start::create(const FileStamp& image) {
   if (options_.region_bytes != 0) {
     geometry_.region_bytes = options_.region_bytes;
   }
-  found_.volume = at_.random.uuid();
-  found_.timeline = at_.random.uuid();
+  if (options_.origin) {
+    found_ = *options_.origin;
+  } else {
+    found_.volume = at_.random.uuid();
+    found_.timeline = at_.random.uuid();
+  }
   found_.size_bytes = image.size_bytes;
   found_.region_bytes = geometry_.region_bytes;
   found_.store_place = options_.store_place;

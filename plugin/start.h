@@ -22,7 +22,9 @@ struct Surroundings {
 struct StartOptions {
   uint64_t region_bytes = 0;  // of a new volume; 0: by the disk's size
   std::string store_place;    // of a new volume
-  bool offline = false;       // nothing will be served
+  // Of a new one that goes on from a checkpoint which the image holds: what is known of it.
+  std::optional<VolumeRecord> origin;
+  bool offline = false;  // nothing will be served
   PreserveLimits preserve;
 };
 

@@ -104,6 +104,7 @@ std::vector<CheckpointInfo> StoreVolume::kept() const {
 
 VolumeStatus StoreVolume::status() {
   VolumeStatus status = describe(record_.last);
+  status.state = record_.promoted ? "promoted" : status.state;
   status.volume = record_.volume;
   status.size_bytes = record_.size_bytes;
   status.store = StoreStatus{};

@@ -22,6 +22,11 @@ constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
 constexpr std::chrono::seconds kHurryMax{10};
 
+std::string superseded_text() {
+  return "the back-up of this image was promoted, and is the disk now: what was written here since "
+         "then is in no checkpoint. `ckpt-tool forget` makes a plain image of this one";
+}
+
 uint64_t incarnation_of(Random& random) {
   // 0 says "none".
   return random.next() | 1U;
@@ -65,6 +70,9 @@ Volume::Volume(const Surroundings& surroundings, const VolumeOptions& options,
 Result<> Volume::begin() {
   const MutexLock work(work_mutex_);
   const VolumeRecord record = started_.record->get();
+  if (record.superseded) {
+    return fail(ErrorKind::kFenced, superseded_text());
+  }
   if (!options_.start.offline) {
     note(EventKind::kStart);
   }
@@ -90,10 +98,14 @@ Result<> Volume::begin() {
 }
 
 Result<> Volume::record_place(const std::string& place) {
-  if (place == started_.record->get().store_place) {
+  const VolumeRecord record = started_.record->get();
+  if (place == record.store_place && !record.unplaced) {
     return {};
   }
-  return started_.record->change([&](VolumeRecord& record) { record.store_place = place; });
+  return started_.record->change([&](VolumeRecord& changed) {
+    changed.store_place = place;
+    changed.unplaced = false;
+  });
 }
 
 Result<> Volume::open_session() {
@@ -101,6 +113,10 @@ Result<> Volume::open_session() {
   last_try_ = surroundings_.clock.steady();
   if (!opened) {
     session_.lose(opened.error());
+    if (started_.record->get().superseded) {
+      gate_.shut(opened.error().message());  // whoever reads here reads what has no future
+      session_.diverge();
+    }
     // What was tried for who waits does not count: the store is asked as often as without.
     if (last_try_ >= next_try_) {
       back_off();

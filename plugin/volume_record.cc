@@ -21,7 +21,9 @@ enum Flag : uint32_t {
   kHasRollback = 64,
   kRollbackFences = 128,
   kHadClients = 256,
-  kAllFlags = 511,
+  kSuperseded = 512,
+  kUnplaced = 1024,
+  kAllFlags = 2047,
 };
 
 uint32_t flags_of(const VolumeRecord& record) {
@@ -31,6 +33,8 @@ uint32_t flags_of(const VolumeRecord& record) {
   flags |= record.suspect ? kSuspect : 0U;
   flags |= record.fenced ? kFenced : 0U;
   flags |= record.had_clients ? kHadClients : 0U;
+  flags |= record.superseded ? kSuperseded : 0U;
+  flags |= record.unplaced ? kUnplaced : 0U;
   flags |= record.last ? kHasLast : 0U;
   flags |= record.intent ? kHasIntent : 0U;
   flags |= record.rollback ? kHasRollback : 0U;
@@ -155,6 +159,8 @@ Result<VolumeRecord> decode_volume_record(ConstByteSpan payload) {
   record.suspect = (flags & kSuspect) != 0;
   record.fenced = (flags & kFenced) != 0;
   record.had_clients = (flags & kHadClients) != 0;
+  record.superseded = (flags & kSuperseded) != 0;
+  record.unplaced = (flags & kUnplaced) != 0;
   record.volume.bytes = decoder.get_array<16>();
   record.size_bytes = decoder.get<uint64_t>();
   record.region_bytes = decoder.get<uint64_t>();

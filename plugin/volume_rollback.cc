@@ -23,6 +23,9 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
+  if (started_.record->get().superseded) {
+    return fail(ErrorKind::kFenced, session_.problem());
+  }
   if (is_halfway_.load()) {
     return go_on_roll_back(request, progress);
   }
@@ -89,7 +92,7 @@ Result<RollbackOutcome> Volume::do_go_on_roll_back(const RollbackRequest& reques
 void Volume::end_roll_back() {
   if (started_.record->get().rollback) {
     // Half-way: what the disk holds is neither the one nor the other.
-    gate_.shut();
+    gate_.shut("a rollback stopped half-way: `ckpt-tool rollback` goes on with it");
     is_halfway_.store(true);
   } else {
     rolling_back_.store(false);

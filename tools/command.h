@@ -39,6 +39,7 @@ void add_show(CLI::App& app, Invocation& invocation);
 void add_rollback(CLI::App& app, Invocation& invocation);
 void add_accept(CLI::App& app, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
+void add_promote(CLI::App& app, Invocation& invocation);
 void add_forget(CLI::App& app, Invocation& invocation);
 void add_export(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);

@@ -48,6 +48,7 @@ class Store::Hurry {
 Result<StoreGreeting> Store::begin_session() {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(latch_.check());
+  CKPT_TRY(check_not_promoted());
   session_ = Session::kNone;
   over_.reset();
   if (!CKPT_PLANTED(keep_pending_across_sessions)) {
@@ -309,6 +310,7 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
 Result<> Store::roll_back(const CheckpointId& from, const Uuid& to) {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(latch_.check());
+  CKPT_TRY(check_not_promoted());
   CKPT_ASSIGN(const bool is_forked, check_fork(from, to));
   CKPT_TRY(drop_pending());
   if (!is_forked) {
@@ -343,7 +345,42 @@ Result<bool> Store::check_fork(const CheckpointId& from, const Uuid& to) const {
                                         " is not of timeline " + from.timeline.to_string());
 }
 
+Result<> Store::check_not_promoted() const {
+  const StoreRecord record = volume_->record();
+  return record.promoted ? fail(ErrorKind::kFenced,
+                                "the back-up was promoted: its image is the primary since "
+                                "checkpoint " +
+                                    std::to_string(record.last->id.number.value) +
+                                    ", as timeline " + record.last->id.timeline.to_string())
+                         : Result<>();
+}
+
+Result<CheckpointInfo> Store::promote(const Uuid& to) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(latch_.check());
+  const StoreRecord before = volume_->record();
+  if (!before.last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint that could be promoted");
+  }
+  CKPT_TRY(drop_pending());
+  if (!before.promoted) {
+    auto recorded = volume_->update([&to](StoreRecord& record) {
+      record.fork_to(to);
+      record.promoted = true;
+    });
+    if (!recorded) {
+      return end_session(recorded.error());
+    }
+  }
+  session_ = Session::kOver;
+  over_ = check_not_promoted().error();
+  const Hurry hurry(*this);
+  CKPT_TRY(applier_->finish());
+  return *volume_->record().last;
+}
+
 Result<> Store::read_confirmed(uint64_t offset, ByteSpan buffer) {
+  CKPT_TRY(check_not_promoted());
   if (!volume_->record().last) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
   }
@@ -354,6 +391,7 @@ Result<> Store::read_confirmed(uint64_t offset, ByteSpan buffer) {
 }
 
 Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
+  CKPT_TRY(check_not_promoted());
   if (!volume_->record().last) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
   }
@@ -380,6 +418,7 @@ Result<> Store::read_attachment(Epoch number, const std::string& name, PieceSink
 
 Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
   CKPT_TRY(latch_.check());
+  CKPT_TRY(check_not_promoted());
   if (is_exporting_.exchange(true)) {
     return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
   }
@@ -456,6 +495,9 @@ StoreStatus Store::status() {
     const MutexLock lock(state_mutex_);
     status.pending_bytes = pending_bytes_;
     status.error = problem_.empty() ? status.error : problem_;
+  }
+  if (auto promoted = check_not_promoted(); !promoted) {
+    status.error = promoted.error().message();
   }
   if (auto intact = latch_.check(); !intact) {
     status.error = intact.error().message();

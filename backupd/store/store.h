@@ -57,6 +57,11 @@ class Store : public StoreLink {
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);
+  // Fail-over: drops pending, goes on as the timeline `to` from the last checkpoint, and applies
+  // all. When it returns, the image is that checkpoint, and is nobody's back-up: sessions, and
+  // reads of the checkpoint, are refused from then on (kFenced), also after the next start. If it
+  // was done before, `to` does not count. kNotFound: there is no checkpoint.
+  Result<CheckpointInfo> promote(const Uuid& to) CKPT_EXCLUDES(session_mutex_);
   // kNotFound while there is no checkpoint.
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
@@ -122,6 +127,7 @@ class Store : public StoreLink {
   [[nodiscard]] bool must_hurry() const;
   [[nodiscard]] SteadyTime now() const;
   Result<> confirm_pending(const Confirmation& confirmation) CKPT_REQUIRES(session_mutex_);
+  [[nodiscard]] Result<> check_not_promoted() const;
   [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
   void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);
   void set_problem(const std::string& text) CKPT_EXCLUDES(state_mutex_);

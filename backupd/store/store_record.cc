@@ -13,10 +13,12 @@ constexpr std::string_view kRecordMagic = "CKPTSTOR";
 constexpr uint16_t kRecordVersion = 1;
 constexpr size_t kRecordReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
+constexpr uint64_t kPromotedFeature = 1;
 // Fixed fields, the longest checkpoint, and all forks.
 static_assert(512 + kCheckpointBytesMax + kForksMax * kForkBytes <= kSlotPayloadBytesMax);
 
-Result<> check_versions(Decoder& decoder) {
+// The features that a reader must know.
+Result<uint64_t> decode_features(Decoder& decoder) {
   const bool ours =
       std::ranges::equal(decoder.get_bytes(kRecordMagic.size()), as_bytes_of(kRecordMagic));
   const auto version = decoder.get<uint16_t>();
@@ -26,10 +28,10 @@ Result<> check_versions(Decoder& decoder) {
   if (!ours || !decoder.ok()) {
     return fail(ErrorKind::kCorrupt, "store record: not one");
   }
-  if (version != kRecordVersion || required != 0) {
+  if (version != kRecordVersion || (required & ~kPromotedFeature) != 0) {
     return fail(ErrorKind::kInvalid, "store record: written by a newer version of ckpt");
   }
-  return {};
+  return required;
 }
 
 Result<> decode_last(Decoder& decoder, StoreRecord& record) {
@@ -58,7 +60,8 @@ Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
 bool consistent(const StoreRecord& record) {
   const Epoch last = record.last ? record.last->id.number : Epoch{};
   const bool is_applied = record.applied == last;
-  return record.applied <= last && is_applied == record.confirmed.is_none() &&
+  return (record.last || !record.promoted) && record.applied <= last &&
+         is_applied == record.confirmed.is_none() &&
          (is_applied || record.confirmed.segment == last);
 }
 
@@ -86,7 +89,7 @@ std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   encoder.put_bytes(as_bytes_of(kRecordMagic));
   encoder.put(kRecordVersion);
   encoder.put_zeroes(6);
-  encoder.put(uint64_t{0});  // features that a reader must know
+  encoder.put(record.promoted ? kPromotedFeature : 0);
   encoder.put(uint64_t{0});  // features that it may ignore
   encoder.put_array(record.volume.bytes);
   encoder.put(record.size_bytes);
@@ -107,8 +110,9 @@ std::vector<std::byte> encode_store_record(const StoreRecord& record) {
 
 Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
   Decoder decoder(bytes);
-  CKPT_TRY(check_versions(decoder));
+  CKPT_ASSIGN(const uint64_t features, decode_features(decoder));
   StoreRecord record;
+  record.promoted = (features & kPromotedFeature) != 0;
   record.volume.bytes = decoder.get_array<16>();
   record.size_bytes = decoder.get<uint64_t>();
   record.incarnation = decoder.get<uint64_t>();

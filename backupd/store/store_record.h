@@ -24,6 +24,8 @@ struct StoreRecord {
   Epoch applied;              // the image is this checkpoint, or on its way to a later one
   JournalPosition confirmed;  // of last's confirm record; none if it is applied
   std::vector<CheckpointId> forks;  // where older timelines ended, oldest first; at most kForksMax
+  // Fail-over: the image is a primary now, from the last checkpoint on; no session begins any more.
+  bool promoted = false;
 
   // Ends a timeline at the last checkpoint, which goes on in another.
   void fork_to(const Uuid& timeline);

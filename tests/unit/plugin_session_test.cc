@@ -45,6 +45,14 @@ TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
   EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
 }
 
+TEST_F(SessionTest, AStoreThatWasPromotedIsOnRecord) {
+  ASSERT_DONE(primary_.start());
+  primary_.store.fail_begin = Error{ErrorKind::kFenced, 0, "promoted"};
+  EXPECT_KIND(kFenced, primary_.open_session());
+  EXPECT_FALSE(primary_.session->is_open());
+  EXPECT_TRUE(primary_.record->get().superseded);
+}
+
 TEST_F(SessionTest, TheRightStorePutBackIsNoLongerDiverged) {
   ASSERT_DONE(primary_.start());
   const Uuid timeline = primary_.store.greeting.last->id.timeline;

@@ -111,14 +111,15 @@ TEST(VolumeRecord, AllFieldsComeBack) {
 TEST(VolumeRecord, EachFlagIsItsOwn) {
   using Flag = bool VolumeRecord::*;
   for (const Flag flag : {&VolumeRecord::clean, &VolumeRecord::everything, &VolumeRecord::suspect,
-                          &VolumeRecord::fenced, &VolumeRecord::had_clients}) {
+                          &VolumeRecord::fenced, &VolumeRecord::had_clients,
+                          &VolumeRecord::superseded, &VolumeRecord::unplaced}) {
     VolumeRecord record = example_record();
     record.*flag = true;
     const auto found = decode_volume_record(encode_volume_record(record));
     ASSERT_DONE(found);
     EXPECT_TRUE((*found).*flag);
-    const int set =
-        found->clean + found->everything + found->suspect + found->fenced + found->had_clients;
+    const int set = found->clean + found->everything + found->suspect + found->fenced +
+                    found->had_clients + found->superseded + found->unplaced;
     EXPECT_EQ(set, 1);
   }
 }

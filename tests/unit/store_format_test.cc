@@ -156,6 +156,12 @@ TEST(StoreFormat, StoreRecord) {
   StoreRecord empty;
   empty.volume = test_uuid(1);
   EXPECT_TRUE(decode_store_record(encode_store_record(empty)));
+  StoreRecord promoted = a_store_record();
+  EXPECT_FALSE(decoded->promoted);
+  promoted.promoted = true;
+  EXPECT_TRUE(decode_store_record(encode_store_record(promoted))->promoted);
+  empty.promoted = true;  // nothing could have been
+  EXPECT_FALSE(decode_store_record(encode_store_record(empty)));
 }
 
 TEST(StoreFormat, StoreRecordMustMakeSense) {

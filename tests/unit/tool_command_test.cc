@@ -157,7 +157,7 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
   const std::vector<std::vector<std::string>> wrong{
       {},
       {"status"},
-      {"promote", "v"},
+      {"rejoin", "v"},
       {"export", "v", "last"},
       {"status", "v", "w"},
       {"status", "v", "--colour"},
@@ -184,10 +184,10 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
 }
 
 TEST_F(ToolCommandTest, UnknownCommandIsNamed) {
-  EXPECT_EQ(run({"--json", "promote", "v"}), 2);
+  EXPECT_EQ(run({"--json", "rejoin", "v"}), 2);
   EXPECT_EQ(last_object()["type"], "error");
   EXPECT_EQ(last_object()["exit_code"], 2);
-  EXPECT_NE(err_.find("no command \"promote\""), std::string::npos);
+  EXPECT_NE(err_.find("no command \"rejoin\""), std::string::npos);
 }
 
 TEST_F(ToolCommandTest, OptionsOnEitherSideOfTheCommand) {

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plugin/promote.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <filesystem>
+
+#include "backupd/store/store.h"
+#include "backupd/store/volume_file.h"
+#include "common/posix_file.h"
+#include "plugin/local_volume.h"
+
+namespace ckpt {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kEmbeddedEnd = ".ckpt/store";
+
+bool is_there(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// The image that an embedded store is of, if that is there: it needs a rollback and no fail-over.
+Result<> check_primary_gone(const std::string& store_path) {
+  if (!store_path.ends_with(kEmbeddedEnd)) {
+    return {};
+  }
+  const std::string image = store_path.substr(0, store_path.size() - kEmbeddedEnd.size());
+  return is_there(image)
+             ? fail(ErrorKind::kInvalid,
+                    image + ", of which this is the back-up, is there: ckpt-tool rollback " +
+                        image + " brings it back to the checkpoint (or --force)")
+             : Result<>();
+}
+
+Result<std::unique_ptr<PosixDirectory>> lock_store(const std::string& path) {
+  CKPT_ASSIGN(auto directory, PosixDirectory::open(path, false, RingUse{}));
+  if (::flock(directory->fd(), LOCK_EX | LOCK_NB) == 0) {
+    return directory;
+  }
+  return errno == EWOULDBLOCK ? fail(ErrorKind::kBusy,
+                                     path +
+                                         " is in use by a server or a backupd: stop it for as long "
+                                         "as this takes; a backupd refuses the old primary "
+                                         "afterwards")
+                              : fail_errno(errno, "flock " + path);
+}
+
+Result<StoreRecord> read_record(Directory& directory) {
+  CKPT_ASSIGN(const auto file, VolumeFile::open(directory));
+  return file->record();
+}
+
+// The image is the checkpoint that is returned, and no session begins any more.
+Result<StoreRecord> promote_store(std::unique_ptr<Directory> directory, StoreRecord record,
+                                  const std::string& path) {
+  StoreOptions options;
+  options.volume = record.volume;
+  options.size_bytes = record.size_bytes;
+  options.address = path;
+  options.clock = &system_clock();
+  CKPT_ASSIGN(const auto store, Store::open(std::move(directory), options));
+  CKPT_ASSIGN(record.last, store->promote(system_random().uuid()));
+  record.forks = store->forks();
+  return record;
+}
+
+// What the image's new state begins with.
+VolumeRecord origin_of(const StoreRecord& store) {
+  VolumeRecord record;
+  record.volume = store.volume;
+  record.timeline = store.last->id.timeline;
+  record.forks = store.forks;
+  record.last = store.last;
+  record.highest = store.last->id.number;
+  record.unplaced = true;
+  return record;
+}
+
+// A volume that was opened and closed: its stop leaves all that the next start looks for.
+Result<> make_state(const std::string& image, const StoreRecord& store) {
+  LocalOptions options;
+  options.image_path = image;
+  options.has_backup = false;
+  options.raw = true;
+  options.volume.image_path = image;
+  options.volume.start.origin = origin_of(store);
+  options.volume.start.offline = true;
+  CKPT_ASSIGN(const auto local, LocalVolume::open(options));
+  return local->close();
+}
+
+}  // namespace
+
+Result<PromoteOutcome> promote(const PromoteOptions& options) {
+  const std::string& path = options.store_path;
+  if (!options.force) {
+    CKPT_TRY(check_primary_gone(path));
+  }
+  CKPT_ASSIGN(auto directory, lock_store(path));
+  CKPT_ASSIGN(const StoreRecord before, read_record(*directory));
+  if (!before.last) {
+    return fail(ErrorKind::kNotFound, path + " has no checkpoint yet: there is nothing to promote");
+  }
+  CKPT_TRY(options.on_ready(*before.last));
+  CKPT_ASSIGN(const StoreRecord after, promote_store(std::move(directory), before, path));
+  const PromoteOutcome outcome{before.volume, *after.last, path + "/backup.img", before.promoted};
+  if (!is_there(default_state_path(outcome.image) + "/volume")) {
+    CKPT_TRY(make_state(outcome.image, after));
+  }
+  return outcome;
+}
+
+}  // namespace ckpt

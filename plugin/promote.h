@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fail-over: a back-up becomes the primary, with the image that it has.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "common/result.h"
+#include "common/store_link.h"
+
+namespace ckpt {
+
+struct PromoteOptions {
+  std::string store_path;  // of a store by itself, absolute
+  bool force = false;      // also where its primary's image is there
+  // Runs when all that can be checked was, and before anything is done. Its failure is promote()'s.
+  std::function<Result<>(const CheckpointInfo& last)> on_ready;
+};
+
+struct PromoteOutcome {
+  Uuid volume;
+  CheckpointInfo checkpoint;  // which the image is; its timeline is the new one
+  std::string image;          // what is to be served from here on
+  bool was_promoted = false;  // before this call
+};
+
+// Applies what is confirmed, drops what is pending, and starts a new timeline: from then on the
+// store refuses its old primary, also after a restart. Then makes the image's state directory,
+// IMAGE.ckpt, where there is none yet: a server of the image goes on from that checkpoint.
+//
+// Durability: all of it, when it returns. Repeating what was interrupted completes it.
+// Failure:    kBusy: a server or a backupd has the store; kNotFound: no checkpoint; kInvalid: the
+//             primary is there. Nothing was changed then.
+Result<PromoteOutcome> promote(const PromoteOptions& options);
+
+}  // namespace ckpt

@@ -1,0 +1,298 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Fail-over: a back-up whose primary is lost becomes the primary; the old one is refused."""
+
+import hashlib
+import random
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+
+from harness import (BUSY, MIB, OK, UNKNOWN, USAGE, Case, Server, build, eventually, tool)
+from nbd_client import NbdClient
+
+FENCED = 11
+SIZE = 32 * MIB
+INTERRUPTIONS = 12
+
+
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def write_some(server, draw, count=40):
+    with NbdClient(str(server.socket)) as client:
+        for _ in range(count):
+            data = draw.randbytes(draw.randrange(1, 70000))
+            client.write(draw.randrange(client.size - len(data)), data)
+        client.zero(draw.randrange(client.size - MIB), MIB)
+        client.flush()
+
+
+class PromoteCase(Case):
+    def setUp(self):
+        super().setUp()
+        self.draw = random.Random(7)
+        self.truth = self.folder / "truth.raw"
+
+    def lost(self, *parameters, kept=True):
+        """A volume that has changed since its checkpoint, whose server was killed; truth is what it
+        was then."""
+        server = self.serve(self.image(size=SIZE), *parameters)
+        write_some(server, self.draw)
+        if kept:
+            self.checkpoint = tool("checkpoint", server.image, "--name", "kept")["checkpoint"]
+        shutil.copyfile(server.image, self.truth)
+        write_some(server, self.draw)
+        server.kill9()
+        return server
+
+    def lost_at(self, backupd):
+        server = self.lost(f"backup={backupd.address}")
+        folder = backupd.folder_of(server)
+        backupd.kill9()  # with what was pending, and perhaps not applied
+        return server, folder
+
+    def serve_promoted(self, answer, *parameters, **options):
+        return self.serve(Path(answer["image"]), *parameters, **options)
+
+    def assert_works(self, server):
+        """It is the checkpoint, and is protected again once the new back-up has its own."""
+        self.assertEqual(digest(server.image), digest(self.truth))
+        write_some(server, self.draw)
+        again = tool("checkpoint", server.image)
+        self.assertGreater(again["checkpoint"], self.checkpoint)
+        then = digest(server.image)
+        verified = tool("verify", server.image)
+        self.assertEqual((verified["checked_bytes"], verified["mismatched_bytes"]), (SIZE, 0))
+        write_some(server, self.draw)
+        self.assertNotEqual(digest(server.image), then)
+        tool("rollback", server.image, "--yes")
+        self.assertEqual(digest(server.image), then)
+
+
+class Promote(PromoteCase):
+    def test_of_a_backupd(self):
+        server, folder = self.lost_at(self.keep())
+        old = tool("status", server.image)
+        answer = tool("promote", folder, "--yes")
+        self.assertEqual(answer["checkpoint"], self.checkpoint)
+        self.assertEqual(answer["volume"], old["volume"])
+        self.assertNotEqual(answer["timeline"], old["timeline"])
+        self.assertEqual(answer["command"], f"nbdkit ckpt {folder}/backup.img")
+        self.assertFalse(answer["was_promoted"])
+        self.assertEqual(digest(answer["image"]), digest(self.truth))
+        self.assertEqual(tool("status", folder)["state"], "promoted")
+        promoted = self.serve_promoted(answer)
+        self.assertEqual(tool("status", promoted.image)["timeline"], answer["timeline"])
+        self.assert_works(promoted)
+
+    def test_the_new_primary_chooses_its_back_up(self):
+        _, folder = self.lost_at(self.keep())
+        answer = tool("promote", folder, "--yes")
+        other = self.keep(store=self.folder / "other")
+        promoted = self.serve_promoted(answer, f"backup={other.address}")
+        self.assert_works(promoted)
+        promoted.stop()
+        again = self.serve_promoted(answer)  # it is on record now
+        self.assertEqual(tool("status", again.image)["backup"]["address"], other.address)
+        again.stop()
+        third = self.serve_promoted(answer, "backup=embedded", start=False)
+        self.assertIn(other.address, third.refusal())
+
+    def test_without_a_back_up_first(self):
+        _, folder = self.lost_at(self.keep())
+        answer = tool("promote", folder, "--yes")
+        promoted = self.serve_promoted(answer, "backup=none")
+        self.assertEqual(digest(promoted.image), digest(self.truth))
+        write_some(promoted, self.draw)
+        promoted.stop()
+        shutil.copyfile(answer["image"], self.truth)
+        self.assert_works(self.serve_promoted(answer, "backup=embedded"))
+
+    def test_again(self):
+        _, folder = self.lost_at(self.keep())
+        first = tool("promote", folder, "--yes")
+        promoted = self.serve_promoted(first)
+        write_some(promoted, self.draw)
+        second = tool("promote", folder, "--yes")
+        self.assertTrue(second["was_promoted"])
+        for field in ("checkpoint", "timeline", "image", "command"):
+            self.assertEqual(second[field], first[field])
+        promoted.stop()
+        self.assertEqual(tool("promote", folder, "--yes")["timeline"], first["timeline"])
+
+    def test_killed_at_any_moment(self):
+        server, folder = self.lost_at(self.keep())
+        kept = self.folder / "kept"
+        shutil.copytree(folder, kept)
+        command = [build() / "tools" / "ckpt-tool", "promote", folder, "--yes"]
+        for n in range(INTERRUPTIONS):
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+            subprocess.run(["timeout", "-s", "KILL", str(0.002 * n + 0.002), *command],
+                           capture_output=True, check=False)
+            answer = tool("promote", folder, "--yes")
+            self.assertEqual(digest(answer["image"]), digest(self.truth))
+            self.assertEqual(answer["checkpoint"], self.checkpoint)
+        self.assert_works(self.serve_promoted(answer))
+        self.assertFalse(server.running)
+
+
+class OldPrimary(PromoteCase):
+    def promoted_behind(self):
+        backupd = self.keep()
+        server, folder = self.lost_at(backupd)
+        tool("promote", folder, "--yes")
+        backupd.start()
+        return server, folder
+
+    def assert_diverged(self, server, *more):
+        status = tool("status", server.image)
+        self.assertEqual(status["state"], "diverged")
+        for command in (["checkpoint"], ["rollback", "--yes"], *more):
+            answer = tool(command[0], server.image, *command[1:], expect=FENCED)
+            self.assertIn("promoted", answer.message)
+
+    def test_does_not_start(self):
+        server, _ = self.promoted_behind()
+        self.assertIn("was promoted", server.refusal())
+        self.assert_diverged(server, ["rollback", "--rebuild", "--yes"])
+
+    def test_is_not_rebuilt(self):
+        """Where it is gone, and has heard of nothing yet."""
+        server, _ = self.promoted_behind()
+        server.image.unlink()
+        tool("rollback", server.image, "--rebuild", "--yes", expect=FENCED)
+        self.assertFalse(server.image.exists())
+
+    def test_does_not_start_without_the_back_up_either(self):
+        server, folder = self.promoted_behind()
+        server.refusal()
+        shutil.rmtree(folder)
+        self.assertIn("was promoted", server.refusal())
+
+    def test_that_runs_stops_its_clients(self):
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
+        write_some(server, self.draw)
+        tool("checkpoint", server.image)
+        folder = backupd.folder_of(server)
+        backupd.kill9()
+        tool("promote", folder, "--yes")
+        with NbdClient(str(server.socket)) as client:
+            client.write(0, b"nobody knows yet")
+            backupd.start()
+            eventually(lambda: tool("status", server.image)["state"] == "diverged", "it hears of it")
+            for act in (lambda: client.write(0, b"x"), lambda: client.read(0, 1), client.flush):
+                with self.assertRaises(OSError):
+                    act()
+        with self.assertRaises(OSError):
+            NbdClient(str(server.socket))
+        self.assert_diverged(server)
+        server.stop()
+        self.assertIn("was promoted", server.refusal())
+
+    def test_becomes_a_plain_image(self):
+        server, _ = self.promoted_behind()
+        before = digest(server.image)
+        server.refusal()
+        tool("forget", server.image, "--yes")
+        self.assertEqual(digest(server.image), before)
+        server.parameters = ()
+        server.start()
+        tool("checkpoint", server.image)
+
+    def test_the_back_up_is_none_any_more(self):
+        """backupd has it: a copy is asked."""
+        _, folder = self.promoted_behind()
+        copy = self.folder / folder.name
+        shutil.copytree(folder, copy)
+        answer = tool("export", copy, "last", self.folder / "out.raw", expect=FENCED)
+        self.assertIn("promoted", answer.message)
+        self.assertFalse((self.folder / "out.raw").exists())
+
+
+class Refusals(PromoteCase):
+    def test_while_a_backupd_has_it(self):
+        backupd = self.keep()
+        server = self.lost(f"backup={backupd.address}")
+        answer = tool("promote", backupd.folder_of(server), "--yes", expect=BUSY)
+        self.assertIn("stop it", answer.message)
+        server.start()
+        tool("checkpoint", server.image)
+
+    def test_without_a_checkpoint(self):
+        folder = self.unfinished()
+        answer = tool("promote", folder, "--yes", expect=UNKNOWN)
+        self.assertIn("no checkpoint", answer.message)
+
+    def unfinished(self):
+        """A back-up whose first copy never came to its end."""
+        image = self.image(size=256 * MIB)
+        image.write_bytes(self.draw.randbytes(64 * MIB) * 4)
+        for seconds in (0.3, 0.2, 0.4, 0.1, 0.6):
+            backupd = self.keep(store=self.folder / f"shelf-{seconds}")
+            self.serve(image, f"backup={backupd.address}", f"state={self.folder}/state-{seconds}",
+                       start=False).start_and_kill(seconds)
+            backupd.kill9()
+            for folder in backupd.store.iterdir():
+                if (folder / "volume").exists() and tool("list", folder)["checkpoints"] == []:
+                    return folder
+        raise AssertionError("the first copy ended, or did not begin, each time")
+
+    def test_what_is_no_back_up(self):
+        server = self.lost()
+        for name in (server.image, server.state, self.folder, self.folder / "nothing"):
+            answer = tool("promote", name, "--yes", expect=None)
+            self.assertIn(answer.code, (USAGE, UNKNOWN), answer)
+
+    def test_unasked(self):
+        _, folder = self.lost_at(self.keep())
+        self.assertIn("--yes", tool("promote", folder, expect=USAGE).message)
+
+    def test_a_fence_that_fails(self):
+        backupd = self.keep()
+        server, folder = self.lost_at(backupd)
+        for command in ("false", "/no/such/program"):
+            answer = tool("promote", folder, "--yes", "--fence", command, expect=None)
+            self.assertNotEqual(answer.code, OK)
+            self.assertIn("nothing was promoted", answer.message)
+        backupd.start()
+        server.start()
+        tool("checkpoint", server.image)
+
+    def test_a_fence_comes_first(self):
+        _, folder = self.lost_at(self.keep())
+        seen = self.folder / "seen"
+        tool("promote", folder, "--yes", "--fence",
+             f"{build()}/tools/ckpt-tool --json status {folder} >{seen}")
+        self.assertIn('"state":"stopped"', seen.read_text())
+
+    def test_an_embedded_one_whose_image_is_there(self):
+        server = self.lost()
+        store = server.state / "store"
+        answer = tool("promote", store, "--yes", expect=USAGE)
+        self.assertIn("rollback", answer.message)
+        server.image.unlink()
+        promoted = self.serve_promoted(tool("promote", store, "--yes"))
+        self.assert_works(promoted)
+
+    def test_an_embedded_one_in_use(self):
+        server = self.serve(self.image(size=SIZE))
+        tool("promote", server.state / "store", "--yes", "--force", expect=BUSY)
+        tool("checkpoint", server.image)
+
+    def test_an_embedded_one_by_force(self):
+        server = self.lost()
+        answer = tool("promote", server.state / "store", "--yes", "--force")
+        self.assert_works(self.serve_promoted(answer))
+        old = Server(server.image, folder=self.folder)
+        self.addCleanup(old.cleanup)
+        self.assertIn("was promoted", old.refusal())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// ckpt-tool promote
+#include "plugin/promote.h"
+
+#include <fmt/format.h>
+
+#include "tools/command.h"
+#include "tools/format.h"
+#include "tools/program.h"
+
+namespace ckpt {
+namespace {
+
+constexpr CommandHelp kPromoteHelp{
+    "promote", "Fail-over: makes the primary of a back-up whose primary is lost",
+    "VOLUME is the folder of the back-up: of a volume in backupd's store, or IMAGE.ckpt/store. "
+    "What\n"
+    "is confirmed is applied, what is pending is dropped, and the back-up image is the disk from\n"
+    "then on: nothing is copied. The old primary is refused, for good; it stops its clients when "
+    "it\n"
+    "hears of it. Make sure that it is dead, or have --fence do so. Asks on a terminal; without "
+    "one\n"
+    "it needs --yes. A backupd that has the store must be stopped meanwhile (exit status 5).\n\n"
+    "Then serve the image, with a back-up of its own:\n"
+    "  ckpt-tool promote /var/lib/ckpt/UUID --fence 'ipmitool -H node1-bmc power off'\n"
+    "  nbdkit ckpt /var/lib/ckpt/UUID/backup.img backup=HOST:PORT"};
+
+// What takes longer has failed: nobody knows then whether the old primary still writes.
+constexpr std::chrono::seconds kFencePatience{120};
+
+struct PromoteCommandOptions {
+  std::string fence;  // for a shell; empty: none
+  bool force = false;
+  bool yes = false;
+};
+
+Result<> fence(const std::string& command) {
+  if (command.empty()) {
+    return {};
+  }
+  const auto said = output_of({"/bin/sh", "-c", command}, kFencePatience);
+  return said ? Result<>()
+              : Result<>(within("the old primary is not fenced, and nothing was promoted",
+                                said.error()));
+}
+
+Result<> agree(Console& console, const CheckpointInfo& last, bool yes) {
+  const std::string loss = fmt::format(
+      "the disk goes on from checkpoint {}{}, {}; what was written since is lost, and its primary "
+      "is refused from now on",
+      last.id.number.value, quoted_name(last), format_past(last.time, system_clock().wall()));
+  if (yes) {
+    console.remark(loss);
+    return {};
+  }
+  return console.confirm(loss + "\nPromote?")
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kVoid, "not promoted: nothing changed"));
+}
+
+std::string serving_line(const PromoteOutcome& outcome) {
+  return shell_line({"nbdkit", "ckpt", outcome.image});
+}
+
+void say(Console& console, const PromoteOutcome& outcome) {
+  const CheckpointInfo& checkpoint = outcome.checkpoint;
+  console.result(Json{{"checkpoint", checkpoint.id.number.value},
+                      {"volume", outcome.volume.to_string()},
+                      {"timeline", checkpoint.id.timeline.to_string()},
+                      {"image", outcome.image},
+                      {"command", serving_line(outcome)},
+                      {"was_promoted", outcome.was_promoted}});
+  if (console.verbosity().quiet) {
+    return;
+  }
+  console.print(
+      fmt::format("{} at checkpoint {}{}; serve it, with a back-up of its own (backup=):\n"
+                  "  {}\n",
+                  console.paint(Colour::kGood, outcome.was_promoted ? "was promoted" : "promoted"),
+                  checkpoint.id.number.value, quoted_name(checkpoint), serving_line(outcome)));
+}
+
+Result<int> run_promote(Context& context, const VolumeName& name,
+                        const PromoteCommandOptions& options) {
+  Console& console = context.console;
+  CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
+  if (!paths.is_store || paths.remote) {
+    return fail(ErrorKind::kInvalid,
+                name.path +
+                    ": promote works on the folder of a back-up, on its own machine: "
+                    "STORE/UUID of a backupd, or IMAGE.ckpt/store");
+  }
+  if (!options.yes && !console.interactive()) {
+    return fail(ErrorKind::kInvalid,
+                "a promotion takes the volume from its primary, and there is no terminal to ask "
+                "on: give --yes");
+  }
+  CKPT_ASSIGN(const PromoteOutcome outcome,
+              promote({paths.state, options.force, [&](const CheckpointInfo& last) -> Result<> {
+                         CKPT_TRY(agree(console, last, options.yes));
+                         return fence(options.fence);
+                       }}));
+  say(console, outcome);
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_promote(CLI::App& app, Invocation& invocation) {
+  const auto options = std::make_shared<PromoteCommandOptions>();
+  Arguments arguments = add_command(app, invocation, kPromoteHelp,
+                                    [options](Context& context, const VolumeName& name) {
+                                      return run_promote(context, name, *options);
+                                    });
+  arguments.add_filled_text("--fence", "COMMAND", options->fence,
+                            "Sees to it that the old primary is dead; run by a shell first. If it "
+                            "fails, or takes 2 minutes, nothing is promoted");
+  arguments.add_flag("--force", options->force, "Also of an embedded back-up whose image is there");
+  arguments.add_flag("--yes", options->yes, "Does not ask");
+}
+
+}  // namespace ckpt
