@@ -103,6 +103,19 @@ Result<> set_takeover(LocalOptions& options, const std::string& value) {
   return {};
 }
 
+Result<> set_start(LocalOptions& options, const std::string& value) {
+  if (value != "alone" && value != "contact") {
+    return invalid("must be alone or contact");
+  }
+  options.volume.needs_contact = value == "contact";
+  return {};
+}
+
+Result<> set_require_backup(LocalOptions& options, const std::string& value) {
+  CKPT_ASSIGN(options.volume.requires_backup, parse_switch(value));
+  return {};
+}
+
 Result<> set_interval(LocalOptions& options, const std::string& value) {
   CKPT_ASSIGN(const uint64_t seconds, parse_number(value));
   if (seconds > 31536000) {
@@ -172,7 +185,7 @@ Result<> set_verify_peer(LocalOptions& options, const std::string& value) {
   return {};
 }
 
-constexpr std::array<Parameter, 20> kParameters{{
+constexpr std::array<Parameter, 22> kParameters{{
     {"file",
      [](LocalOptions& o, const std::string& v) -> Result<> {
        if (!o.image_path.empty()) {
@@ -207,6 +220,8 @@ constexpr std::array<Parameter, 20> kParameters{{
     {"compress", set_compress},
     {"io", set_io},
     {"takeover", set_takeover},
+    {"start", set_start},
+    {"require-backup", set_require_backup},
     {"checkpoint-interval", set_interval},
     {"preserve-limit", set_preserve_limit},
     {"direct", set_direct},

@@ -11,9 +11,11 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 
+#include "backupd/store/volume_file.h"
 #include "common/direct_file.h"
 #include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
@@ -147,8 +149,28 @@ Result<> LocalVolume::check_record() const {
                   advice_on_lost_record(store, store));
 }
 
+// The image of a back-up is written by its store alone, until it is promoted.
+Result<> LocalVolume::check_no_backup() const {
+  const std::filesystem::path image(options_.image_path);
+  const std::string folder = image.parent_path().string();
+  if (image.filename() != "backup.img" || !exists(folder + "/volume") ||
+      !exists(folder + "/journal")) {
+    return {};
+  }
+  const auto directory = PosixDirectory::open(folder, false, RingUse{});
+  const auto store = directory ? VolumeFile::open(**directory) : Unexpected(directory.error());
+  return store && (*store)->record().promoted
+             ? Result<>()
+             : Result<>(
+                   fail(ErrorKind::kInvalid, options_.image_path +
+                                                 " is the image of a back-up: if its primary is "
+                                                 "lost, ckpt-tool promote " +
+                                                 folder + " makes it one"));
+}
+
 // What it is, and whether it can be served.
 Result<> LocalVolume::look_at_image() {
+  CKPT_TRY(check_no_backup());
   const std::string& path = options_.image_path;
   struct stat status {};
   if (stat(path.c_str(), &status) != 0) {

@@ -57,6 +57,7 @@ class LocalVolume {
  private:
   explicit LocalVolume(LocalOptions options) : options_(std::move(options)) {}
   [[nodiscard]] Result<> check_record() const;
+  [[nodiscard]] Result<> check_no_backup() const;
   Result<> look_at_image();
   Result<> open_image();
   Result<std::unique_ptr<File>> open_image_file(int flags);

@@ -213,6 +213,8 @@ constexpr char kHelp[] =
     "preserve-limit=SIZE        of blocks overwritten before they were shipped [1G]\n"
     "multi-conn=on|off          let several connections write at once [off]\n"
     "takeover=fence|refuse      a second writer fences the first, or is refused [fence]\n"
+    "start=alone|contact        contact: only serve once the back-up was reached, and agrees [alone]\n"
+    "require-backup=on|off      writes fail while the back-up is not reached [off]\n"
     "format=raw                 serve IMAGE even if it looks like qcow2, VMDK or VHDX";
 
 nbdkit_plugin make_plugin() {

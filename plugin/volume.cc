@@ -2,6 +2,7 @@
 #include "plugin/volume.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "plugin/checkpoint_name.h"
 #include "plugin/phase.h"
@@ -80,7 +81,8 @@ Result<> Volume::begin() {
     gate_.open(true);
   }
   if (auto opened = open_session(); !opened) {
-    const bool needed = record.rollback || opened.error().kind == ErrorKind::kFenced;
+    const bool needed = record.rollback || opened.error().kind == ErrorKind::kFenced ||
+                        (options_.needs_contact && !options_.start.offline);
     return needed ? opened : Result<>();
   }
   if (record.rollback) {
@@ -177,6 +179,9 @@ Result<> Volume::close() {
 
 template <typename Work>
 Result<> Volume::admitted(Client& client, bool is_write, const Work& work) {
+  if (is_write && options_.requires_backup && !session_.is_open()) {
+    return fail(ErrorKind::kUnreachable, "no write without a back-up (require-backup=on)", EIO);
+  }
   CKPT_TRY(gate_.enter(client, is_write));
   struct Leave {
     ClientGate& gate;

@@ -24,6 +24,8 @@ struct VolumeOptions {
   std::string name;                             // for status, and a back-up behind backupd
   std::string io;                               // for status: what is used and why
   bool has_backup = true;                       // the store is one
+  bool needs_contact = false;                   // not opened, to be served, where it is not reached
+  bool requires_backup = false;                 // writes fail while there is no session
   std::chrono::seconds checkpoint_interval{0};  // for status
   Progress on_rollback;                         // of one that was under way; may be empty
   // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks

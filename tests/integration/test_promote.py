@@ -174,6 +174,17 @@ class OldPrimary(PromoteCase):
         shutil.rmtree(folder)
         self.assertIn("was promoted", server.refusal())
 
+    def test_that_is_cut_off_serves_unless_it_is_told_not_to(self):
+        backupd = self.keep()
+        server, folder = self.lost_at(backupd)
+        tool("promote", folder, "--yes")
+        server.start()
+        server.stop()
+        server.parameters = (*server.parameters, "start=contact")
+        self.assertIn(backupd.address, server.refusal())
+        backupd.start()
+        self.assertIn("was promoted", server.refusal())
+
     def test_that_runs_stops_its_clients(self):
         backupd = self.keep()
         server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
@@ -215,7 +226,52 @@ class OldPrimary(PromoteCase):
         self.assertFalse((self.folder / "out.raw").exists())
 
 
+class WithItsBackUp(PromoteCase):
+    def test_contact(self):
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}", "start=contact")
+        write_some(server, self.draw)
+        tool("checkpoint", server.image)
+        backupd.kill9()
+        write_some(server, self.draw)  # it is asked for at the start
+        server.stop()
+        server.refusal()
+        tool("status", server.image)
+        backupd.start()
+        server.start()
+        tool("checkpoint", server.image)
+
+    def test_no_write_without_it(self):
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}", "require-backup=on")
+        write_some(server, self.draw)
+        backupd.kill9()
+        eventually(lambda: tool("status", server.image)["backup"]["state"] == "detached", "it sees")
+        with NbdClient(str(server.socket)) as client:
+            for act in (lambda: client.write(0, b"x"), lambda: client.zero(0, 4096)):
+                with self.assertRaises(OSError):
+                    act()
+            client.read(0, 4096)
+            client.flush()
+            backupd.start()
+            eventually(lambda: tool("status", server.image)["backup"]["state"] != "detached", "back")
+            client.write(0, b"x")
+        tool("checkpoint", server.image)
+        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+
+
 class Refusals(PromoteCase):
+    def test_to_serve_a_back_up(self):
+        """It would be written over."""
+        server, folder = self.lost_at(self.keep())
+        before = digest(folder / "backup.img")
+        for parameters in ((), ("backup=none",), (f"state={self.folder}/elsewhere",)):
+            told = self.serve(folder / "backup.img", *parameters, start=False).refusal()
+            self.assertIn("ckpt-tool promote", told)
+        self.assertEqual(digest(folder / "backup.img"), before)
+        self.assertFalse((folder / "backup.img.ckpt").exists())
+        self.assertFalse(server.running)
+
     def test_while_a_backupd_has_it(self):
         backupd = self.keep()
         server = self.lost(f"backup={backupd.address}")

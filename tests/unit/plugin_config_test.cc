@@ -80,6 +80,9 @@ TEST(Config, GoodValuesAreSet) {
   EXPECT_FALSE(with("multi-conn", "off").volume.clients.multi_conn);
   EXPECT_EQ(with("takeover", "refuse").volume.clients.takeover, Takeover::kRefuse);
   EXPECT_EQ(with("takeover", "fence").volume.clients.takeover, Takeover::kFence);
+  EXPECT_TRUE(with("start", "contact").volume.needs_contact);
+  EXPECT_FALSE(with("start", "alone").volume.needs_contact);
+  EXPECT_TRUE(with("require-backup", "on").volume.requires_backup);
   EXPECT_EQ(with("checkpoint-interval", "60").checkpoint_interval, std::chrono::seconds(60));
   EXPECT_EQ(with("preserve-limit", "2G").volume.start.preserve.total_bytes, uint64_t{2} << 30U);
   EXPECT_TRUE(with("format", "raw").raw);
@@ -122,6 +125,8 @@ TEST(Config, TheDefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(options.checkpoint_interval, std::chrono::seconds(0));
   EXPECT_FALSE(options.volume.clients.multi_conn);
   EXPECT_EQ(options.volume.clients.takeover, Takeover::kFence);
+  EXPECT_FALSE(options.volume.needs_contact);
+  EXPECT_FALSE(options.volume.requires_backup);
   EXPECT_EQ(options.volume.start.preserve.total_bytes, uint64_t{1} << 30U);
   EXPECT_EQ(options.volume.start.preserve.memory_bytes, uint64_t{64} << 20U);
 }
@@ -145,7 +150,9 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
                  "none, zstd or zstd:LEVEL");
   expect_refused("io", {"", "URING", "aio"}, "auto, uring or sync");
   expect_refused("takeover", {"", "yes"}, "fence or refuse");
+  expect_refused("start", {"", "yes"}, "alone or contact");
   expect_refused("multi-conn", {"", "true", "1"}, "on or off");
+  expect_refused("require-backup", {"", "yes"}, "on or off");
   expect_refused("direct", {"yes"}, "on or off");
   expect_refused("checkpoint-interval", {"31536001"}, "at most a year");
   expect_refused("preserve-limit", {"lots"}, "not a");
