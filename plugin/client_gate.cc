@@ -144,6 +144,9 @@ void ClientGate::wait_until_open() {
 
 Result<> ClientGate::close(ClientPolicy policy, std::chrono::nanoseconds patience) {
   const MutexLock lock(mutex_);
+  if (ended_) {
+    return fenced(shut_why_);
+  }
   const bool was_refusing = refusing_;
   refusing_ = policy != ClientPolicy::kKeep || refusing_;
   std::chrono::nanoseconds waited{0};
@@ -158,6 +161,9 @@ Result<> ClientGate::close(ClientPolicy policy, std::chrono::nanoseconds patienc
                     " client(s) connected: disconnect them, or see --clients=fence and "
                     "--clients=keep");
   }
+  if (ended_) {  // while this waited
+    return fenced(shut_why_);
+  }
   state_.store(State::kHeld);
   const std::vector<std::shared_ptr<Client>> clients(clients_.begin(), clients_.end());
   for (const auto& client : clients) {
@@ -169,6 +175,9 @@ Result<> ClientGate::close(ClientPolicy policy, std::chrono::nanoseconds patienc
 
 void ClientGate::open(bool refuse_new) {
   const MutexLock lock(mutex_);
+  if (ended_) {
+    return;
+  }
   refusing_ = refuse_new;
   state_.store(State::kOpen);
   changed_.notify_all();
@@ -179,17 +188,29 @@ Unexpected ClientGate::shut_out() {
   return fenced(shut_why_);
 }
 
-void ClientGate::shut(const std::string& why) {
-  const MutexLock lock(mutex_);
+void ClientGate::refuse_all(const std::string& why) {
   refusing_ = true;
   shut_why_ = why;
   state_.store(State::kShut);
   changed_.notify_all();
 }
 
+void ClientGate::shut(const std::string& why) {
+  const MutexLock lock(mutex_);
+  if (!ended_) {
+    refuse_all(why);
+  }
+}
+
+void ClientGate::end(const std::string& why) {
+  const MutexLock lock(mutex_);
+  ended_ = true;
+  refuse_all(why);
+}
+
 void ClientGate::accept() {
   const MutexLock lock(mutex_);
-  refusing_ = false;
+  refusing_ = ended_;
 }
 
 bool ClientGate::is_refusing() {

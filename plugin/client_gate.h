@@ -56,6 +56,8 @@ class ClientGate {
   void open(bool refuse_new);
   // All requests fail, held ones too, and nobody may connect; clients are told why.
   void shut(const std::string& why);
+  // The same for good: none of the others changes it any more.
+  void end(const std::string& why);
   void accept();
   [[nodiscard]] bool is_refusing();
 
@@ -66,6 +68,7 @@ class ClientGate {
   Result<> take_over(Client& client);
   void wait_until_open();
   Unexpected shut_out() CKPT_EXCLUDES(mutex_);
+  void refuse_all(const std::string& why) CKPT_REQUIRES(mutex_);
   void wait_idle(const Client& client) CKPT_REQUIRES(mutex_);
 
   const Options options_;
@@ -78,6 +81,7 @@ class ClientGate {
   // As they connected: an order by address would differ from run to run of the simulator.
   std::vector<std::shared_ptr<Client>> clients_ CKPT_GUARDED_BY(mutex_);
   bool refusing_ CKPT_GUARDED_BY(mutex_) = false;
+  bool ended_ CKPT_GUARDED_BY(mutex_) = false;
   std::string shut_why_ CKPT_GUARDED_BY(mutex_);
 };
 

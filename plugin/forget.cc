@@ -129,6 +129,10 @@ Result<> Forget::open_store() {
                                          (*file)->record().volume.to_string() +
                                          ": nothing was removed");
   }
+  if (file && (*file)->record().promoted) {
+    outcome_.left.push_back(store_path_);  // its image is a disk of its own
+    store_.reset();
+  }
   return {};
 }
 

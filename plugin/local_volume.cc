@@ -151,7 +151,8 @@ Result<> LocalVolume::check_record() const {
 
 // The image of a back-up is written by its store alone, until it is promoted.
 Result<> LocalVolume::check_no_backup() const {
-  const std::filesystem::path image(options_.image_path);
+  std::error_code ignored;
+  const auto image = std::filesystem::canonical(options_.image_path, ignored);
   const std::string folder = image.parent_path().string();
   if (image.filename() != "backup.img" || !exists(folder + "/volume") ||
       !exists(folder + "/journal")) {
@@ -159,7 +160,8 @@ Result<> LocalVolume::check_no_backup() const {
   }
   const auto directory = PosixDirectory::open(folder, false, RingUse{});
   const auto store = directory ? VolumeFile::open(**directory) : Unexpected(directory.error());
-  return store && (*store)->record().promoted
+  const StoreRecord record = store ? (*store)->record() : StoreRecord{};
+  return record.promoted && record.applied == record.last->id.number
              ? Result<>()
              : Result<>(
                    fail(ErrorKind::kInvalid, options_.image_path +
@@ -321,7 +323,17 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   if (!options_.has_backup) {
     return static_cast<StoreLink*>(&no_store_);
   }
-  CKPT_ASSIGN(place_, record.unplaced ? options_.store_place : place_of_store(record.store_place));
+  if (record.unplaced && !options_.is_place_said) {
+    if (options_.volume.start.offline) {
+      return static_cast<StoreLink*>(&no_store_);
+    }
+    return fail(ErrorKind::kInvalid,
+                options_.image_path +
+                    " was promoted: say where its own back-up is to be "
+                    "(backup=HOST:PORT, backup=embedded[:DIR]), or that there is "
+                    "none yet (backup=none)");
+  }
+  CKPT_ASSIGN(place_, place_of_store(record.unplaced ? options_.store_place : record.store_place));
   return is_remote_place(place_) ? open_remote(record, place_)
                                  : open_folder(record, folder_of_place(place_, state_path_));
 }

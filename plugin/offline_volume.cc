@@ -204,6 +204,10 @@ Result<CheckpointOutcome> OfflineVolume::checkpoint(const CheckpointRequest& req
 
 Result<RollbackOutcome> OfflineVolume::roll_back(const RollbackRequest& request,
                                                  const Progress& progress) {
+  if (record_.superseded) {
+    return fail(ErrorKind::kFenced,
+                "the back-up of " + options_.image_path + " was promoted, and is the disk now");
+  }
   if (request.rebuild) {
     return rebuild(request, progress);
   }

@@ -9,6 +9,7 @@
 
 #include "backupd/store/store.h"
 #include "backupd/store/volume_file.h"
+#include "common/fd.h"
 #include "common/posix_file.h"
 #include "plugin/local_volume.h"
 
@@ -55,6 +56,22 @@ Result<StoreRecord> read_record(Directory& directory) {
   return file->record();
 }
 
+bool is_done(const StoreRecord& record) {
+  return record.promoted && record.applied == record.last->id.number;
+}
+
+// Nobody may serve the image while it is written: one that was half promoted, by a server that was
+// told to.
+Result<UniqueFd> lock_image(const std::string& image) {
+  UniqueFd fd(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) {
+    return fail_errno(errno, image);
+  }
+  return ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0
+             ? Result<UniqueFd>(std::move(fd))
+             : fail(ErrorKind::kBusy, image + " is in use by a server");
+}
+
 // The image is the checkpoint that is returned, and no session begins any more.
 Result<StoreRecord> promote_store(std::unique_ptr<Directory> directory, StoreRecord record,
                                   const std::string& path) {
@@ -67,6 +84,18 @@ Result<StoreRecord> promote_store(std::unique_ptr<Directory> directory, StoreRec
   CKPT_ASSIGN(record.last, store->promote(system_random().uuid()));
   record.forks = store->forks();
   return record;
+}
+
+// An error after which the store may be promoted, or not.
+Unexpected judge(const Error& error, const std::string& path) {
+  const auto directory = PosixDirectory::open(path, false, RingUse{});
+  const auto record = directory ? read_record(**directory) : Unexpected(directory.error());
+  return record && record->promoted
+             ? fail(ErrorKind::kHalfway, path +
+                                             " is promoted, and its old primary refused, but not "
+                                             "ready to be served: " +
+                                             error.message() + ". Mend that, and promote it again")
+             : Unexpected(error);
 }
 
 // What the image's new state begins with.
@@ -94,25 +123,49 @@ Result<> make_state(const std::string& image, const StoreRecord& store) {
   return local->close();
 }
 
+// Of an image that was promoted before.
+Result<> check_state(const std::string& state, const StoreRecord& store) {
+  CKPT_ASSIGN(const auto directory, PosixDirectory::open(state, false, RingUse{}));
+  CKPT_ASSIGN(const auto file, VolumeRecordFile::open(*directory, system_random()));
+  return file->get().volume == store.volume
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid,
+                             state + " is of another volume: move it away, and promote again"));
+}
+
+Result<> finish(const std::string& image, const StoreRecord& store) {
+  const std::string state = default_state_path(image);
+  return is_there(state + "/volume") ? check_state(state, store) : make_state(image, store);
+}
+
 }  // namespace
 
 Result<PromoteOutcome> promote(const PromoteOptions& options) {
   const std::string& path = options.store_path;
-  if (!options.force) {
-    CKPT_TRY(check_primary_gone(path));
-  }
+  const std::string image = path + "/backup.img";
   CKPT_ASSIGN(auto directory, lock_store(path));
   CKPT_ASSIGN(const StoreRecord before, read_record(*directory));
   if (!before.last) {
     return fail(ErrorKind::kNotFound, path + " has no checkpoint yet: there is nothing to promote");
   }
-  CKPT_TRY(options.on_ready(*before.last));
-  CKPT_ASSIGN(const StoreRecord after, promote_store(std::move(directory), before, path));
-  const PromoteOutcome outcome{before.volume, *after.last, path + "/backup.img", before.promoted};
-  if (!is_there(default_state_path(outcome.image) + "/volume")) {
-    CKPT_TRY(make_state(outcome.image, after));
+  if (!before.promoted) {
+    CKPT_TRY(options.force ? Result<>() : check_primary_gone(path));
+    CKPT_TRY(options.on_ready(*before.last));
   }
-  return outcome;
+  StoreRecord after = before;
+  if (!is_done(before)) {
+    CKPT_ASSIGN(const UniqueFd image_lock, lock_image(image));
+    auto promoted = promote_store(std::move(directory), before, path);
+    if (!promoted) {
+      return judge(promoted.error(), path);
+    }
+    after = std::move(*promoted);
+  }
+  directory.reset();
+  if (auto finished = finish(image, after); !finished) {
+    return judge(finished.error(), path);
+  }
+  return PromoteOutcome{before.volume, *after.last, image, before.promoted};
 }
 
 }  // namespace ckpt

@@ -13,7 +13,8 @@ namespace ckpt {
 struct PromoteOptions {
   std::string store_path;  // of a store by itself, absolute
   bool force = false;      // also where its primary's image is there
-  // Runs when all that can be checked was, and before anything is done. Its failure is promote()'s.
+  // Runs when all that can be checked was, and before anything is done, but not where it was done
+  // before. Its failure is promote()'s.
   std::function<Result<>(const CheckpointInfo& last)> on_ready;
 };
 
@@ -29,8 +30,9 @@ struct PromoteOutcome {
 // IMAGE.ckpt, where there is none yet: a server of the image goes on from that checkpoint.
 //
 // Durability: all of it, when it returns. Repeating what was interrupted completes it.
-// Failure:    kBusy: a server or a backupd has the store; kNotFound: no checkpoint; kInvalid: the
-//             primary is there. Nothing was changed then.
+// Failure:    kHalfway: it is promoted, and repeating this completes it. Otherwise nothing was
+//             changed: kBusy: a server or a backupd has the store; kNotFound: no checkpoint;
+//             kInvalid: the primary is there, or the image's state is another volume's.
 Result<PromoteOutcome> promote(const PromoteOptions& options);
 
 }  // namespace ckpt

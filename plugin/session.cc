@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/session.h"
 
+#include <algorithm>
+
 namespace ckpt {
 namespace {
+
+bool is_own_timeline(const VolumeRecord& record, const Uuid& timeline) {
+  return record.timeline == timeline ||
+         std::ranges::find(record.forks, timeline, &CheckpointId::timeline) != record.forks.end();
+}
 
 Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
   const std::string theirs = greeting.last
@@ -20,13 +27,22 @@ Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
 
 }  // namespace
 
-// A back-up that was promoted says so, and says nothing else from then on: this image is history.
+// A back-up that was promoted says so, and takes no session from then on: this image is history.
+// Unless it is what was promoted, and was given the back-up that it was itself.
 Result<StoreGreeting> Session::greet() {
   auto greeting = store_.begin_session();
   if (greeting || greeting.error().kind != ErrorKind::kFenced) {
     return greeting;
   }
-  CKPT_TRY(record_.change([](VolumeRecord& record) { record.superseded = true; }));
+  CKPT_ASSIGN(const auto kept, store_.checkpoints());
+  if (!kept.empty() && is_own_timeline(record_.get(), kept.back().id.timeline)) {
+    return fail(ErrorKind::kFenced,
+                "this image is itself the back-up that is kept there, and was promoted: it needs "
+                "another one (backup=)");
+  }
+  superseded_.store(true);
+  // Where this fails, it is known as long as this server runs.
+  (void)record_.change([](VolumeRecord& record) { record.superseded = true; });
   return greeting;
 }
 

@@ -17,12 +17,15 @@ class Session {
   // Fences the session before, reads the store's greeting, records what follows from it, and makes
   // all that is changed unshipped. The closed epoch's writers must have left; the caller settles
   // its checkpoint by what is returned. kFenced: diverged, nothing was changed; or the store was
-  // promoted, which is on record then, and the caller says diverge() when nobody is served any more.
+  // promoted, which is on record then, and the caller says diverge() when nobody is served any
+  // more.
   Result<HandshakeRow> open();
   // The store failed or refused: nothing more is sent before open() succeeds.
   void lose(const Error& error);
 
   void diverge() { diverged_.store(true); }
+  // The store was promoted.
+  [[nodiscard]] bool is_superseded() const { return superseded_.load(); }
 
   [[nodiscard]] bool is_open() const { return open_.load(); }
   [[nodiscard]] bool is_diverged() const { return diverged_.load(); }
@@ -49,6 +52,7 @@ class Session {
   const uint64_t incarnation_;
   std::atomic<bool> open_{false};
   std::atomic<bool> diverged_{false};
+  std::atomic<bool> superseded_{false};
   bool inexact_ = false;
   Mutex mutex_;
   std::string problem_ CKPT_GUARDED_BY(mutex_);

@@ -115,8 +115,8 @@ Result<> Volume::open_session() {
   last_try_ = surroundings_.clock.steady();
   if (!opened) {
     session_.lose(opened.error());
-    if (started_.record->get().superseded) {
-      gate_.shut(opened.error().message());  // whoever reads here reads what has no future
+    if (session_.is_superseded()) {
+      gate_.end(opened.error().message());  // whoever reads here reads what has no future
       session_.diverge();
     }
     // What was tried for who waits does not count: the store is asked as often as without.
@@ -127,8 +127,9 @@ Result<> Volume::open_session() {
     const ErrorKind kind = opened.error().kind;
     if (kind != ErrorKind::kUnreachable) {
       maker_.doubt(opened.error());
-      maker_.cancel("the store failed: " + opened.error().message(),
-                    kind == ErrorKind::kDenied ? kind : ErrorKind::kVoid);
+      maker_.cancel(
+          "the store failed: " + opened.error().message(),
+          kind == ErrorKind::kDenied || session_.is_superseded() ? kind : ErrorKind::kVoid);
     }
   }
   return opened;
@@ -179,7 +180,7 @@ Result<> Volume::close() {
 
 template <typename Work>
 Result<> Volume::admitted(Client& client, bool is_write, const Work& work) {
-  if (is_write && options_.requires_backup && !session_.is_open()) {
+  if (is_write && options_.requires_backup && !(session_.is_open() && store_.check_link())) {
     return fail(ErrorKind::kUnreachable, "no write without a back-up (require-backup=on)", EIO);
   }
   CKPT_TRY(gate_.enter(client, is_write));
@@ -365,7 +366,8 @@ bool Volume::sync_for_checkpoint() {
 VolumeStatus Volume::status() {
   const VolumeRecord record = started_.record->get();
   VolumeStatus status;
-  status.state = rolling_back_.load()     ? "rolling-back"
+  status.state = session_.is_superseded() ? "diverged"
+                 : rolling_back_.load()   ? "rolling-back"
                  : session_.is_diverged() ? "diverged"
                  : gate_.is_refusing()    ? "fenced"
                  : options_.start.offline ? "stopped"
@@ -444,6 +446,10 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   return maker_.take(request);
 }
 
+Result<> Volume::check_not_superseded() {
+  return session_.is_superseded() ? fail(ErrorKind::kFenced, session_.problem()) : Result<>();
+}
+
 Result<CheckpointInfo> Volume::kept_checkpoint(std::string_view id) {
   CKPT_ASSIGN(const auto kept, store_.checkpoints());
   return find_checkpoint(kept, id);
@@ -473,6 +479,7 @@ Result<VerifyOutcome> Volume::verify(const Progress& progress) {
 }
 
 Result<> Volume::accept() {
+  CKPT_TRY(check_not_superseded());
   if (rolling_back_.load()) {
     return fail(ErrorKind::kBusy, "a rollback is under way");
   }

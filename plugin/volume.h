@@ -129,6 +129,7 @@ class Volume : public VolumeApi {
 
   std::optional<CheckpointInfo> last_checkpoint();
   std::optional<Epoch> lost_checkpoint();
+  Result<> check_not_superseded();
   Result<CheckpointInfo> kept_checkpoint(std::string_view id);
   Result<> quiesce() CKPT_REQUIRES(work_mutex_);
   Result<RollbackOutcome> do_roll_back(const CheckpointInfo& target, const RollbackRequest& request,

@@ -23,9 +23,7 @@ RollbackOutcome Volume::preview(const CheckpointInfo& target) const {
 
 Result<RollbackOutcome> Volume::roll_back(const RollbackRequest& request,
                                           const Progress& progress) {
-  if (started_.record->get().superseded) {
-    return fail(ErrorKind::kFenced, session_.problem());
-  }
+  CKPT_TRY(check_not_superseded());
   if (is_halfway_.load()) {
     return go_on_roll_back(request, progress);
   }

@@ -58,8 +58,9 @@ Result<> agree(Console& console, const CheckpointInfo& last, bool yes) {
              : Result<>(fail(ErrorKind::kVoid, "not promoted: nothing changed"));
 }
 
+// With a word to fill in: where its back-up is to be is for people to say.
 std::string serving_line(const PromoteOutcome& outcome) {
-  return shell_line({"nbdkit", "ckpt", outcome.image});
+  return shell_line({"nbdkit", "ckpt", outcome.image}) + " backup=HOST:PORT";
 }
 
 void say(Console& console, const PromoteOutcome& outcome) {
@@ -74,8 +75,8 @@ void say(Console& console, const PromoteOutcome& outcome) {
     return;
   }
   console.print(
-      fmt::format("{} at checkpoint {}{}; serve it, with a back-up of its own (backup=):\n"
-                  "  {}\n",
+      fmt::format("{} at checkpoint {}{}; serve it with a back-up of its own, or "
+                  "backup=none for now:\n  {}\n",
                   console.paint(Colour::kGood, outcome.was_promoted ? "was promoted" : "promoted"),
                   checkpoint.id.number.value, quoted_name(checkpoint), serving_line(outcome)));
 }

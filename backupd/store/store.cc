@@ -269,8 +269,7 @@ bool Store::may_sync_later() const {
       return false;
     }
   }
-  return applier_->has_only_to_sync() &&
-         applier_->waiting_checkpoints() <= kUnappliedCheckpointsMax / 2 &&
+  return has_only_to_sync() && applier_->waiting_checkpoints() <= kUnappliedCheckpointsMax / 2 &&
          applier_->waiting_bytes() <= options_.unapplied_bytes_max / 2;
 }
 
@@ -362,6 +361,9 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
   if (!before.last) {
     return fail(ErrorKind::kNotFound, "store: there is no checkpoint that could be promoted");
   }
+  if (applier_ == nullptr) {
+    return *before.last;  // it was done
+  }
   CKPT_TRY(drop_pending());
   if (!before.promoted) {
     auto recorded = volume_->update([&to](StoreRecord& record) {
@@ -376,6 +378,7 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
   over_ = check_not_promoted().error();
   const Hurry hurry(*this);
   CKPT_TRY(applier_->finish());
+  (void)reserve_->remove();  // the space may be the primary's; nobody else would miss it
   return *volume_->record().last;
 }
 
@@ -486,8 +489,10 @@ StoreStatus Store::status() {
   const StoreRecord record = volume_->record();
   status.confirmed = record.last;
   status.applied = record.applied;
-  status.confirmed_bytes = applier_->waiting_bytes();
-  status.error = applier_->problem();
+  if (applier_ != nullptr) {
+    status.confirmed_bytes = applier_->waiting_bytes();
+    status.error = applier_->problem();
+  }
   if (auto free_bytes = directory_->free_bytes(); free_bytes) {
     status.free_bytes = *free_bytes;
   }
@@ -512,6 +517,7 @@ void Store::set_work_listener(std::function<void()> listener) {
 }
 
 Result<> Store::free_reserve() {
+  CKPT_TRY(check_not_promoted());
   const MutexLock lock(session_mutex_);
   const Error reason{
       ErrorKind::kNoSpace, 0,

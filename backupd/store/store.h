@@ -72,16 +72,16 @@ class Store : public StoreLink {
   StoreStatus status() override;
 
   // One step of the applier. True: there is more to do. After kNoSpace, wait before the next call.
-  Result<bool> apply_some() { return applier_->step(); }
-  [[nodiscard]] bool has_work() const { return applier_->has_work(); }
+  Result<bool> apply_some() { return applier_ ? applier_->step() : Result<bool>(false); }
+  [[nodiscard]] bool has_work() const { return applier_ && applier_->has_work(); }
   // How often the applier has synced the image and recorded what it applied.
-  [[nodiscard]] uint64_t passes() const { return applier_->passes(); }
+  [[nodiscard]] uint64_t passes() const { return applier_ ? applier_->passes() : 0; }
   // Whether the next step syncs the back-up image, and then frees the journal.
-  [[nodiscard]] bool has_only_to_sync() const { return applier_->has_only_to_sync(); }
+  [[nodiscard]] bool has_only_to_sync() const { return applier_ && applier_->has_only_to_sync(); }
   // Whether it does, and that can wait: confirm() would not soon have to help, and space has not
   // run out.
   [[nodiscard]] bool may_sync_later() const CKPT_EXCLUDES(state_mutex_);
-  Result<> finish_applying() { return applier_->finish(); }
+  Result<> finish_applying() { return applier_ ? applier_->finish() : Result<>(); }
   // Called when there is new work for the applier, from the thread that brought it, with no lock
   // held that has_work() or apply_some() takes. It must return soon.
   void set_work_listener(std::function<void()> listener) CKPT_EXCLUDES(state_mutex_);
@@ -99,6 +99,7 @@ class Store : public StoreLink {
   Store(std::unique_ptr<Directory> directory, StoreOptions options);
   Result<> create(const std::vector<std::string>& names);
   Result<> recover();
+  Result<> assemble_promoted();
   Result<> assemble(std::vector<ConfirmedCheckpoint> unapplied) CKPT_EXCLUDES(session_mutex_);
   Result<> check_identity(const StoreRecord& record) const;
 
@@ -142,7 +143,8 @@ class Store : public StoreLink {
   Mutex session_mutex_;
   mutable Mutex state_mutex_;
 
-  // Set once, before open() returns.
+  // Set once, before open() returns. What was promoted and applied has nothing but its record and
+  // the attachments: the image is another's.
   std::unique_ptr<Directory> journal_;
   std::unique_ptr<Directory> attachments_folder_;
   std::unique_ptr<VolumeFile> volume_;

@@ -67,6 +67,9 @@ Result<> Store::recover() {
   CKPT_ASSIGN(volume_, VolumeFile::open(*directory_));
   const StoreRecord record = volume_->record();
   CKPT_TRY(check_identity(record));
+  if (record.promoted && record.applied == record.last->id.number) {
+    return assemble_promoted();
+  }
   auto journal = directory_->subdirectory(kJournalName, false);
   if (!journal && journal.error().kind == ErrorKind::kNotFound) {
     return fail(ErrorKind::kCorrupt, directory_->path() + "/" + kJournalName + ": is missing");
@@ -88,6 +91,12 @@ Result<> Store::remove_leftovers(const std::vector<std::string>& of_journal) {
   CKPT_ASSIGN(const auto names,
               Attachments::find_leftovers(*attachments_folder_, volume_->record().last));
   return Attachments::remove_leftovers(*attachments_folder_, names);
+}
+
+Result<> Store::assemble_promoted() {
+  CKPT_ASSIGN(attachments_folder_, directory_->subdirectory(kAttachmentsName, true));
+  attachments_ = std::make_unique<Attachments>(*attachments_folder_, options_.volume);
+  return {};
 }
 
 Result<> Store::assemble(std::vector<ConfirmedCheckpoint> unapplied) {

@@ -9,12 +9,14 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import (BUSY, MIB, OK, UNKNOWN, USAGE, Case, Server, build, eventually, tool)
+from harness import (BUSY, DEGRADED, HALFWAY, MIB, OK, UNKNOWN, USAGE, Case, Server, build,
+                     eventually, free_port, tool)
 from nbd_client import NbdClient
+from tls_files import Secrets
 
 FENCED = 11
 SIZE = 32 * MIB
-INTERRUPTIONS = 12
+INTERRUPTIONS = 30
 
 
 def digest(path):
@@ -56,6 +58,7 @@ class PromoteCase(Case):
         return server, folder
 
     def serve_promoted(self, answer, *parameters, **options):
+        parameters = parameters or ("backup=embedded",)
         return self.serve(Path(answer["image"]), *parameters, **options)
 
     def assert_works(self, server):
@@ -81,7 +84,7 @@ class Promote(PromoteCase):
         self.assertEqual(answer["checkpoint"], self.checkpoint)
         self.assertEqual(answer["volume"], old["volume"])
         self.assertNotEqual(answer["timeline"], old["timeline"])
-        self.assertEqual(answer["command"], f"nbdkit ckpt {folder}/backup.img")
+        self.assertEqual(answer["command"], f"nbdkit ckpt {folder}/backup.img backup=HOST:PORT")
         self.assertFalse(answer["was_promoted"])
         self.assertEqual(digest(answer["image"]), digest(self.truth))
         self.assertEqual(tool("status", folder)["state"], "promoted")
@@ -96,11 +99,63 @@ class Promote(PromoteCase):
         promoted = self.serve_promoted(answer, f"backup={other.address}")
         self.assert_works(promoted)
         promoted.stop()
-        again = self.serve_promoted(answer)  # it is on record now
+        again = self.serve(Path(answer["image"]))  # it is on record now
         self.assertEqual(tool("status", again.image)["backup"]["address"], other.address)
         again.stop()
         third = self.serve_promoted(answer, "backup=embedded", start=False)
         self.assertIn(other.address, third.refusal())
+
+    def test_a_back_up_over_tls(self):
+        _, folder = self.lost_at(self.keep())
+        answer = tool("promote", folder, "--yes")
+        secrets, address = Secrets.get(), f"127.0.0.1:{free_port()}"
+        self.keep(f"--tls-psk={secrets.keys}", store=self.folder / "other", listen=address)
+        promoted = self.serve_promoted(answer, f"backup={address}",
+                                       f"tls-psk={secrets.psk['carol']}")
+        self.assert_works(promoted)
+        promoted.stop()
+        again = self.serve(Path(answer["image"]))
+        self.assertEqual(tool("status", again.image)["backup"]["state"], "connected")
+
+    def test_where_its_back_up_is_must_be_said(self):
+        _, folder = self.lost_at(self.keep())
+        answer = tool("promote", folder, "--yes")
+        promoted = self.serve(Path(answer["image"]), start=False)
+        self.assertIn("backup=HOST:PORT", promoted.refusal())
+        for words in (["rollback", "--yes"], ["checkpoint"], ["verify"]):
+            tool(words[0], answer["image"], *words[1:], expect=None)
+            self.assertFalse((promoted.state / "store").exists(), words)
+        self.assert_works(self.serve_promoted(answer))
+
+    def test_it_is_no_back_up_of_itself(self):
+        backupd = self.keep()
+        _, folder = self.lost_at(backupd)
+        answer = tool("promote", folder, "--yes")
+        backupd.start()
+        mistaken = self.serve_promoted(answer, f"backup={backupd.address}", start=False)
+        self.assertIn("itself", mistaken.refusal())
+        self.assert_works(self.serve_promoted(answer))
+
+    def test_backupd_leaves_it_alone(self):
+        """The image may be grown, or go elsewhere: the old primary is refused all the same."""
+        backupd = self.keep()
+        server, folder = self.lost_at(backupd)
+        answer = tool("promote", folder, "--yes")
+        self.assertFalse((folder / "reserve").exists())
+        Path(answer["image"]).rename(self.folder / "elsewhere.img")
+        backupd.start()
+        self.assertIn("was promoted", server.refusal())
+        self.assertFalse((folder / "reserve").exists())
+        self.assertFalse((folder / "backup.img").exists())
+
+    def test_one_that_cannot_be_completed(self):
+        _, folder = self.lost_at(self.keep())
+        in_the_way = folder / "backup.img.ckpt"
+        in_the_way.write_text("not a folder")
+        answer = tool("promote", folder, "--yes", expect=HALFWAY)
+        self.assertIn("promote it again", answer.message)
+        in_the_way.unlink()
+        self.assert_works(self.serve_promoted(tool("promote", folder, "--yes")))
 
     def test_without_a_back_up_first(self):
         _, folder = self.lost_at(self.keep())
@@ -129,14 +184,18 @@ class Promote(PromoteCase):
         kept = self.folder / "kept"
         shutil.copytree(folder, kept)
         command = [build() / "tools" / "ckpt-tool", "promote", folder, "--yes"]
+        seen = set()
         for n in range(INTERRUPTIONS):
             shutil.rmtree(folder)
             shutil.copytree(kept, folder)
-            subprocess.run(["timeout", "-s", "KILL", str(0.002 * n + 0.002), *command],
+            subprocess.run(["timeout", "-s", "KILL", str(0.004 * n + 0.001), *command],
                            capture_output=True, check=False)
+            seen.add((tool("status", folder)["state"], (folder / "backup.img.ckpt").exists()))
             answer = tool("promote", folder, "--yes")
             self.assertEqual(digest(answer["image"]), digest(self.truth))
             self.assertEqual(answer["checkpoint"], self.checkpoint)
+        self.assertIn(("stopped", False), seen)
+        self.assertIn(("promoted", True), seen)
         self.assert_works(self.serve_promoted(answer))
         self.assertFalse(server.running)
 
@@ -205,6 +264,32 @@ class OldPrimary(PromoteCase):
         self.assert_diverged(server)
         server.stop()
         self.assertIn("was promoted", server.refusal())
+
+    def test_a_rollback_is_the_first_to_hear_of_it(self):
+        """It shuts the gate, and leaves it so."""
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
+        write_some(server, self.draw)
+        tool("checkpoint", server.image)
+        folder = backupd.folder_of(server)
+        backupd.kill9()
+        tool("promote", folder, "--yes")
+        backupd.start()
+        for words in (["rollback", "--yes"], ["accept"]):
+            tool(words[0], server.image, *words[1:], expect=FENCED)
+            with self.assertRaises(OSError):
+                NbdClient(str(server.socket))
+        self.assert_diverged(server)
+
+    def test_an_embedded_one_is_forgotten_and_its_back_up_stays(self):
+        server = self.lost()
+        answer = tool("promote", server.state / "store", "--yes", "--force")
+        promoted = self.serve_promoted(answer)
+        forgotten = tool("forget", server.image, "--yes", expect=DEGRADED)
+        self.assertIn(str(server.state / "store"), forgotten["left"])
+        self.assert_works(promoted)
+        promoted.stop()
+        promoted.start()
 
     def test_becomes_a_plain_image(self):
         server, _ = self.promoted_behind()

@@ -160,6 +160,21 @@ TEST(ClientGate, FenceFailsTheirRequestsAndRefusesNewOnesUntilAccept) {
   expect_fenced(request(gate, *client, false));
 }
 
+TEST(ClientGate, TheEndIsForGood) {
+  ClientGate gate({});
+  const auto client = *gate.connect();
+  gate.end("over");
+  gate.shut("something else");
+  gate.open(false);
+  gate.accept();
+  const auto entered = gate.enter(*client, false);
+  ASSERT_FALSE(entered);
+  EXPECT_EQ(entered.error().context, "over");
+  EXPECT_FALSE(gate.connect());
+  EXPECT_FALSE(gate.close(ClientPolicy::kKeep, std::chrono::seconds(0)));
+  EXPECT_FALSE(gate.enter(*client, true));
+}
+
 TEST(ClientGate, FenceWaitsForRequestsInFlight) {
   ClientGate gate({});
   const auto client = connected(gate);

@@ -48,9 +48,19 @@ TEST_F(SessionTest, ADivergedStoreIsRefusedAndNothingIsChanged) {
 TEST_F(SessionTest, AStoreThatWasPromotedIsOnRecord) {
   ASSERT_DONE(primary_.start());
   primary_.store.fail_begin = Error{ErrorKind::kFenced, 0, "promoted"};
+  primary_.store.greeting.last->id.timeline = uuid_of(99);
   EXPECT_KIND(kFenced, primary_.open_session());
+  EXPECT_TRUE(primary_.session->is_superseded());
   EXPECT_FALSE(primary_.session->is_open());
   EXPECT_TRUE(primary_.record->get().superseded);
+}
+
+TEST_F(SessionTest, TheBackUpThatItIsItselfIsRefusedAndNothingIsOnRecord) {
+  ASSERT_DONE(primary_.start());
+  primary_.store.fail_begin = Error{ErrorKind::kFenced, 0, "promoted"};
+  EXPECT_KIND(kFenced, primary_.open_session());
+  EXPECT_FALSE(primary_.session->is_superseded());
+  EXPECT_FALSE(primary_.record->get().superseded);
 }
 
 TEST_F(SessionTest, TheRightStorePutBackIsNoLongerDiverged) {
