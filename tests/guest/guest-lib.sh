@@ -95,9 +95,12 @@ ckpt() { # COMMAND ARGUMENT...
     local code=0
     "$build/tools/ckpt-tool" --json "$@" >/run/ckpt-tool.out </dev/null || code=$?
     sed 's/^/# /' /run/ckpt-tool.out
-    tool_result=$(tail -n 1 /run/ckpt-tool.out)
+    read_tool_result
     return "$code"
 }
+
+# For a ckpt that ran in a process of its own.
+read_tool_result() { tool_result=$(tail -n 1 /run/ckpt-tool.out); }
 
 # A field of tool_result; empty when it is not there.
 result_field() { # NAME

@@ -5,7 +5,7 @@
 # gives exactly the last checkpoint that was answered, or the one in flight, in every sector; and
 # the volume goes on from there.
 #
-# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|backupd; same /dev/vda and /out as power_cut_write.sh.
+# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|keys; same /dev/vda and /out as power_cut_write.sh.
 # "writing" rolls back offline, "checkpoint" through a running server.
 set -euo pipefail
 
@@ -16,7 +16,7 @@ readonly scratch=/run/scratch
 readonly image=$scratch/primary.img
 readonly log=/out/load.log
 # shellcheck source-path=SCRIPTDIR
-. "$(dirname "${BASH_SOURCE[0]}")/power_cut_place.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/backup_place.sh"
 
 # shellcheck disable=SC2317 # called by check()
 audit() { # DISK WHAT...

@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_steps process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial kernel_mount nbd_rollback slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial nbd_rollback_remote kernel_mount nbd_rollback slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -46,7 +46,13 @@ guest() { # the arguments of run-in-guest.sh
 
 nbd_rollback() {
     new_drive "$1/drive" || return
-    guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build"
+    guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build" embedded
+}
+
+# Behind backupd, which dies in the middle of everything: at a Unix socket, then by TLS.
+nbd_rollback_remote() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build" unix keys
 }
 
 kernel_mount() {
@@ -133,7 +139,7 @@ power_cut_during_checkpoint() {
 
 # The server and backupd, on one machine.
 power_cut_of_both() {
-    power_cut "$1" checkpoint backupd
+    power_cut "$1" checkpoint keys
 }
 
 # Boots twice, and recovers on this machine.

@@ -446,6 +446,23 @@ class Case(unittest.TestCase):
     def status(self, server):
         return tool("status", server.image)
 
+    def backup_image(self, server):
+        """The image of its back-up, wherever that is."""
+        if self.backupd:
+            return self.backupd.folder_of(server) / "backup.img"
+        images = list(server.state.glob("store/**/backup.img"))
+        self.assertEqual(len(images), 1)
+        return images[0]
+
+    def is_applied(self, server):
+        backup = self.status(server)["backup"]
+        return backup["confirmed"] == backup["applied"] and backup["confirmed_bytes"] == 0
+
+    def expect_same_backup(self, server):
+        """Nothing was written since the checkpoint: primary and back-up are equal in every byte."""
+        eventually(lambda: self.is_applied(server), "the store has applied it", 60)
+        run("cmp", server.image, self.backup_image(server))
+
 
 class LoopDevice:
     """A loop device over a sparse file, until cleanup. `link` is a symbolic link to it."""

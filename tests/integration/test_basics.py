@@ -10,18 +10,14 @@ import subprocess
 import unittest
 from pathlib import Path
 
+from file_tools import FileTools
 from harness import (BLOCK, MIB, Case, ServerFailed, build, eventually, plugin,
                      plugin_environment, run, tool)
 from nbd_client import FUA, NO_HOLE, NbdClient
 
 
-class Basics(Case):
+class Basics(FileTools, Case):
     io = "auto"
-
-    def pattern(self, size, seed=1):
-        path = self.folder / f"pattern-{seed}"
-        path.write_bytes(random.Random(seed).randbytes(size // 2) + bytes(size - size // 2))
-        return path
 
     def test_creates_an_image_of_the_size_asked_for(self):
         server = self.serve(self.folder / "new.img", "size=10M")
@@ -31,53 +27,11 @@ class Basics(Case):
             self.assertEqual(client.size, 10 * MIB)
             self.assertEqual(client.read(0, MIB), bytes(MIB))
 
-    def test_nbdinfo_shows_size_and_abilities(self):
-        server = self.serve(self.image())
-        export = json.loads(run("nbdinfo", "--json", server.uri))["exports"][0]
-        self.assertEqual(export["export-size"], 64 * MIB)
-        self.assertFalse(export["is_read_only"])
-        for ability in ("can_flush", "can_fua", "can_trim", "can_zero"):
-            self.assertTrue(export[ability], ability)
-
     def test_multi_conn_is_announced_only_when_on(self):
         for value in ("off", "on"):
             server = self.serve(self.image(f"{value}.img"), f"multi-conn={value}")
             export = json.loads(run("nbdinfo", "--json", server.uri))["exports"][0]
             self.assertEqual(export["can_multi_conn"], value == "on")
-
-    def test_nbdcopy_in_and_out_is_equal(self):
-        pattern = self.pattern(64 * MIB)
-        server = self.serve(self.image(), "multi-conn=on")
-        run("nbdcopy", "--flush", pattern, server.uri)
-        out = self.folder / "out"
-        run("nbdcopy", server.uri, out)
-        run("cmp", pattern, out)
-        server.stop()
-        run("cmp", pattern, server.image)
-
-    def test_qemu_img_compares_equal(self):
-        pattern = self.pattern(64 * MIB)
-        server = self.serve(self.image())
-        run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", pattern, server.uri)
-        self.assertIn("identical",
-                      run("qemu-img", "compare", "-f", "raw", "-F", "raw", pattern, server.uri))
-
-    def test_qemu_io_patterns_read_back(self):
-        server = self.serve(self.image())
-        commands = ["write -P 0xa5 1000448 300032", "write -P 0x5a 1M 64k", "write -z 1060864 4k",
-                    "flush", "read -P 0xa5 1000448 48128", "read -P 0x5a 1M 12288",
-                    "read -P 0 1060864 4096", "discard 1M 8k", "read -P 0 1M 8k"]
-        words = [word for command in commands for word in ("-c", command)]
-        out = run("qemu-io", "-f", "raw", *words, server.uri)
-        self.assertNotIn("Pattern verification failed", out)
-
-    def test_fio_verifies_what_it_wrote(self):
-        server = self.serve(self.image())
-        job = ["--name=v", "--ioengine=nbd", f"--uri={server.uri}", "--rw=randwrite",
-               "--bsrange=512-128k", "--blockalign=512", "--size=64M", "--io_size=96M",
-               "--iodepth=8", "--verify=crc32c",
-               "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fsync=64"]
-        run("fio", *job, cwd=self.folder)
 
     def test_single_bytes_at_odd_places(self):
         server = self.serve(self.image(size=4 * MIB))

@@ -11,9 +11,9 @@ import threading
 import time
 import unittest
 
-from harness import OK, Case, eventually, free_port, tool
+from harness import OK, Case, eventually, tool
 from phases import PHASES, PhasePage
-from tls_files import Secrets
+from tls_files import keep_with_keys
 
 LEAST_SHARE = 15  # per cent of the kills that must fall into each phase
 AFTER_ANSWER = "just after an answer"  # what was told must be durable by then
@@ -266,9 +266,7 @@ class KillWithKeys(KillWithBackupd):
 
     def prepare(self):
         self.kills = max(1, self.kills // 6)
-        secrets = Secrets.get()
-        self.backupd = self.keep(f"--tls-psk={secrets.keys}", listen=f"127.0.0.1:{free_port()}")
-        self.extra = (f"tls-psk={secrets.psk['carol']}",)
+        keep_with_keys(self)
         self.starter = None
 
 

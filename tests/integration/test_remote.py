@@ -68,8 +68,7 @@ class Remote(Case):
         hammer.must("check", "now")
         verified = tool("verify", server.image)
         self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
-        eventually(lambda: self.is_applied(server), "the store has applied it", 60)
-        run("cmp", server.image, self.backupd.folder_of(server) / "backup.img")
+        self.expect_same_backup(server)
         hammer.must("start", 99)
         time.sleep(0.3)
         hammer.must("stop")
@@ -77,10 +76,6 @@ class Remote(Case):
         tool("rollback", server.image, "--yes")
         hammer.must("reconnect", server.uri)
         hammer.must("adopt", name)
-
-    def is_applied(self, server):
-        backup = self.status(server)["backup"]
-        return backup["confirmed"] == backup["applied"] and backup["confirmed_bytes"] == 0
 
 
 class Life(Remote):

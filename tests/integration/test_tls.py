@@ -14,7 +14,7 @@ from harness import (FAILED, MIB, OK, UNKNOWN, USAGE, Backupd, Case, eventually,
                      tool)
 from nbd_client import NbdClient
 from test_remote import StoreDies
-from tls_files import Secrets
+from tls_files import Secrets, keep_with_keys
 
 DENIED = 12
 UNREACHABLE = 10
@@ -56,9 +56,7 @@ class RollbackWithCertificates(test_rollback.RollbackExact):
 class RollbackWithKeys(test_rollback.RollbackExact):
     def setUp(self):
         super().setUp()
-        secrets = Secrets.get()
-        self.backupd = self.keep(f"--tls-psk={secrets.keys}", listen=f"127.0.0.1:{free_port()}")
-        self.extra = (f"tls-psk={secrets.psk['carol']}",)
+        keep_with_keys(self)
 
 
 def keep_at_same_port(case, *options, **more):

@@ -9,9 +9,13 @@ import random
 import time
 import unittest
 
-from harness import BLOCK, DEGRADED, MIB, MISMATCH, Case, eventually, free_port, tool
+from harness import (BLOCK, DEGRADED, FAILED, MIB, MISMATCH, OK, Case, eventually,
+                     tool)
 from nbd_client import NbdClient
-from tls_files import Secrets
+from store_deaths import StoreDeaths
+from tls_files import keep_with_keys
+
+UNREACHABLE = 10
 
 
 def flip(path, offset):
@@ -21,6 +25,10 @@ def flip(path, offset):
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 0x10]))
+
+
+def verify_seconds():
+    return float(os.environ.get("CKPT_VERIFY_SECONDS", "20"))
 
 
 class Verify(Case):
@@ -35,25 +43,14 @@ class Verify(Case):
     def reach_backup(self):
         """Before the server starts; nothing: the store is embedded."""
 
-    def backup_image(self):
-        if self.backupd:
-            return self.backupd.folder_of(self.server) / "backup.img"
-        images = list(self.server.state.glob("store/**/backup.img"))
-        self.assertEqual(len(images), 1)
-        return images[0]
-
     def fill_and_checkpoint(self):
         """16 MiB of data, a hole, all of it applied; afterwards 1 MiB is changed."""
         with NbdClient(str(self.server.socket)) as client:
             for offset in range(0, len(self.content), MIB):
                 client.write(offset, self.content[offset:offset + MIB])
             self.number = tool("checkpoint", self.server.image)["checkpoint"]
-            eventually(self.applied, "the checkpoint is applied")
+            eventually(lambda: self.is_applied(self.server), "the checkpoint is applied")
             client.write(0, b"changed since" * 80659)
-
-    def applied(self):
-        backup = self.status(self.server)["backup"]
-        return backup["applied"] == backup["confirmed"]
 
     def verify(self, **options):
         return tool("verify", self.server.image, **options)
@@ -87,7 +84,7 @@ class Verify(Case):
 
     def test_finds_one_wrong_byte_in_the_backup(self):
         self.fill_and_checkpoint()
-        self.flip_and_expect(self.backup_image())
+        self.flip_and_expect(self.backup_image(self.server))
 
     def test_finds_several(self):
         self.fill_and_checkpoint()
@@ -127,7 +124,7 @@ class Verify(Case):
         hammer.must("ops", 50, 1)
         hammer.checkpoint(self.server, "c0")
         hammer.must("start", 2, "pause=500")
-        deadline = time.monotonic() + float(os.environ.get("CKPT_VERIFY_SECONDS", "20")) * self.share
+        deadline = time.monotonic() + verify_seconds() * self.share
         rounds = 0
         while time.monotonic() < deadline:
             answer = self.verify()
@@ -143,20 +140,73 @@ class Verify(Case):
         self.assertEqual((still["mismatched_bytes"], still["skipped_bytes"]), (0, 0))
 
 
-class VerifyRemote(Verify):
+class OverLink:
+    """To be mixed in: what is only so over a link."""
+
     share = 0.25
+
+    def verify_while_the_store_dies(self):
+        with self.deaths.within(self.takes):
+            answer = self.verify(expect=None)
+        self.assertIn(answer.code, (OK, DEGRADED, MISMATCH, FAILED, UNREACHABLE), answer)
+        # While somebody waits for a checkpoint, the server asks at once for a store that died again
+        # and again.
+        eventually(lambda: tool("checkpoint", self.server.image, expect=None).code == OK,
+                   "a checkpoint", 60)
+        return answer
+
+    def expect_deaths(self):
+        """From here on, as long as one takes that is left in peace."""
+        self.deaths = StoreDeaths(self.backupd, random.Random(self.id()))
+        begin = time.monotonic()
+        self.verify()
+        self.takes = time.monotonic() - begin
+
+    def test_the_store_dies_meanwhile(self):
+        """Then there is no answer, or it is right."""
+        self.fill_and_checkpoint()
+        self.expect_deaths()
+        offset = 8 * MIB + 12345
+        for path in (self.server.image, self.backup_image(self.server)):
+            flip(path, offset)
+            found = [self.verify_while_the_store_dies() for _ in range(5)]
+            self.expect_found(offset)
+            flip(path, offset)
+            clean = [self.verify_while_the_store_dies() for _ in range(5)]
+            self.assertEqual(self.verify()["mismatched_bytes"], 0)
+            self.assertNotIn(OK, [answer.code for answer in found])
+            self.assertNotIn(MISMATCH, [answer.code for answer in clean])
+        self.assertGreater(self.deaths.count, 5, "most came too late")
+
+    def test_reports_nothing_false_under_load_while_the_store_dies(self):
+        hammer = self.hammer(self.server, 4)
+        hammer.checkpoint(self.server, "c0")
+        self.expect_deaths()
+        hammer.must("start", 3, "pause=500")
+        deadline = time.monotonic() + verify_seconds() * self.share
+        answers = 0
+        while time.monotonic() < deadline or answers < 3:
+            answer = self.verify_while_the_store_dies()
+            self.assertNotEqual(answer.code, MISMATCH, answer)
+            answers += 1
+        hammer.must("stop")
+        hammer.must("check", "now")
+        hammer.checkpoint(self.server, "end")
+        still = self.verify()
+        self.assertEqual((still["mismatched_bytes"], still["skipped_bytes"]), (0, 0))
+        self.expect_same_backup(self.server)
+
+
+class VerifyRemote(OverLink, Verify):
 
     def reach_backup(self):
         self.backupd = self.keep()
 
 
-class VerifyWithKeys(Verify):
-    share = 0.25
+class VerifyWithKeys(OverLink, Verify):
 
     def reach_backup(self):
-        secrets = Secrets.get()
-        self.backupd = self.keep(f"--tls-psk={secrets.keys}", listen=f"127.0.0.1:{free_port()}")
-        self.extra = (f"tls-psk={secrets.psk['carol']}",)
+        keep_with_keys(self)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from harness import run
+from harness import free_port, run
 
 
 class Authority:
@@ -98,3 +98,11 @@ class Secrets:
             (folder / "foreign").mkdir()
             cls.foreign_keys = make_keys(folder / "foreign" / "keys.psk", "carol")
         return cls
+
+
+def keep_with_keys(case, *options, **more):
+    """Gives a Case a backupd at TCP and TLS, and its servers carol's key."""
+    secrets = Secrets.get()
+    case.backupd = case.keep(*options, f"--tls-psk={secrets.keys}",
+                             listen=f"127.0.0.1:{free_port()}", **more)
+    case.extra = (f"tls-psk={secrets.psk['carol']}",)
