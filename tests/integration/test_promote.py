@@ -202,7 +202,7 @@ class Promote(PromoteCase):
 
 class OldPrimary(PromoteCase):
     def promoted_behind(self):
-        backupd = self.keep()
+        self.keeper = backupd = self.keep()
         server, folder = self.lost_at(backupd)
         tool("promote", folder, "--yes")
         backupd.start()
@@ -228,9 +228,9 @@ class OldPrimary(PromoteCase):
         self.assertFalse(server.image.exists())
 
     def test_does_not_start_without_the_back_up_either(self):
-        server, folder = self.promoted_behind()
+        server, _ = self.promoted_behind()
         server.refusal()
-        shutil.rmtree(folder)
+        self.keeper.kill9()
         self.assertIn("was promoted", server.refusal())
 
     def test_that_is_cut_off_serves_unless_it_is_told_not_to(self):
