@@ -129,7 +129,9 @@ Result<> Forget::open_store() {
                                          (*file)->record().volume.to_string() +
                                          ": nothing was removed");
   }
-  if (file && (*file)->record().promoted) {
+  const bool is_promoted = file ? (*file)->record().promoted
+                                : ::access((store_path_ + "/backup.img.ckpt").c_str(), F_OK) == 0;
+  if (is_promoted) {
     outcome_.left.push_back(store_path_);  // its image is a disk of its own
     store_.reset();
   }

@@ -122,6 +122,9 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
   if (!options.has_backup && options.checkpoint_interval.count() > 0) {
     return fail(ErrorKind::kInvalid, "checkpoint-interval= needs a back-up: leave out backup=none");
   }
+  if (!options.has_backup && options.volume.requires_backup) {
+    return fail(ErrorKind::kInvalid, "require-backup=on needs a back-up: leave out backup=none");
+  }
   CKPT_TRY(local->check_record());
   CKPT_TRY(local->look_at_image());
   CKPT_TRY(local->open_image());
@@ -161,7 +164,7 @@ Result<> LocalVolume::check_no_backup() const {
   const auto directory = PosixDirectory::open(folder, false, RingUse{});
   const auto store = directory ? VolumeFile::open(**directory) : Unexpected(directory.error());
   const StoreRecord record = store ? (*store)->record() : StoreRecord{};
-  return record.promoted && record.applied == record.last->id.number
+  return record.is_handed_over()
              ? Result<>()
              : Result<>(
                    fail(ErrorKind::kInvalid, options_.image_path +

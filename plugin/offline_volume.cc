@@ -138,7 +138,11 @@ VolumeStatus OfflineVolume::status() {
   status.store = StoreStatus{};
   status.store->address = describe_place(record_.store_place, options_.state_path);
   status.store->state = "detached";
-  ask_store(*status.store);
+  if (record_.unplaced) {
+    status.store.reset();
+  } else {
+    ask_store(*status.store);
+  }
   status.problem = problem_of_image();
   if (status.problem.empty() && !record_.clean) {
     status.problem = "the last server did not stop cleanly; the next start finds out what changed";

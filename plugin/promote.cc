@@ -56,10 +56,6 @@ Result<StoreRecord> read_record(Directory& directory) {
   return file->record();
 }
 
-bool is_done(const StoreRecord& record) {
-  return record.promoted && record.applied == record.last->id.number;
-}
-
 // Nobody may serve the image while it is written: one that was half promoted, by a server that was
 // told to.
 Result<UniqueFd> lock_image(const std::string& image) {
@@ -153,7 +149,7 @@ Result<PromoteOutcome> promote(const PromoteOptions& options) {
     CKPT_TRY(options.on_ready(*before.last));
   }
   StoreRecord after = before;
-  if (!is_done(before)) {
+  if (!before.is_handed_over()) {
     CKPT_ASSIGN(const UniqueFd image_lock, lock_image(image));
     auto promoted = promote_store(std::move(directory), before, path);
     if (!promoted) {

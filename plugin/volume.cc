@@ -180,15 +180,16 @@ Result<> Volume::close() {
 
 template <typename Work>
 Result<> Volume::admitted(Client& client, bool is_write, const Work& work) {
-  if (is_write && options_.requires_backup && !(session_.is_open() && store_.check_link())) {
-    return fail(ErrorKind::kUnreachable, "no write without a back-up (require-backup=on)", EIO);
-  }
   CKPT_TRY(gate_.enter(client, is_write));
   struct Leave {
     ClientGate& gate;
     Client& client;
     ~Leave() { gate.leave(client); }
   } const leave{gate_, client};
+  // Not before: what is held for a rollback is held for the session that it ends with, too.
+  if (is_write && options_.requires_backup && !(session_.is_open() && store_.check_link())) {
+    return fail(ErrorKind::kUnreachable, "no write without a back-up (require-backup=on)", EIO);
+  }
   return work();
 }
 

@@ -13,14 +13,12 @@ namespace {
 
 constexpr CommandHelp kPromoteHelp{
     "promote", "Fail-over: makes the primary of a back-up whose primary is lost",
-    "VOLUME is the folder of the back-up: of a volume in backupd's store, or IMAGE.ckpt/store. "
-    "What\n"
-    "is confirmed is applied, what is pending is dropped, and the back-up image is the disk from\n"
-    "then on: nothing is copied. The old primary is refused, for good; it stops its clients when "
-    "it\n"
-    "hears of it. Make sure that it is dead, or have --fence do so. Asks on a terminal; without "
-    "one\n"
-    "it needs --yes. A backupd that has the store must be stopped meanwhile (exit status 5).\n\n"
+    "VOLUME is the folder of the back-up: of a volume in backupd's store, or IMAGE.ckpt/store.\n"
+    "What is confirmed is applied, what is pending is dropped, and the back-up image is the disk\n"
+    "from then on: nothing is copied. The old primary is refused, for good; it stops its clients\n"
+    "when it hears of it. Make sure that it is dead, or have --fence do so. Asks on a terminal;\n"
+    "without one it needs --yes. A backupd that has the store must be stopped meanwhile (exit\n"
+    "status 5).\n\n"
     "Then serve the image, with a back-up of its own:\n"
     "  ckpt-tool promote /var/lib/ckpt/UUID --fence 'ipmitool -H node1-bmc power off'\n"
     "  nbdkit ckpt /var/lib/ckpt/UUID/backup.img backup=HOST:PORT"};

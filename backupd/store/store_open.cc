@@ -67,7 +67,7 @@ Result<> Store::recover() {
   CKPT_ASSIGN(volume_, VolumeFile::open(*directory_));
   const StoreRecord record = volume_->record();
   CKPT_TRY(check_identity(record));
-  if (record.promoted && record.applied == record.last->id.number) {
+  if (record.is_handed_over()) {
     return assemble_promoted();
   }
   auto journal = directory_->subdirectory(kJournalName, false);

@@ -27,6 +27,8 @@ struct StoreRecord {
   // Fail-over: the image is a primary now, from the last checkpoint on; no session begins any more.
   bool promoted = false;
 
+  // Promoted, and all is applied: the image is another's.
+  [[nodiscard]] bool is_handed_over() const { return promoted && applied == last->id.number; }
   // Ends a timeline at the last checkpoint, which goes on in another.
   void fork_to(const Uuid& timeline);
   // Whether id is the last checkpoint, by its own name or by the one it had before it was forked.

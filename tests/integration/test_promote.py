@@ -6,6 +6,7 @@ import hashlib
 import random
 import shutil
 import subprocess
+import threading
 import unittest
 from pathlib import Path
 
@@ -88,6 +89,7 @@ class Promote(PromoteCase):
         self.assertFalse(answer["was_promoted"])
         self.assertEqual(digest(answer["image"]), digest(self.truth))
         self.assertEqual(tool("status", folder)["state"], "promoted")
+        self.assertEqual(tool("status", answer["image"]).last.get("backup"), None)
         promoted = self.serve_promoted(answer)
         self.assertEqual(tool("status", promoted.image)["timeline"], answer["timeline"])
         self.assert_works(promoted)
@@ -208,6 +210,17 @@ class OldPrimary(PromoteCase):
         backupd.start()
         return server, folder
 
+    def running_unaware(self):
+        """A primary that runs, whose back-up was promoted and cannot be reached."""
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
+        write_some(server, self.draw)
+        tool("checkpoint", server.image)
+        folder = backupd.folder_of(server)
+        backupd.kill9()
+        tool("promote", folder, "--yes")
+        return server, backupd
+
     def assert_diverged(self, server, *more):
         status = tool("status", server.image)
         self.assertEqual(status["state"], "diverged")
@@ -245,13 +258,7 @@ class OldPrimary(PromoteCase):
         self.assertIn("was promoted", server.refusal())
 
     def test_that_runs_stops_its_clients(self):
-        backupd = self.keep()
-        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
-        write_some(server, self.draw)
-        tool("checkpoint", server.image)
-        folder = backupd.folder_of(server)
-        backupd.kill9()
-        tool("promote", folder, "--yes")
+        server, backupd = self.running_unaware()
         with NbdClient(str(server.socket)) as client:
             client.write(0, b"nobody knows yet")
             backupd.start()
@@ -267,13 +274,7 @@ class OldPrimary(PromoteCase):
 
     def test_a_rollback_is_the_first_to_hear_of_it(self):
         """It shuts the gate, and leaves it so."""
-        backupd = self.keep()
-        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
-        write_some(server, self.draw)
-        tool("checkpoint", server.image)
-        folder = backupd.folder_of(server)
-        backupd.kill9()
-        tool("promote", folder, "--yes")
+        server, backupd = self.running_unaware()
         backupd.start()
         for words in (["rollback", "--yes"], ["accept"]):
             tool(words[0], server.image, *words[1:], expect=FENCED)
@@ -343,6 +344,32 @@ class WithItsBackUp(PromoteCase):
             client.write(0, b"x")
         tool("checkpoint", server.image)
         self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+
+    def test_a_rollback_holds_writes_and_fails_none(self):
+        backupd = self.keep()
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}", "require-backup=on")
+        tool("checkpoint", server.image)
+        over, failures = threading.Event(), []
+
+        def write_on():
+            with NbdClient(str(server.socket)) as client:
+                while not over.is_set():
+                    try:
+                        client.write(0, b"x" * 4096)
+                    except OSError as failure:
+                        failures.append(failure)
+
+        writer = threading.Thread(target=write_on)
+        writer.start()
+        for _ in range(10):
+            tool("rollback", server.image, "--yes", "--clients=keep", expect=None)
+        over.set()
+        writer.join()
+        self.assertEqual(failures, [])
+
+    def test_needs_one(self):
+        server = self.serve(self.image(size=SIZE), "backup=none", "require-backup=on", start=False)
+        self.assertIn("leave out backup=none", server.refusal())
 
 
 class Refusals(PromoteCase):
