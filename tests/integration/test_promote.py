@@ -292,6 +292,15 @@ class OldPrimary(PromoteCase):
         promoted.stop()
         promoted.start()
 
+    def test_its_back_up_stays_though_its_record_is_damaged(self):
+        server = self.lost()
+        store = server.state / "store"
+        answer = tool("promote", store, "--yes", "--force")
+        (store / "volume").write_bytes(b"rot" * 100000)
+        forgotten = tool("forget", server.image, "--yes", expect=DEGRADED)
+        self.assertIn(str(store), forgotten["left"])
+        self.assertEqual(digest(answer["image"]), digest(self.truth))
+
     def test_becomes_a_plain_image(self):
         server, _ = self.promoted_behind()
         before = digest(server.image)
