@@ -230,9 +230,12 @@ class Fresh(FaultCase):
                 process = self.start()
                 pids = eventually(lambda: self.children(process), "QEMU starts")
                 time.sleep(delay)
-                for pid in self.children(process):
+                killed = self.children(process)
+                for pid in killed:
                     os.kill(pid, signal.SIGKILL)
-                if process.wait(60) == OK:
+                handed_over = process.wait(60) == OK  # perhaps just before it was killed
+                self.assertFalse(handed_over and delay == 0)
+                if handed_over and not killed:
                     self.machine.follow(pids[0])
                     break
                 self.assert_goes_back_into_a_new_one()
