@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -62,10 +63,19 @@ sigset_t waited_for() {
   }
 }
 
+// In this namespace only: it is private. Some may have gone meanwhile.
+bool take_away(const std::vector<std::string>& mounts) {
+  return std::all_of(mounts.begin(), mounts.end(), [](const std::string& point) {
+    return ::umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL ||
+           errno == ENOENT;
+  });
+}
+
 // A session without a terminal, its own /proc, and nothing that this process has open.
 bool separate(const ContainedCommand& command, int log) {
   const int empty = ::open("/dev/null", O_RDONLY);
   return setsid() > 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         take_away(command.unseen) &&
          ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0 &&
          dup2(empty, STDIN_FILENO) >= 0 && dup2(log, STDOUT_FILENO) >= 0 &&
          dup2(log, STDERR_FILENO) >= 0 && setenv("CKPT_CONTROL", command.control.c_str(), 1) == 0 &&

@@ -14,9 +14,10 @@
 namespace ckpt {
 
 struct ContainedCommand {
-  std::vector<std::string> words;  // the program, looked for in $PATH, and its arguments
-  std::string log;                 // where its output is appended
-  std::string control;             // what $CKPT_CONTROL is for it
+  std::vector<std::string> words;   // the program, looked for in $PATH, and its arguments
+  std::string log;                  // where its output is appended
+  std::string control;              // what $CKPT_CONTROL is for it
+  std::vector<std::string> unseen;  // mounts that its namespace does not have
 };
 
 // What CRIU must be told of a command that was started so, for a dump and for a restore: all its

@@ -240,6 +240,17 @@ std::optional<Mount> find_fuse_mount(const std::string& file) {
                                                                    : std::nullopt;
 }
 
+std::vector<std::string> fuse_files() {
+  std::vector<std::string> files;
+  for (const Mount& mount : all_mounts()) {
+    if (mount.type.starts_with("fuse") &&
+        (is_ours(mount.point) || !loops_upon(mount.point).empty())) {
+      files.push_back(mount.point);
+    }
+  }
+  return files;
+}
+
 std::string file_below(const std::string& device) {
   return first_line_of(loop_folder(device) + "/backing_file");
 }

@@ -49,6 +49,10 @@ std::optional<FuseServer> find_fuse_server(const std::string& file);
 // The mount at this file, of any FUSE file system. Nothing: it is a file as others are.
 std::optional<Mount> find_fuse_mount(const std::string& file);
 
+// All files that are served so, for whichever volume, by their mounts. Only their loop devices need
+// those; and in a mount namespace of its own CRIU cannot restore the mount of a file.
+std::vector<std::string> fuse_files();
+
 // The file below a loop device; empty: there is none, or this is none.
 std::string file_below(const std::string& device);
 // The loop devices, as "/dev/loop0", that a file is below.

@@ -16,6 +16,7 @@
 #include "tools/command_output.h"
 #include "tools/contained_command.h"
 #include "tools/format.h"
+#include "tools/fuse_disk.h"
 #include "tools/mounted_disk.h"
 #include "tools/process_checkpoint.h"
 #include "tools/program.h"
@@ -305,7 +306,8 @@ void Run::await_first_copy() const {
 
 Result<> Run::start() {
   folder_.forget_asks();
-  CKPT_ASSIGN(const pid_t root, start_contained({options_.words, folder_.log(), folder_.path()}));
+  CKPT_ASSIGN(const pid_t root,
+              start_contained({options_.words, folder_.log(), folder_.path(), fuse_files()}));
   tell("started", fmt::format("process {} runs {}", root, options_.words.front()),
        Json{{"process", root}});
   return follow(root);

@@ -19,7 +19,7 @@ packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-
 # that want them. The *_diag are CRIU's, and so are nf_tables and what follows, for a network
 # namespace. brd, dm_snapshot and drbd are the benchmark's (tests/bench/guest_peers.sh). The guest cannot load a module that is not in this list's closure.
 modules=(crc32c_generic virtio_pci virtio_blk virtio_net 9p 9pnet_virtio overlay
-         nbd ext4 xfs loop dm_mod dm_log_writes dm_flakey veth sch_netem
+         nbd ext4 xfs loop fuse dm_mod dm_log_writes dm_flakey veth sch_netem
          unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag tun
          nf_tables nf_conntrack_netlink nft_compat xt_mark
          brd dm_snapshot drbd)

@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_steps process_power_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial nbd_rollback_remote kernel_mount nbd_rollback slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts process_step_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -98,10 +98,32 @@ process_power_cuts() {
     guest --drive "$1/drive" "$here/process_power_cut.sh" "$1" "$build" last "$seed"
 }
 
+# A boot for each of some steps at which the power is cut; for all of them, some 85, in a long run.
+process_step_cuts() {
+    local points=2 part=first boots=0 cuts
+    if ((rounds > 3)); then points=0; fi
+    new_drive "$1/drive" || return
+    until [[ $part == again && $(<"$1/points") == "[]" ]]; do
+        guest --drive "$1/drive" --kill-on '^cut the power now' \
+            "$here/process_step_cut.sh" "$1" "$build" "$part" "$points" "$seed" || return
+        mv "$1/console.log" "$1/console-$((++boots)).log"
+        part=again
+    done
+    guest --drive "$1/drive" "$here/process_step_cut.sh" "$1" "$build" last 0 "$seed" || return
+    cuts=$(wc -l <"$1/cuts")
+    echo "# the power was cut at $cuts steps, $((boots - cuts)) were not reached, seed $seed"
+    ((cuts * 2 > boots))
+}
+
 # Eleven dumps and ten restores by CRIU, in emulation.
 run_command() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --timeout 1200 "$here/run_command.sh" "$1" "$build"
+}
+
+run_on_fuse() {
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" "$here/run_on_fuse.sh" "$1" "$build"
 }
 
 containers() {

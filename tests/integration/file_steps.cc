@@ -7,6 +7,9 @@
 // CKPT_STEPS_LOG     a file to which each step's name is appended, one a line
 // CKPT_STEPS_ACTS    set: also what the program itself does to others, and is not in its children:
 //                    "kill", "umount", "spawn NAME", and "say", which is what it sends to a socket
+// CKPT_STEPS_CONSOLE a file that is told that the power is to be cut, instead of a death: the
+// program
+//                    goes no farther meanwhile
 //
 // A step's name is the call and the file, below the folder, with what differs from run to run as *:
 // "fdatasync disk.img.ckpt/store/journal/*". Transfers through io_uring are not seen (io=sync).
@@ -53,6 +56,7 @@ struct Steps {
   Page* page = nullptr;
   int log = -1;
   bool has_acts = false;
+  const char* console = nullptr;
 };
 
 template <typename Call>
@@ -78,6 +82,7 @@ Steps begin_steps() {
   steps.page = static_cast<Page*>(mapped);
   steps.log = ::open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
   steps.has_acts = std::getenv("CKPT_STEPS_ACTS") != nullptr;
+  steps.console = std::getenv("CKPT_STEPS_CONSOLE");
   if (steps.has_acts) {
     ::unsetenv("LD_PRELOAD");
   }
@@ -129,8 +134,23 @@ std::string path_of(int fd, const char* entry) {
 
 using Kill = int(pid_t, int) noexcept;
 
+// A line of its own, whatever stands there already.
+void ask_for_the_power_cut(const char* console) {
+  constexpr std::string_view kLine = "\ncut the power now\n";
+  const int fd = ::open(console, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0 || ::write(fd, kLine.data(), kLine.size()) != static_cast<ssize_t>(kLine.size())) {
+    std::abort();
+  }
+  for (;;) {
+    ::pause();
+  }
+}
+
 [[noreturn]] void die() {
   static Kill* const kNext = next_of<Kill>("kill");
+  if (steps().console != nullptr) {
+    ask_for_the_power_cut(steps().console);
+  }
   if (steps().page->other > 0) {
     kNext(steps().page->other, SIGKILL);
   }

@@ -184,7 +184,7 @@ TEST_F(RunFolderTest, WhatRunsOutsideIsNotLeft) {
 
 // Needs root, as `run` does.
 TEST_F(RunFolderTest, WhatWasLeftIsThatVeryProcess) {
-  const auto root = start_contained({{"sleep", "1000"}, folder_.log(), folder_.path()});
+  const auto root = start_contained({{"sleep", "1000"}, folder_.log(), folder_.path(), {}});
   ASSERT_TRUE(root) << root.error().message();
   ASSERT_TRUE(folder_.note_root(*root));
   const auto left = folder_.leftover();
