@@ -67,6 +67,31 @@ is_suspended() {
     ends_well
 }
 
+has_file() { [[ -s /run/disk.file ]]; }
+
+# Without `run`: somebody's own nbdfuse, loop device and process.
+is_restored() {
+    : >/run/disk.file
+    setsid nbdfuse /run/disk.file --unix "$socket" >/run/nbdfuse.log 2>&1 &
+    wait_until "nbdfuse to serve the disk" has_file
+    mount "$(losetup --find --show /run/disk.file)" "$mnt"
+    rm "$mnt/count"
+    setsid /usr/bin/python3 -S "$here/counter.py" "$mnt/count" "$complaints" </dev/null >/dev/null 2>&1 &
+    wait_until "the counter's start" test -s "$mnt/count"
+    check "a checkpoint of disk and process" ckpt checkpoint "$image" --criu $! --fs "$mnt"
+    pkill -SEGV -f "$counter"
+    check "restored after SIGSEGV" ckpt restore "$image" --yes
+    check "it counts on" counts_on
+    check "memory and file agree" test ! -e "$complaints"
+    check "restored while it runs" ckpt restore "$image" --yes
+    check "it counts on" counts_on
+    check "memory and file agree" test ! -e "$complaints"
+    pkill -KILL -f "$counter"
+    umount "$mnt"
+    losetup --detach-all
+    fusermount3 -u /run/disk.file
+}
+
 mkfs.ext4 -q /dev/vda
 mkdir -p /run/scratch "$mnt"
 mount /dev/vda /run/scratch
@@ -75,6 +100,7 @@ mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$image"
 start_server "$image"
 comes_back_after_a_crash
 is_suspended
+is_restored
 checkpoint_and_verify "$image"
 stop_server
 check "e2fsck finds nothing to repair" e2fsck -fn "$image"
