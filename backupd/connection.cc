@@ -146,7 +146,7 @@ Result<> Connection::welcome() {
     CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
     welcome.size_bytes = volume_->size_bytes();
   }
-  welcome.features = hello_.features & kHasNames;
+  welcome.features = hello_.features & (kHasNames | kGoesOnCopying);
   welcome.silence = options_.silence;
   welcome.connection = options_.number;
   welcome.window_bytes = options_.window_bytes;
@@ -247,6 +247,7 @@ Result<Connection::Answer> Connection::handle_session() {
   switch (request_.header.type) {
     case FrameType::kBeginSession: {
       CKPT_ASSIGN(const StoreGreeting greeting, volume_->begin_session(options_.number));
+      CKPT_TRY(check_understood(greeting));
       return Answer{FrameType::kGreeting, encode_greeting(greeting)};
     }
     case FrameType::kAccept: {
@@ -272,6 +273,15 @@ Result<Connection::Answer> Connection::handle_session() {
       return in_session([&](Store& store) { return store.roll_back(fork.from, fork.to); });
     }
   }
+}
+
+Result<> Connection::check_understood(const StoreGreeting& greeting) const {
+  return !greeting.is_begun || (hello_.features & kGoesOnCopying) != 0
+             ? Result<>()
+             : fail(ErrorKind::kInvalid,
+                    "a first copy of this volume has begun, and this version of ckpt (" +
+                        hello_.software +
+                        ") cannot go on with it: take a newer one, or restart backupd");
 }
 
 Result<Connection::Answer> Connection::handle_read() {

@@ -78,6 +78,7 @@ class Connection {
   Result<Answer> handle();
   Answer rest();
   Result<Answer> handle_session();
+  [[nodiscard]] Result<> check_understood(const StoreGreeting& greeting) const;
   Result<Answer> handle_read();
   Result<Answer> read_ranges();
   Result<Answer> digest_blocks();

@@ -38,6 +38,9 @@ ByteRange get_range(Decoder& decoder) {
   return range;
 }
 
+// In a greeting, where 1 says that a checkpoint is there.
+constexpr uint64_t kBegun = 2;
+
 // One that may be missing: whether it is there in eight bytes, then itself.
 void put_checkpoint(Encoder& encoder, const std::optional<CheckpointInfo>& checkpoint) {
   encoder.put(uint64_t{checkpoint ? 1U : 0U});
@@ -149,7 +152,11 @@ Result<Welcome> decode_welcome(ConstByteSpan body) {
 std::vector<std::byte> encode_greeting(const StoreGreeting& greeting) {
   Encoder encoder;
   encoder.put(greeting.incarnation);
-  put_checkpoint(encoder, greeting.last);
+  if (greeting.is_begun) {
+    encoder.put(kBegun);
+  } else {
+    put_checkpoint(encoder, greeting.last);
+  }
   return encoder.take();
 }
 
@@ -157,7 +164,11 @@ Result<StoreGreeting> decode_greeting(ConstByteSpan body) {
   Decoder decoder(body);
   StoreGreeting greeting;
   greeting.incarnation = decoder.get<uint64_t>();
-  CKPT_ASSIGN(greeting.last, get_checkpoint(decoder));
+  if (Decoder(body.subspan(body.size() - decoder.remaining())).get<uint64_t>() == kBegun) {
+    greeting.is_begun = decoder.get<uint64_t>() == kBegun;
+  } else {
+    CKPT_ASSIGN(greeting.last, get_checkpoint(decoder));
+  }
   return whole(decoder, true, FrameType::kGreeting, greeting);
 }
 

@@ -21,7 +21,8 @@ enum class Role : uint8_t {
 };
 
 // Features, a bit each.
-inline constexpr uint64_t kHasNames = 1;  // `name` is understood
+inline constexpr uint64_t kHasNames = 1;       // `name` is understood
+inline constexpr uint64_t kGoesOnCopying = 2;  // what there is of a first copy is compared with
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

@@ -41,6 +41,9 @@ struct CheckpointInfo {
 struct StoreGreeting {
   std::optional<CheckpointInfo> last;  // nothing: none, and never was
   uint64_t incarnation = 0;            // the last one that it accepted; 0: none
+  // There is no checkpoint, but something of a first copy that was broken off: content of no
+  // instant, with which the disk is to be compared. Its holes are no holes of the disk.
+  bool is_begun = false;
 };
 
 // CONFIRM(n).
@@ -124,7 +127,8 @@ class StoreLink {
   // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
   // nothing), finishes applying. n must be the last checkpoint.
   virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;
-  // The disk at the last confirmed checkpoint, whether applied or not.
+  // The disk at the last confirmed checkpoint, whether applied or not; before the first, whatever
+  // of it is there.
   virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;
   virtual Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) = 0;
   // The same for many ranges, at most kRangesMax, of any length: hands over what they hold, in

@@ -54,7 +54,7 @@ Result<HandshakeRow> Session::open() {
     diverged_.store(true);
     return diverged(record_.get(), greeting);
   }
-  CKPT_TRY(change_maps(row));
+  CKPT_TRY(change_maps(row, greeting));
   CKPT_TRY(record_handshake(row, greeting));
   CKPT_TRY(store_.accept(incarnation_));
   const VolumeRecord record = record_.get();
@@ -89,9 +89,15 @@ Result<> Session::record_handshake(HandshakeRow row, const StoreGreeting& greeti
   });
 }
 
-Result<> Session::change_maps(HandshakeRow row) {
+Result<> Session::change_maps(HandshakeRow row, const StoreGreeting& greeting) {
+  comparable_ = greeting.last || greeting.is_begun;
   if (row == HandshakeRow::kAdopt) {
     CKPT_PROBE(checkpoint_was_adopted);
+  }
+  if (row == HandshakeRow::kFirstCopy && greeting.is_begun) {
+    CKPT_PROBE(first_copy_goes_on);
+    inexact_ = true;
+    return change_everything();
   }
   if (row == HandshakeRow::kFirstCopy) {
     return change_allocated();

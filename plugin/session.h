@@ -36,12 +36,14 @@ class Session {
   void set_confirmed(const CheckpointInfo& checkpoint);
   // Set by open(): more blocks count as changed than need be; comparing with the store may pay.
   [[nodiscard]] bool is_inexact() const { return inexact_; }
+  // Set by open(): there is something to compare with.
+  [[nodiscard]] bool is_comparable() const { return comparable_; }
   void set_inexact(bool inexact) { inexact_ = inexact; }
 
  private:
   Result<StoreGreeting> greet();
   Result<> record_handshake(HandshakeRow row, const StoreGreeting& greeting);
-  Result<> change_maps(HandshakeRow row);
+  Result<> change_maps(HandshakeRow row, const StoreGreeting& greeting);
   Result<> change_allocated();
   Result<> change_everything();
 
@@ -54,6 +56,7 @@ class Session {
   std::atomic<bool> diverged_{false};
   std::atomic<bool> superseded_{false};
   bool inexact_ = false;
+  bool comparable_ = false;
   Mutex mutex_;
   std::string problem_ CKPT_GUARDED_BY(mutex_);
   std::optional<CheckpointInfo> confirmed_ CKPT_GUARDED_BY(mutex_);

@@ -143,8 +143,7 @@ Result<> Volume::connect_store() {
       {ErrorKind::kVoid, 0, "the session with the store was lost: " + session_.problem()});
   CKPT_ASSIGN(const HandshakeRow row, session_.open());
   maker_.settle(row);
-  if (session_.is_inexact() && disk().epochs.closed() == nullptr &&
-      session_.confirmed().has_value()) {
+  if (session_.is_inexact() && disk().epochs.closed() == nullptr && session_.is_comparable()) {
     narrower_.start();
   }
   session_since_ = surroundings_.clock.steady();
@@ -156,7 +155,8 @@ Result<> Volume::connect_store() {
 // Until the store has a checkpoint, one that became void is tried again after a while.
 void Volume::ask_first_copy() {
   const SteadyTime now = surroundings_.clock.steady();
-  const bool wanted = session_.is_open() && !session_.confirmed() && !options_.start.offline;
+  const bool wanted = session_.is_open() && !session_.confirmed() && !options_.start.offline &&
+                      !narrower_.is_active();
   if (wanted && maker_.is_idle() && !maker_.is_asked() && now >= next_first_copy_) {
     next_first_copy_ = now + kFirstCopyRetry;
     maker_.ask({.name = "", .message = "first copy", .timeout = std::chrono::hours(24 * 365)});

@@ -189,6 +189,18 @@ Result<> BackupImage::give_back_holes() {
   return {};
 }
 
+Result<> BackupImage::clear() {
+  const MutexLock lock(mutex_);
+  CKPT_ASSIGN(const auto data, file_->next_data(0));
+  if (data) {
+    CKPT_TRY(file_->zero({0, size_bytes_}, true));
+  }
+  allocated_.clear();
+  unwritten_.clear();
+  are_holes_free_ = false;
+  return {};
+}
+
 BlockRange BackupImage::run_at(BlockRange blocks, Epoch from, BlockSet Expected::*set,
                                bool& is_in) const {
   is_in = false;

@@ -54,6 +54,9 @@ class BackupImage {
   // The same for an earlier life's, which nobody remembers: looks at every hole of the image, once.
   Result<> give_back_holes() CKPT_EXCLUDES(mutex_);
 
+  // Makes all of it a hole: there is no checkpoint, and nobody wants what is there.
+  Result<> clear() CKPT_EXCLUDES(mutex_);
+
   // Writes data, punches zeroes.
   Result<> apply(Batch& batch) CKPT_EXCLUDES(mutex_);
   // All batches of epochs up to this have been applied.

@@ -72,6 +72,17 @@ ConfirmedCheckpoint Pending::take(Epoch number) {
   return checkpoint;
 }
 
+Result<> Pending::apply() {
+  BatchBuffer buffer;
+  for (const auto& [epoch, file] : files_) {
+    for (const auto& [sequence, batch] : file->batches()) {
+      CKPT_TRY(file->read_into(buffer, batch, size_bytes_));
+      CKPT_TRY(image_.apply(buffer.batch));
+    }
+  }
+  return {};
+}
+
 Result<> Pending::drop() {
   if (names_.empty()) {
     return {};

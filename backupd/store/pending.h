@@ -36,6 +36,8 @@ class Pending {
   Result<JournalPosition> write_confirm(ConfirmRecord record, const JournalHeader& header);
   // Hands over the files of that checkpoint: it is confirmed.
   ConfirmedCheckpoint take(Epoch number);
+  // Writes all of it into the image, where nobody needs what is there: before the first checkpoint.
+  Result<> apply();
   // Unlinks all files, and syncs the directory.
   Result<> drop();
 

@@ -52,6 +52,7 @@ Result<StoreGreeting> Store::begin_session() {
   session_ = Session::kNone;
   over_.reset();
   if (!CKPT_PLANTED(keep_pending_across_sessions)) {
+    CKPT_TRY(keep_first_copy());
     CKPT_TRY(drop_pending());
   }
   CKPT_TRY(make_reserve());
@@ -59,7 +60,9 @@ Result<StoreGreeting> Store::begin_session() {
   image_->set_ample(free_bytes && *free_bytes >= options_.size_bytes);
   session_ = Session::kGreeted;
   const StoreRecord record = volume_->record();
-  return StoreGreeting{record.last, record.incarnation};
+  CKPT_ASSIGN(const auto data, image_->next_data(0));
+  is_begun_ = !record.last && data;
+  return StoreGreeting{record.last, record.incarnation, is_begun_};
 }
 
 Result<> Store::accept(uint64_t incarnation) {
@@ -114,12 +117,30 @@ Unexpected Store::end_session(const Error& error) {
 // that has only to sync no longer waits (may_sync_later()) before it frees its journal.
 Result<> Store::free_space() {
   CKPT_TRY(drop_pending());
+  CKPT_TRY(clear_first_copy());
   image_->set_ample(false);
   auto freed = image_->give_back();
   if (freed) {
     freed = image_->give_back_holes();
   }
   return freed ? Result<>() : latch_.set(freed.error());
+}
+
+// The image has no checkpoint to keep: what is pending is better there than lost. It is durable
+// when a checkpoint is. Not what an earlier life left: it may have had a failed sync, after which
+// what is cached is not what is kept.
+Result<> Store::keep_first_copy() {
+  if (volume_->record().last) {
+    return {};
+  }
+  auto kept = is_image_known_ ? pending_->apply() : image_->clear();
+  is_image_known_ = true;
+  return kept || kept.error().kind == ErrorKind::kNoSpace ? Result<>() : latch_.set(kept.error());
+}
+
+Result<> Store::clear_first_copy() {
+  auto cleared = volume_->record().last ? Result<>() : image_->clear();
+  return cleared ? cleared : latch_.set(cleared.error());
 }
 
 Result<> Store::drop_pending() {
@@ -281,9 +302,13 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   CKPT_TRY(make_room(number));
   CKPT_TRY(attachments_->make_durable(number));
   const StoreRecord before = volume_->record();
+  if (is_begun_) {
+    CKPT_TRY(image_->sync());
+  }
   const JournalHeader header{before.volume, checkpoint.id.timeline, number, before.incarnation};
   CKPT_ASSIGN(const JournalPosition position,
               pending_->write_confirm({checkpoint, before.confirmed, {}}, header));
+  is_begun_ = false;
   const auto change = [&checkpoint, &position](StoreRecord& record) {
     if (record.last && record.last->id.timeline != checkpoint.id.timeline) {
       record.fork_to(checkpoint.id.timeline);
@@ -384,9 +409,6 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
 
 Result<> Store::read_confirmed(uint64_t offset, ByteSpan buffer) {
   CKPT_TRY(check_not_promoted());
-  if (!volume_->record().last) {
-    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
-  }
   if (offset > options_.size_bytes || buffer.size() > options_.size_bytes - offset) {
     return fail(ErrorKind::kInvalid, "store: a read beyond the end of the disk");
   }
@@ -395,9 +417,6 @@ Result<> Store::read_confirmed(uint64_t offset, ByteSpan buffer) {
 
 Result<std::optional<ByteRange>> Store::next_confirmed_data(uint64_t offset) {
   CKPT_TRY(check_not_promoted());
-  if (!volume_->record().last) {
-    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
-  }
   return applier_->next_data(offset);
 }
 
@@ -529,6 +548,7 @@ Result<> Store::free_reserve() {
   CKPT_TRY(reserve_->remove());
   CKPT_TRY(latch_.check());
   CKPT_TRY(drop_pending());
+  CKPT_TRY(clear_first_copy());
   return image_->give_back();
 }
 

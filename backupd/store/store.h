@@ -62,7 +62,6 @@ class Store : public StoreLink {
   // reads of the checkpoint, are refused from then on (kFenced), also after the next start. If it
   // was done before, `to` does not count. kNotFound: there is no checkpoint.
   Result<CheckpointInfo> promote(const Uuid& to) CKPT_EXCLUDES(session_mutex_);
-  // kNotFound while there is no checkpoint.
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override
@@ -108,6 +107,9 @@ class Store : public StoreLink {
   // error.
   Unexpected end_session(const Error& error) CKPT_REQUIRES(session_mutex_);
   Result<> free_space() CKPT_REQUIRES(session_mutex_);
+  // What has arrived of a first copy is kept for the next session.
+  Result<> keep_first_copy() CKPT_REQUIRES(session_mutex_);
+  Result<> clear_first_copy() CKPT_REQUIRES(session_mutex_);
   Result<> drop_pending() CKPT_REQUIRES(session_mutex_);
   Result<> make_reserve() CKPT_REQUIRES(session_mutex_);
   Result<> check_batch(const BatchHeader& header) CKPT_REQUIRES(session_mutex_);
@@ -156,7 +158,9 @@ class Store : public StoreLink {
   std::unique_ptr<Attachments> attachments_;
   std::unique_ptr<Reserve> reserve_ CKPT_GUARDED_BY(session_mutex_);
   Session session_ CKPT_GUARDED_BY(session_mutex_) = Session::kNone;
-  std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);  // why, when the session is over
+  std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);    // why, when the session is over
+  bool is_image_known_ CKPT_GUARDED_BY(session_mutex_) = false;  // what a first copy left is ours
+  bool is_begun_ CKPT_GUARDED_BY(session_mutex_) = false;        // as greeted, until it is synced
   Uuid timeline_ CKPT_GUARDED_BY(session_mutex_);  // of this session's batches; nil: none yet
   bool is_reserve_needed_ CKPT_GUARDED_BY(session_mutex_) = false;  // before anything is received
 

@@ -8,7 +8,7 @@ import threading
 import unittest
 
 from harness import MIB, OK, eventually, run, tool
-from link_proxy import CONTENT, READER, SESSION, Fault, LinkProxy
+from link_proxy import BATCH, CONTENT, READER, SESSION, Fault, LinkProxy
 from nbd_client import NbdClient
 from test_remote import Remote
 
@@ -147,6 +147,72 @@ class Link(Remote):
         answer = tool("export", self.server.image, "last", destination, expect=None)
         self.assertNotEqual(answer.code, OK)
         self.assertFalse(destination.exists())
+
+
+class FirstCopies(Remote):
+    """What has arrived of a first copy does not travel again."""
+
+    SIZE, DATA = 96 * MIB, 80 * MIB  # the rest are holes
+
+    def setUp(self):
+        super().setUp()
+        self.proxy = LinkProxy(self.folder, self.backupd.address)
+        self.addCleanup(self.proxy.close)
+        image = self.image(size=self.SIZE)
+        with open(image, "r+b") as file:
+            file.write(random.Random(0).randbytes(self.DATA))
+        self.fault = self.break_after(40)
+        self.server = self.serve(image, f"backup={self.proxy.address}", "compress=none", "batch-bytes=1M")
+
+    def break_after(self, batches):
+        """On one connection."""
+        self.proxy.fault = Fault(SESSION, "up", batches, "most", type=BATCH)
+        return self.proxy.fault
+
+    def passed_bytes(self):
+        return sum(self.proxy.bytes_of(role) for role in (READER, SESSION))
+
+    def expect_copied(self):
+        eventually(lambda: self.status(self.server)["last_checkpoint"], "the first copy", 120)
+        self.assertLess(self.passed_bytes(), self.DATA + 12 * MIB)
+        made = tool("checkpoint", self.server.image)["checkpoint"]
+        self.assertEqual(tool("verify", self.server.image)["mismatched_bytes"], 0)
+        eventually(lambda: self.is_applied(self.server), "the store has applied it", 60)
+        run("cmp", self.server.image, self.backupd.folder_of(self.server) / "backup.img")
+        return made
+
+    def test_the_link_breaks_again_and_again(self):
+        for batches in 15, 5:
+            self.assertTrue(self.fault.happened.wait(60))
+            self.fault = self.break_after(batches)
+            self.assertIsNone(self.status(self.server)["last_checkpoint"])
+        self.assertTrue(self.fault.happened.wait(60))
+        self.expect_copied()
+
+    def test_the_disk_changes_meanwhile(self):
+        """Also what has arrived: written, zeroed, and given back."""
+        self.assertTrue(self.fault.happened.wait(60))
+        with NbdClient(str(self.server.socket)) as client:
+            for offset in range(0, self.DATA, 10 * MIB):
+                client.write(offset + 5000, random.Random(offset).randbytes(9000))
+                client.trim(offset + MIB, MIB)
+                client.zero(offset + 3 * MIB, 70000)
+        self.expect_copied()
+
+    def test_the_server_dies(self):
+        self.assertTrue(self.fault.happened.wait(60))
+        self.server.kill9()
+        self.server.start()
+        self.expect_copied()
+
+    def test_the_store_dies(self):
+        """It may have had a failed sync: all of it travels again."""
+        self.assertTrue(self.fault.happened.wait(60))
+        self.backupd.kill9()
+        self.backupd.start()
+        eventually(lambda: self.status(self.server)["last_checkpoint"], "the first copy", 120)
+        self.assertGreater(self.passed_bytes(), self.DATA + 30 * MIB)
+        self.assertEqual(tool("verify", self.server.image)["mismatched_bytes"], 0)
 
 
 if __name__ == "__main__":

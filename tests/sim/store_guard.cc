@@ -66,7 +66,8 @@ void StoreGuard::on_write(const std::string& path, ByteRange range) {
     return;
   }
   const auto& record = durable_record(path.substr(0, path.size() - kStoreImage.size()));
-  if (!record || !record->last || record->last->id.number <= record->applied) {
+  // Before the first checkpoint nobody needs what is there.
+  if (!record || (record->last && record->last->id.number <= record->applied)) {
     report("guard: " + path + " is written at " + std::to_string(range.offset) +
            ", and no checkpoint is confirmed durably that it does not have");
   }

@@ -57,8 +57,12 @@ Result<> StorePeer::open() {
 }
 
 Result<> StorePeer::begin() {
-  CKPT_TRY(store_->begin_session());
+  CKPT_ASSIGN(const StoreGreeting greeting, store_->begin_session());
   forget_all();
+  base_ = Content(size_bytes_);
+  if (greeting.is_begun) {
+    CKPT_TRY(store_->read_confirmed(0, base_));
+  }
   return store_->accept(incarnation);
 }
 
@@ -93,7 +97,7 @@ Result<> StorePeer::ship_as(uint64_t sequence, uint64_t epoch, const std::vector
 }
 
 Content StorePeer::content_at(uint64_t number) const {
-  Content content = last ? last->content : Content(size_bytes_);
+  Content content = last ? last->content : base_;
   for (const auto& [epoch, batches] : sent_) {
     for (const auto& [sequence, sent] : batches) {
       uint64_t taken = 0;

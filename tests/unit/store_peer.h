@@ -86,6 +86,8 @@ class StorePeer {
 
   MemoryDisk& disk_;
   const uint64_t size_bytes_;
+  // What there is of a first copy: a primary compares, and sends what differs.
+  Content base_;
   std::map<uint64_t, std::map<uint64_t, Sent>> sent_;         // by epoch and sequence
   std::map<uint64_t, std::vector<AttachmentInfo>> attached_;  // by epoch
   std::unique_ptr<Store> store_;

@@ -21,8 +21,49 @@ TEST_F(StoreSession, NewStoreSaysThatThereNeverWasACheckpoint) {
   const auto greeting = peer_.store().begin_session();
   ASSERT_TRUE(greeting);
   EXPECT_FALSE(greeting->last.has_value());
+  EXPECT_FALSE(greeting->is_begun);
   EXPECT_EQ(greeting->incarnation, peer_.incarnation);
-  EXPECT_KIND(kNotFound, peer_.store().next_confirmed_data(0));
+  const auto data = peer_.store().next_confirmed_data(0);
+  ASSERT_TRUE(data);
+  EXPECT_FALSE(data->has_value());
+}
+
+TEST_F(StoreSession, WhatArrivedOfAFirstCopyIsKept) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 2), zeroes(4, 2), data(15, 1)}));
+  ASSERT_DONE(peer_.ship(2, {data(1, 1)}));
+  const auto greeting = peer_.store().begin_session();
+  ASSERT_TRUE(greeting);
+  EXPECT_TRUE(greeting->is_begun);
+  EXPECT_FALSE(greeting->last.has_value());
+  EXPECT_EQ(peer_.store().status().pending_bytes, 0U);
+  Content kept(kBlockBytes);
+  ASSERT_DONE(peer_.store().read_confirmed(kBlockBytes, kept));
+  EXPECT_EQ(kept, pattern(2, kBlockBytes));
+  EXPECT_KIND(kNotFound, peer_.store().roll_back({peer_.timeline, {1}}, test_uuid(0x33)));
+  EXPECT_TRUE(peer_.store().checkpoints()->empty());
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(3, {zeroes(0, 1), data(2, 1)}));
+  ASSERT_DONE(peer_.checkpoint(3));
+  peer_.expect_exact();
+  EXPECT_FALSE(peer_.store().begin_session()->is_begun);
+}
+
+TEST_F(StoreSession, WhatIsKeptOfAFirstCopyIsDurableWithTheCheckpoint) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 2), data(15, 1)}));
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.ship(1, {data(2, 1)}));
+  ASSERT_DONE(peer_.checkpoint(1));
+  disk_.lose_power(0);
+  ASSERT_DONE(peer_.open());
+  peer_.expect_exact();
+}
+
+// That may have had a failed sync: what is cached is not what is kept.
+TEST_F(StoreSession, NotWhatAnEarlierLifeLeftOfAFirstCopy) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 2), data(15, 1)}));
+  ASSERT_DONE(peer_.begin());
+  ASSERT_DONE(peer_.open());
+  EXPECT_FALSE(peer_.store().begin_session()->is_begun);
 }
 
 TEST_F(StoreSession, ConfirmedCheckpointIsReadBack) {
