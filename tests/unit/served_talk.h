@@ -88,6 +88,11 @@ class Talk {
   void send(FrameType type, const std::vector<std::byte>& body) {
     (void)channel_->send(type, ++request_, body);
   }
+  // One that says it is that request, whichever is due.
+  void send_as(uint64_t request, FrameType type, const std::vector<std::byte>& body) {
+    (void)channel_->send(type, request, body);
+  }
+  [[nodiscard]] uint64_t last_request() const { return request_; }
   // A header, and no body.
   void announce(FrameType type, uint32_t body_bytes) {
     FrameHeader header = frame_of(type, ++request_, channel_->connection(), {});
