@@ -242,6 +242,38 @@ TEST_F(ConnectionTest, AConfirmationThatComesTwiceCountsOnce) {
   EXPECT_EQ(now, truth_);
 }
 
+// It is told in the version of this server, whose layout of headers and `failed` all have in
+// common.
+TEST_F(ConnectionTest, WhoSpeaksAnotherVersionIsToldWhichOnesMet) {
+  const auto hello = encode_hello(
+      {.version = 7, .volume = test_uuid(0x11), .size_bytes = kPeerDiskBytes, .software = ""});
+  Talk talk(shelf_, 1);
+  talk.send_of_version(7, FrameType::kHello, hello);
+  const auto refused = talk.hear(FrameType::kWelcome);
+  EXPECT_KIND(kInvalid, refused);
+  EXPECT_EQ(refused.error().context,
+            "frame: the other side speaks version 7 of the protocol, and this side version 1: have "
+            "the same version of ckpt on both machines");
+  EXPECT_KIND(kUnreachable, talk.hear(FrameType::kWelcome));
+  EXPECT_FALSE(talk.end());
+}
+
+// The highest that a client speaks is no more than that: it hears which one is spoken.
+TEST_F(ConnectionTest, WhoSpeaksLaterVersionsTooIsWelcomedInThisOne) {
+  Talk talk(shelf_, 1);
+  talk.send(FrameType::kHello, encode_hello({.version = 7,
+                                             .features = ~uint64_t{0},
+                                             .volume = test_uuid(0x11),
+                                             .size_bytes = kPeerDiskBytes,
+                                             .software = ""}));
+  const auto body = talk.hear(FrameType::kWelcome);
+  ASSERT_DONE(body);
+  const auto welcome = decode_welcome(*body);
+  ASSERT_DONE(welcome);
+  EXPECT_EQ(welcome->version, kProtocolVersion);
+  EXPECT_EQ(welcome->features, kHasNames);
+}
+
 // By their headers alone: the server does not wait for the bodies, nor take memory for them.
 TEST_F(ConnectionTest, ABodyOutOfItsPlaceIsNotWaitedFor) {
   const auto large = static_cast<uint32_t>(body_bytes_max(FrameType::kBatch));

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/socket_stream.h"
 #include "tests/unit/first_checkpoint.h"
+#include "tests/unit/versioned_frame.h"
 
 namespace ckpt::test {
 
@@ -93,6 +94,10 @@ class Talk {
     (void)channel_->send(type, request, body);
   }
   [[nodiscard]] uint64_t last_request() const { return request_; }
+  // One of another version of the protocol.
+  void send_of_version(uint16_t version, FrameType type, const std::vector<std::byte>& body) {
+    (void)client_->write(frame_of_version(version, type, ++request_, body), {});
+  }
   // A header, and no body.
   void announce(FrameType type, uint32_t body_bytes) {
     FrameHeader header = frame_of(type, ++request_, channel_->connection(), {});
