@@ -103,9 +103,14 @@ void Connection::herald(SteadyTime now) {
 
 // Before memory is taken for its body.
 Result<> Connection::check_place(const FrameHeader& header) const {
-  if (!is_request(header.type) || header.request != last_request_ + 1) {
-    return fail(ErrorKind::kCorrupt,
-                std::string(frame_name(header.type)) + ": not a request, or not the next one");
+  if (!is_request(header.type)) {
+    return fail(ErrorKind::kCorrupt, std::string(frame_name(header.type)) + ": not a request");
+  }
+  if (header.request != last_request_ + 1) {
+    return fail(ErrorKind::kCorrupt, std::string(frame_name(header.type)) + ": request " +
+                                         std::to_string(header.request) + ", where request " +
+                                         std::to_string(last_request_ + 1) +
+                                         " is due; connect anew");
   }
   if ((header.type == FrameType::kHello) == is_greeted_) {
     return fail(ErrorKind::kCorrupt, "a connection begins with hello, and says it once");

@@ -27,6 +27,15 @@ constexpr std::chrono::seconds kDamageLook{5};
 
 std::string name_of(const Uuid& volume) { return "volume " + volume.to_string(); }
 
+// What is missing or damaged in a store comes back from a copy, or from the primary.
+Error advised(Error error, const std::string& path) {
+  if (error.kind == ErrorKind::kCorrupt) {
+    error.context += "; nothing was changed: bring back a whole copy of " + path +
+                     ", or move it away, and the primary copies all of its disk to a new one";
+  }
+  return error;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Shelf>> Shelf::open(const std::string& path) {
@@ -55,7 +64,7 @@ Result<> Shelf::open_all() {
     if (!volume) {
       continue;  // not ours
     }
-    auto place = open_place(*volume, std::nullopt);
+    auto place = open_advised(*volume, std::nullopt);
     if (place) {
       places_.emplace(*volume, std::move(*place));
     } else if (place.error().kind != ErrorKind::kNotFound) {
@@ -64,6 +73,11 @@ Result<> Shelf::open_all() {
     }
   }
   return {};
+}
+
+Result<Shelf::Place> Shelf::open_advised(const Uuid& volume, std::optional<uint64_t> size_bytes) {
+  auto place = open_place(volume, size_bytes);
+  return place ? std::move(place) : Unexpected(advised(place.error(), path_of(volume)));
 }
 
 // size_bytes: of one that may be made; nothing: it is there.
@@ -112,7 +126,7 @@ std::shared_ptr<ServedVolume> Shelf::find_open(const Uuid& volume) {
 // Recovery may take long: the others are found meanwhile.
 Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bool may_make) {
   CKPT_ASSIGN(const auto size_bytes, begin_opening(hello, may_make));
-  auto place = open_place(hello.volume, size_bytes);
+  auto place = open_advised(hello.volume, size_bytes);
   const MutexLock lock(mutex_);
   opening_.erase(hello.volume);
   Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));

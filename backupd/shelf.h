@@ -67,6 +67,8 @@ class Shelf final : public VolumeShelf {
   Result<> lock();
   Result<> open_all() CKPT_REQUIRES(mutex_);
   Result<Place> open_place(const Uuid& volume, std::optional<uint64_t> size_bytes);
+  // The same; an error says what to do with a damaged one.
+  Result<Place> open_advised(const Uuid& volume, std::optional<uint64_t> size_bytes);
   std::shared_ptr<ServedVolume> find_open(const Uuid& volume) CKPT_EXCLUDES(mutex_);
   Result<std::shared_ptr<ServedVolume>> open_missing(const Hello& hello, bool may_make)
       CKPT_EXCLUDES(mutex_);

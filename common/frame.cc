@@ -66,6 +66,12 @@ const KnownType* find_type(FrameType type) {
 
 }  // namespace
 
+std::string other_version(uint32_t theirs, uint32_t ours) {
+  return "the other side speaks version " + std::to_string(theirs) +
+         " of the protocol, and this side version " + std::to_string(ours) +
+         ": have the same version of ckpt on both machines";
+}
+
 std::vector<std::byte> encode_frame_header(const FrameHeader& header) {
   Encoder encoder;
   encoder.put(kFrameMagic);
@@ -92,8 +98,7 @@ Result<FrameHeader> decode_frame_header(ConstByteSpan bytes) {
     return fail(ErrorKind::kCorrupt, "frame: its header is damaged");
   }
   if (const auto version = decoder.get<uint16_t>(); version != kFrameVersion) {
-    return fail(ErrorKind::kInvalid, "frame: of version " + std::to_string(version) +
-                                         " of the protocol, which is not known here");
+    return fail(ErrorKind::kInvalid, "frame: " + other_version(version, kFrameVersion));
   }
   FrameHeader header;
   header.type = static_cast<FrameType>(decoder.get<uint16_t>());

@@ -76,6 +76,9 @@ Digest frame_digest(FrameType type, ConstByteSpan body);
 FrameHeader frame_of(FrameType type, uint64_t request, uint64_t connection, ConstByteSpan body);
 Result<> check_body(const FrameHeader& header, ConstByteSpan body);
 
+// For people: why the two cannot talk, and what to do.
+std::string other_version(uint32_t theirs, uint32_t ours);
+
 // As people read it: "confirm".
 const char* frame_name(FrameType type);
 

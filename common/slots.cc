@@ -150,7 +150,8 @@ Result<> Slots::load() {
   }
   const auto is_newer = [](const Slot& one) { return one.condition == Condition::kNewer; };
   if (slot == nullptr && std::ranges::count_if(slots, is_newer) >= static_cast<int>(kCopies)) {
-    return fail(ErrorKind::kInvalid, name_ + ": written by a newer version of ckpt");
+    return fail(ErrorKind::kInvalid,
+                name_ + ": written by a newer version of ckpt; use one as new");
   }
   if (slot == nullptr) {
     return fail(ErrorKind::kCorrupt, name_ + ": both copies of a generation are damaged");

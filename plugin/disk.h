@@ -82,9 +82,12 @@ struct Disk {
     const EpochObject* const closed = epochs.closed();
     return epochs.current().written.count() + (closed != nullptr ? closed->written.count() : 0);
   }
-  // How long ago a client's last write ended.
+  // How long ago a client's last write ended. If the clock was set back since then, it is not
+  // known, and long enough: the next write tells the new time.
   [[nodiscard]] std::chrono::nanoseconds since_write() const {
-    return clock.wall() - maps.last_write();
+    const WallTime now = clock.wall();
+    const WallTime last = maps.last_write();
+    return was_set_back(last, now) ? std::chrono::nanoseconds::max() : now - last;
   }
   // Syncs the image; a failure makes it suspect: no checkpoint is confirmed any more.
   Result<> sync_image() {

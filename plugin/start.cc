@@ -102,8 +102,14 @@ Result<> Start::find(const FileStamp& image) {
 }
 
 Result<StartFacts> Start::gather(const FileStamp& image) {
-  StartFacts facts{found_,       image, {},    at_.boot_id,        at_.boot_time,
-                   std::nullopt, false, false, at_.image_is_device};
+  StartFacts facts{.record = found_,
+                   .image = image,
+                   .self = {},
+                   .boot_id = at_.boot_id,
+                   .boot_time = at_.boot_time,
+                   .now = at_.clock.wall(),
+                   .maps = std::nullopt,
+                   .is_device = at_.image_is_device};
   CKPT_ASSIGN(facts.self, started_.record->stamp());
   if (auto maps = WrittenMaps::open(at_.memory, found_.maps_name, found_.volume, geometry_)) {
     old_maps_ = std::move(*maps);

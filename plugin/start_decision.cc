@@ -48,6 +48,11 @@ StartDecision decide_killed(const StartFacts& facts) {
     CKPT_PROBE(image_was_changed_behind_our_back);
     return everything("the image was changed after its server died");
   }
+  // What has changed since the clock was set back is stamped earlier than what was written before.
+  if (was_set_back(facts.maps->last_write, facts.now)) {
+    CKPT_PROBE(clock_was_set_back_after_the_last_write);
+    return everything("the clock was set back after the last write");
+  }
   if (!facts.maps->exact) {
     return {ChangedSource::kRegionMarks, "", false};
   }

@@ -11,11 +11,12 @@
 namespace ckpt {
 
 struct StartFacts {
-  VolumeRecord record;            // as found
-  FileStamp image;                // as found
-  FileStamp self;                 // of `volume`, as found
-  std::string boot_id;            // of now
-  WallTime boot_time{};           // when this boot began
+  VolumeRecord record;   // as found
+  FileStamp image;       // as found
+  FileStamp self;        // of `volume`, as found
+  std::string boot_id;   // of now
+  WallTime boot_time{};  // when this boot began
+  WallTime now{};
   std::optional<MapsFacts> maps;  // nothing: none there, or of another volume
   bool regions_intact = false;
   bool saved_map_intact = false;

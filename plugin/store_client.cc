@@ -21,10 +21,11 @@ Result<> StoreClient::greet(const Hello& hello) {
     return broken(welcome.error());
   }
   welcome_ = *welcome;
-  if (welcome_.version != hello.version || (welcome_.features & ~hello.features) != 0) {
-    return broken({ErrorKind::kInvalid, 0,
-                   "the back-up speaks version " + std::to_string(welcome_.version) +
-                       " of the protocol, and this is version " + std::to_string(hello.version)});
+  if (welcome_.version != hello.version) {
+    return broken({ErrorKind::kInvalid, 0, other_version(welcome_.version, hello.version)});
+  }
+  if ((welcome_.features & ~hello.features) != 0) {
+    return broken({ErrorKind::kInvalid, 0, "the back-up uses features that it was not offered"});
   }
   if ((welcome_.size_bytes == 0) != (hello.role == Role::kVisitor)) {
     return broken({ErrorKind::kInvalid, 0, "the back-up does not say how large the disk is"});

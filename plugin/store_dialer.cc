@@ -26,13 +26,20 @@ Unexpected StoreDialer::Call::explain(const Error& error) const {
   if (!error.context.starts_with(address)) {
     return within(address, error);
   }
-  const bool may_want_tls = error.kind == ErrorKind::kUnreachable && !options.address.is_unix() &&
-                            !options.tls.is_used() && is_over();
-  return may_want_tls
-             ? fail(error.kind,
+  // To whom it does not let in backupd says nothing.
+  if (error.kind != ErrorKind::kUnreachable || !is_over()) {
+    return Unexpected(error);
+  }
+  if (options.address.is_unix()) {
+    return fail(error.kind,
+                error.context + " (only root and the user that backupd runs as are let in)",
+                error.number);
+  }
+  return options.tls.is_used()
+             ? Unexpected(error)
+             : fail(error.kind,
                     error.context + " (if it takes TLS only: give tls-certificates or tls-psk)",
-                    error.number)
-             : Unexpected(error);
+                    error.number);
 }
 
 Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {

@@ -151,9 +151,14 @@ void WrittenMaps::restart(WallTime last_change) {
 
 void WrittenMaps::begin_write() { ++header_->writes_in_flight; }
 
+// Writes that end together may come here in either order. A clock that was set back takes the time
+// along: else a change by somebody else, stamped in between, would look like one of ours.
 void WrittenMaps::end_write(WallTime now) {
   int64_t before = header_->last_write.load();
-  while (before < now.count() && !header_->last_write.compare_exchange_weak(before, now.count())) {
+  const auto counts = [&before, now] {
+    return before < now.count() || was_set_back(WallTime(before), now);
+  };
+  while (counts() && !header_->last_write.compare_exchange_weak(before, now.count())) {
   }
   --header_->writes_in_flight;
 }

@@ -12,6 +12,12 @@
 
 namespace ckpt {
 
+// Whether the wall clock was set back between a time that it showed and now. Two threads that look
+// at it may tell of it in the wrong order: not by so much.
+inline bool was_set_back(WallTime shown, WallTime now) {
+  return shown - now > std::chrono::milliseconds(100) && !CKPT_PLANTED(clock_never_goes_back);
+}
+
 // What the header said when an earlier process died.
 struct MapsFacts {
   bool exact = false;       // every page is backed by the shared memory

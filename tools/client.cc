@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/client.h"
 
+#include <cerrno>
+#include <optional>
+
 #include "plugin/control_attachments.h"
 
 namespace ckpt {
@@ -19,6 +22,24 @@ constexpr const char* kMayExist = ": the checkpoint may exist: see `ckpt-tool li
 constexpr const char* kMayGoOn =
     ": the rollback goes on if the server still runs, and otherwise when it is started again: see "
     "`ckpt-tool status`";
+
+// A server that turns a client away says why and closes, whether it was asked anything yet or not.
+std::optional<Error> refusal_after(const Error& sending, ControlConnection& connection) {
+  if (sending.number != EPIPE && sending.number != ECONNRESET) {
+    return std::nullopt;
+  }
+  const auto line = connection.receive_line(kAnswerBytesMax, kShortTimeout);
+  const auto answer = line && *line ? decode_answer(**line) : Unexpected(sending);
+  const Error* const refusal = answer ? std::get_if<Error>(&*answer) : nullptr;
+  return refusal == nullptr ? std::nullopt : std::optional(*refusal);
+}
+
+// The error is the refusal, if there is one.
+Result<> send_request(ControlConnection& connection, const ControlRequest& request) {
+  auto sent = connection.send_line(encode_request(request), kShortTimeout);
+  const auto refusal = sent ? std::nullopt : refusal_after(sent.error(), connection);
+  return refusal ? Result<>(Unexpected(*refusal)) : sent;
+}
 
 Result<> receive_extent(ControlConnection& connection, const ExtentAnswer& extent,
                         std::vector<std::byte>& memory, ExportSink& sink) {
@@ -51,7 +72,8 @@ Unexpected RemoteVolume::silent(const Call& call, const std::string& what) const
 Result<ParsedJson> RemoteVolume::ask(const Call& call, const Progress& progress) const {
   CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
   if (const auto sent = connection.send_line(encode_request(call.request), kShortTimeout); !sent) {
-    return silent(call, sent.error().message());
+    const auto refusal = refusal_after(sent.error(), connection);
+    return refusal ? Unexpected(*refusal) : silent(call, sent.error().message());
   }
   if (call.on_cut) {
     CKPT_TRY(hear_cut(connection, call));
@@ -163,7 +185,7 @@ Result<VerifyOutcome> RemoteVolume::verify(const Progress& progress) {
 
 Result<> RemoteVolume::export_checkpoint(const std::string& id, ExportSink& sink) {
   CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
-  CKPT_TRY(connection.send_line(encode_request(ExportRequest{id}), kShortTimeout));
+  CKPT_TRY(send_request(connection, ExportRequest{id}));
   return receive_export(connection, sink);
 }
 
@@ -201,7 +223,7 @@ Result<> RemoteVolume::read_attachment(const std::string& id, const std::string&
                                        PieceSink& sink) {
   const Call call{AttachmentQuery{id, name}, kShortTimeout, {ErrorKind::kIo, kSeeServer}};
   CKPT_ASSIGN(ControlConnection connection, ControlConnection::connect(state_path_));
-  CKPT_TRY(connection.send_line(encode_request(call.request), kShortTimeout));
+  CKPT_TRY(send_request(connection, call.request));
   for (;;) {
     const auto line = connection.receive_line(kAnswerBytesMax, kExportTimeout);
     if (!line || !*line) {

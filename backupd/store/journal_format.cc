@@ -128,7 +128,8 @@ Result<JournalHeader> decode_journal_header(ConstByteSpan bytes) {
   const auto required = decoder.get<uint64_t>();
   decoder.get<uint64_t>();
   if (version != kJournalVersion || required != 0) {
-    return fail(ErrorKind::kInvalid, "journal header: written by a newer version of ckpt");
+    return fail(ErrorKind::kInvalid,
+                "journal header: written by a newer version of ckpt; use one as new");
   }
   JournalHeader header;
   header.volume.bytes = decoder.get_array<16>();

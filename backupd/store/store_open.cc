@@ -12,10 +12,31 @@ namespace {
 constexpr char kJournalName[] = "journal";
 constexpr char kAttachmentsName[] = "attachments";
 constexpr char kVolumeName[] = "volume";
+constexpr char kImageFileName[] = "backup.img";
 
 // What an interrupted creation may leave, and what mkfs makes.
 constexpr std::array<std::string_view, 6> kNamesBeforeVolume{
-    "backup.img", kJournalName, kAttachmentsName, "reserve", "volume.new", "lost+found"};
+    kImageFileName, kJournalName, kAttachmentsName, "reserve", "volume.new", "lost+found"};
+
+bool has(const std::vector<std::string>& names, std::string_view name) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+// Where a store is to be made there must be nothing else. Beside an image it is one whose `volume`
+// was deleted.
+Result<> check_names(const std::string& path, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    const bool is_known = std::ranges::find(kNamesBeforeVolume, name) != kNamesBeforeVolume.end();
+    if (!is_known && has(names, kImageFileName)) {
+      return fail(ErrorKind::kCorrupt, path + ": has " + kImageFileName + " and " + name +
+                                           ", but `volume` is missing; not overwritten");
+    }
+    if (!is_known) {
+      return fail(ErrorKind::kInvalid, path + ": is no store, and not empty: has " + name);
+    }
+  }
+  return {};
+}
 
 Result<> check_options(const StoreOptions& options) {
   if (options.volume.is_nil() || options.size_bytes == 0 || options.size_bytes > kDiskBytesMax) {
@@ -34,19 +55,13 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> directory,
   CKPT_TRY(check_options(options));
   std::unique_ptr<Store> store(new Store(std::move(directory), options));
   CKPT_ASSIGN(const auto names, store->directory_->list());
-  const bool exists = std::ranges::find(names, kVolumeName) != names.end();
-  CKPT_TRY(exists ? store->recover() : store->create(names));
+  CKPT_TRY(has(names, kVolumeName) ? store->recover() : store->create(names));
   return store;
 }
 
 // `volume` comes last: a creation that was interrupted is begun again.
 Result<> Store::create(const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
-    if (std::ranges::find(kNamesBeforeVolume, name) == kNamesBeforeVolume.end()) {
-      return fail(ErrorKind::kInvalid,
-                  directory_->path() + ": is no store, and not empty: has " + name);
-    }
-  }
+  CKPT_TRY(check_names(directory_->path(), names));
   CKPT_ASSIGN(journal_, directory_->subdirectory(kJournalName, true));
   CKPT_ASSIGN(const auto files, journal_->list());
   if (!files.empty()) {
@@ -117,7 +132,8 @@ Result<> Store::check_identity(const StoreRecord& record) const {
   if (record.volume != options_.volume) {
     return fail(ErrorKind::kInvalid, directory_->path() + ": is the store of volume " +
                                          record.volume.to_string() + ", not of " +
-                                         options_.volume.to_string());
+                                         options_.volume.to_string() +
+                                         ": put each folder back under its own name");
   }
   if (record.size_bytes != options_.size_bytes) {
     return fail(ErrorKind::kInvalid, directory_->path() + ": is the store of a disk of " +

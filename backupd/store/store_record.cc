@@ -29,7 +29,8 @@ Result<uint64_t> decode_features(Decoder& decoder) {
     return fail(ErrorKind::kCorrupt, "store record: not one");
   }
   if (version != kRecordVersion || (required & ~kPromotedFeature) != 0) {
-    return fail(ErrorKind::kInvalid, "store record: written by a newer version of ckpt");
+    return fail(ErrorKind::kInvalid,
+                "store record: written by a newer version of ckpt; use one as new");
   }
   return required;
 }

@@ -5,7 +5,7 @@
 # gives exactly the last checkpoint that was answered, or the one in flight, in every sector; and
 # the volume goes on from there.
 #
-# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|keys; same /dev/vda and /out as power_cut_write.sh.
+# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|unix|keys; same /dev/vda and /out as power_cut_write.sh.
 # "writing" rolls back offline, "checkpoint" through a running server.
 set -euo pipefail
 

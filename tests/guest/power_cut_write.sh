@@ -4,7 +4,7 @@
 # Runs in the guest, and does not end: the driver cuts the power when the load asks for it on the
 # console. Then power_cut_check.sh runs in another guest with the same disk and the same /out.
 #
-# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED embedded|keys; /dev/vda is the disk
+# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED embedded|unix|keys; /dev/vda is the disk
 # that stays, with the image, its state directory, and the back-up on it.
 set -euo pipefail
 

@@ -5,7 +5,7 @@
 #
 # Usage: run.sh BUILD_DIR [TEST...]   without TEST all but systemd_boot
 #        run.sh --list                names them
-# CKPT_GUEST_SEED=N repeats the loads (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
+# CKPT_GUEST_SEED=N repeats the loads and places (not the instants) of an earlier run. CKPT_GUEST_ROUNDS=N [3]: how
 # often processes are killed, their machine's power is cut, and a machine goes back with its memory.
 # CKPT_POWER_CUT_STATES=N [60]: from how many states of either recording power_cut_states recovers.
 # Exit code 0 if all passed. The logs of a failure stay, in a folder that is named.
@@ -159,9 +159,10 @@ power_cut_during_checkpoint() {
     power_cut "$1" checkpoint embedded
 }
 
-# The server and backupd, on one machine.
+# The server and backupd, on one machine: one time by TLS, one time at a Unix socket, as the seed is.
 power_cut_of_both() {
-    power_cut "$1" checkpoint keys
+    local places=(unix keys)
+    power_cut "$1" checkpoint "${places[seed % 2]}"
 }
 
 # Boots twice, and recovers on this machine.

@@ -7,6 +7,7 @@ CKPT_KILLS is the number of kills (100), CKPT_SEED repeats a run's choices."""
 import collections
 import os
 import random
+import subprocess
 import threading
 import time
 import unittest
@@ -74,6 +75,7 @@ class Kill(Case):
         self.page = PhasePage(self.folder / "phases")
         self.counts = collections.Counter({phase: 0 for phase in self.phases})
         self.prepare()
+        self.backup_path = None
         self.server = self.serve(self.image(), "multi-conn=on", environment=self.page.environment)
         self.hammer_ = self.hammer(self.server, 4)
         self.last = ("first", self.hammer_.checkpoint(self.server, "first")["checkpoint"])
@@ -182,6 +184,16 @@ class Kill(Case):
                             "the offline rollback left no new timeline")
             self.hammer_.must("check", "now")
             self.roll_back_online(name) if how == 1 else self.go_on(number)
+        self.expect_same_everywhere()
+
+    def expect_same_everywhere(self):
+        """Nothing was written since the disk was compared with the model: the back-up comes to hold the
+        same, in every byte."""
+        if self.backup_path is None:
+            self.backup_path = self.backup_image(self.server)
+        same = ["cmp", "-s", self.server.image, self.backup_path]
+        eventually(lambda: subprocess.run(same, check=False).returncode == 0,
+                   "primary and back-up are equal", 60)
 
     def roll_back_online(self, name):
         self.hammer_.must("disconnect")

@@ -131,6 +131,7 @@ Plan draw_plan(uint64_t seed) {
   plan.exports = exports.one_in(3) ? static_cast<uint32_t>(exports.between(1, 4)) : 0;
   plan.attachments = root.stream("attachments").one_in(2);
   plan.scheduler.seed = seed;
+  plan.scheduler.clock_is_set_back = root.stream("clock").one_in(3);
   plan.scheduler.switch_one_in = one_of<uint32_t>(random, std::array<uint32_t, 4>{1, 2, 5, 20});
   const bool has_faults = !random.one_in(5);
   if (has_faults) {
@@ -199,6 +200,7 @@ std::string describe(const Plan& plan) {
   say("rollbacks", plan.rollback_one_in);
   say("attachments", plan.attachments ? 1 : 0);
   say("crowded", plan.crowded ? 1 : 0);
+  say("clock set back", plan.scheduler.clock_is_set_back ? 1 : 0);
   say("exports", plan.exports > 0 ? 1 : 0);
   say("remote", plan.server.remote ? 1 : 0);
   say("link breaks", plan.link_break_one_in);

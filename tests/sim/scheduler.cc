@@ -16,6 +16,8 @@ struct ProcessKilled {};
 
 // 2026-01-01T00:00:00Z: when every simulation starts.
 constexpr WallTime kStart = std::chrono::seconds(1767225600);
+// The wall clock is set back within 2 to the power of so many steps.
+constexpr uint64_t kSetBackBits = 15;
 // A dying fiber that comes to so many yield points waits for something that will not happen.
 constexpr uint64_t kIdleYieldsMax = 100'000;
 
@@ -33,7 +35,18 @@ const char* state_name(FiberState state) {
 
 Scheduler* Scheduler::current_ = nullptr;
 
-WallTime Scheduler::VirtualClock::wall() const { return kStart + scheduler_.now_; }
+WallTime Scheduler::VirtualClock::wall() const {
+  WallTime time = kStart + scheduler_.now_;
+  for (const auto& [step, by] : scheduler_.set_backs_) {
+    time -= scheduler_.steps_ >= step ? by : WallTime{};
+  }
+  return time;
+}
+
+uint64_t Scheduler::clock_set_backs() const {
+  return static_cast<uint64_t>(std::ranges::count_if(
+      set_backs_, [this](const auto& one) { return steps_ >= one.first; }));
+}
 
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options),
@@ -42,6 +55,12 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       trace_(options.events_kept) {
   CKPT_CHECK(current_ == nullptr);
   current_ = this;
+  SeededRandom random = SeededRandom(options.seed).stream("wall clock");
+  for (uint64_t i = options.clock_is_set_back ? random.between(1, 3) : 0; i > 0; --i) {
+    const WallTime by = random.one_in(2) ? std::chrono::hours(1) : std::chrono::hours(365 * 24);
+    // As often among the first hundreds of steps as among the last thousands.
+    set_backs_.emplace_back(random.below(uint64_t{1} << random.between(8, kSetBackBits)), by);
+  }
   std::set_terminate(on_terminate);
 }
 

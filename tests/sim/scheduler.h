@@ -31,6 +31,7 @@ struct SchedulerOptions {
   uint32_t spurious_one_in = 64;  // waits that end for no reason; 0: none
   SteadyTime step_time = std::chrono::microseconds(1);  // passes at each yield point
   size_t events_kept = 200;
+  bool clock_is_set_back = false;  // the wall clock, by an hour or a year, once to three times
 };
 
 struct RunLimits {
@@ -117,6 +118,8 @@ class Scheduler {
   [[nodiscard]] uint64_t steps() const { return steps_; }
   [[nodiscard]] uint64_t trace_hash() const { return trace_.hash(); }
   [[nodiscard]] const Trace& trace() const { return trace_; }
+  // How often the wall clock was set back until now.
+  [[nodiscard]] uint64_t clock_set_backs() const;
 
  private:
   friend class ::ckpt::Mutex;
@@ -159,6 +162,7 @@ class Scheduler {
   VirtualClock clock_{*this};
   Trace trace_;
   SteadyTime now_{};
+  std::vector<std::pair<uint64_t, WallTime>> set_backs_;  // of the wall clock: at which step, by how much
   uint64_t steps_ = 0;
 
   RunQueue queue_;

@@ -13,7 +13,7 @@ Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
           machine.scheduler.clock(),
           machine.scheduler.random(),
           machine.boot_id,
-          machine.boot_time};
+          machine.boot_time()};
 }
 
 Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecord& record,

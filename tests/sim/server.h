@@ -29,7 +29,11 @@ struct Machine {
   SimNetwork& network;  // to the back-up's
   SimDisk& backup_disk;
   std::string boot_id;
-  WallTime boot_time{};
+  SteadyTime booted_at{};
+  // By the wall clock of now, as the product finds it.
+  [[nodiscard]] WallTime boot_time() const {
+    return scheduler.clock().wall() - (scheduler.now() - booted_at);
+  }
 };
 
 // The store as a volume sees it: observed, and (as if a link lay between) lost by chance, before a

@@ -17,6 +17,7 @@ constexpr std::array kChanges{
     Change{[](Plan& plan) { plan.controls = (plan.controls + 1) / 2; }},
     Change{[](Plan& plan) { plan.exports = 0; }},
     Change{[](Plan& plan) { plan.attachments = false; }},
+    Change{[](Plan& plan) { plan.scheduler.clock_is_set_back = false; }},
     Change{[](Plan& plan) { plan.long_pauses = false; }},
     Change{[](Plan& plan) { plan.short_timeouts = false; }},
     Change{[](Plan& plan) { plan.crowded = false; }},

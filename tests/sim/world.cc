@@ -45,7 +45,7 @@ World::World(const Plan& plan, Probes& probes)
       backup_guard_(backup_disk_,
                     [this](const std::string& what) { report("back-up: " + what); }),
       machine_{scheduler_, disk_,        memory_, guard_,
-               network_,   backup_disk_, "boot0", scheduler_.clock().wall()},
+               network_,   backup_disk_, "boot0", scheduler_.now()},
       backup_machine_{scheduler_, backup_disk_, backup_guard_, network_},
       history_{.oracle = Oracle(plan.size_bytes / kSector),
                .volume = {},
@@ -89,6 +89,7 @@ bool World::run() {
   }
   const NetworkCounts& counts = network_.counts();
   history_.probes.hit("link reset", counts.resets);
+  history_.probes.hit("clock set back", scheduler_.clock_set_backs());
   history_.probes.hit("link silent", counts.silences);
   history_.probes.hit("link broken for one side", counts.one_sided);
   history_.probes.hit("bytes heard after their sender had given up", counts.late_bytes);
@@ -348,7 +349,7 @@ void World::lose_power() {
   memory_.power_loss();
   scheduler_.advance(seconds(random_.between(1, 60)));
   machine_.boot_id = "boot" + std::to_string(++boots_);
-  machine_.boot_time = scheduler_.clock().wall();
+  machine_.booted_at = scheduler_.now();
   scheduler_.advance(seconds(1));
   history_.probes.hit("loss of power");
 }

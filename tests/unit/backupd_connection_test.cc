@@ -181,6 +181,99 @@ TEST_F(ConnectionTest, WhoseFrameCameDamagedIsToldThatItIsGivenUp) {
   }
 }
 
+// A frame that comes twice, too early, or before the one that it follows. The connection ends
+// there: what stood in its place is taken, once, and nothing after it.
+TEST_F(ConnectionTest, FramesOutOfTheirOrderEndTheConnectionAndApplyNothing) {
+  constexpr FrameType kBatch = FrameType::kBatch;
+  constexpr FrameType kConfirm = FrameType::kConfirm;
+  struct Wrong {
+    const char* said;
+    FrameType first;
+    std::pair<uint64_t, uint64_t> requests;  // the last one was 3
+  };
+  for (const Wrong& wrong : {Wrong{"batch: request 3, where request 4 is due", kBatch, {3, 4}},
+                             Wrong{"batch: request 5, where request 4 is due", kBatch, {5, 6}},
+                             Wrong{"confirm: request 5, where request 4 is due", kConfirm, {5, 4}},
+                             Wrong{"batch: request 1, where request 4 is due", kBatch, {1, 2}}}) {
+    SCOPED_TRACE(wrong.said);
+    OneVolume shelf;
+    FirstCheckpoint peer;
+    const auto batch = encode_batch_body(peer.batch(1, {data(5, 1)}));
+    const auto confirmed = encode_confirmation(peer.confirmation(1));
+    Talk talk(shelf, 1);
+    ASSERT_DONE(talk.begin());
+    ASSERT_EQ(talk.last_request(), 3U);
+    const bool is_batch_first = wrong.first == kBatch;
+    talk.send_as(wrong.requests.first, wrong.first, is_batch_first ? batch : confirmed);
+    talk.send_as(wrong.requests.second, is_batch_first ? kConfirm : kBatch,
+                 is_batch_first ? confirmed : batch);
+    const auto refused = talk.hear(FrameType::kDone);
+    EXPECT_KIND(kCorrupt, refused);
+    EXPECT_NE(refused.error().context.find(wrong.said), std::string::npos)
+        << refused.error().message();
+    EXPECT_KIND(kUnreachable, talk.hear(FrameType::kDone));
+    EXPECT_KIND(kCorrupt, talk.end());
+    EXPECT_TRUE(shelf.volume->store().checkpoints()->empty());
+    Talk anew(shelf, 2);
+    ASSERT_DONE(anew.begin());
+    ASSERT_DONE(anew.ask(kBatch, batch));
+    ASSERT_DONE(anew.ask(kConfirm, confirmed));
+    EXPECT_EQ(shelf.volume->store().checkpoints()->size(), 1U);
+  }
+}
+
+TEST_F(ConnectionTest, AConfirmationThatComesTwiceCountsOnce) {
+  Talk talk(shelf_, 1);
+  ASSERT_DONE(talk.begin());
+  ship(talk, 1, {data(7, 1)});
+  const auto first = encode_confirmation(confirmation(1));
+  ASSERT_DONE(talk.ask(FrameType::kConfirm, first));
+  talk.send_as(talk.last_request(), FrameType::kConfirm, first);
+  EXPECT_KIND(kCorrupt, talk.hear(FrameType::kDone));
+  EXPECT_KIND(kCorrupt, talk.end());
+  Talk after(shelf_, 2);
+  ASSERT_DONE(after.hello(Role::kSession));
+  const auto body = after.ask(FrameType::kBeginSession, {}, FrameType::kGreeting);
+  ASSERT_DONE(body);
+  EXPECT_EQ(decode_greeting(*body)->last->id.number.value, 1U);
+  EXPECT_EQ(shelf_.volume->store().checkpoints()->size(), 1U);
+  Content now(kPeerDiskBytes);
+  ASSERT_DONE(shelf_.volume->store().read_confirmed(0, now));
+  EXPECT_EQ(now, truth_);
+}
+
+// It is told in the version of this server, whose layout of headers and `failed` all have in
+// common.
+TEST_F(ConnectionTest, WhoSpeaksAnotherVersionIsToldWhichOnesMet) {
+  const auto hello = encode_hello(
+      {.version = 7, .volume = test_uuid(0x11), .size_bytes = kPeerDiskBytes, .software = ""});
+  Talk talk(shelf_, 1);
+  talk.send_of_version(7, FrameType::kHello, hello);
+  const auto refused = talk.hear(FrameType::kWelcome);
+  EXPECT_KIND(kInvalid, refused);
+  EXPECT_EQ(refused.error().context,
+            "frame: the other side speaks version 7 of the protocol, and this side version 1: have "
+            "the same version of ckpt on both machines");
+  EXPECT_KIND(kUnreachable, talk.hear(FrameType::kWelcome));
+  EXPECT_FALSE(talk.end());
+}
+
+// The highest that a client speaks is no more than that: it hears which one is spoken.
+TEST_F(ConnectionTest, WhoSpeaksLaterVersionsTooIsWelcomedInThisOne) {
+  Talk talk(shelf_, 1);
+  talk.send(FrameType::kHello, encode_hello({.version = 7,
+                                             .features = ~uint64_t{0},
+                                             .volume = test_uuid(0x11),
+                                             .size_bytes = kPeerDiskBytes,
+                                             .software = ""}));
+  const auto body = talk.hear(FrameType::kWelcome);
+  ASSERT_DONE(body);
+  const auto welcome = decode_welcome(*body);
+  ASSERT_DONE(welcome);
+  EXPECT_EQ(welcome->version, kProtocolVersion);
+  EXPECT_EQ(welcome->features, kHasNames);
+}
+
 // By their headers alone: the server does not wait for the bodies, nor take memory for them.
 TEST_F(ConnectionTest, ABodyOutOfItsPlaceIsNotWaitedFor) {
   const auto large = static_cast<uint32_t>(body_bytes_max(FrameType::kBatch));

@@ -45,6 +45,31 @@ TEST_F(CheckpointTest, HowLongItHasBeenShippedCountsFromItsCut) {
   EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
 }
 
+// Numbers go on, and what rests or is due goes by the clock that never goes back.
+TEST_F(CheckpointTest, AWallClockThatIsSetBackIsOnlyShown) {
+  constexpr std::chrono::hours kYear{24 * 365};
+  primary_.clock.pass(2 * kYear);
+  ASSERT_DONE(primary_.start());
+  Epoch number{1};
+  for (const std::chrono::hours by : {std::chrono::hours(0), std::chrono::hours(1), kYear}) {
+    primary_.clock.set_back(by);
+    EXPECT_GE(primary_.disk->since_write(), milliseconds(0));
+    ASSERT_DONE(primary_.write(1, number.value + 5));
+    primary_.clock.pass(milliseconds(5));
+    EXPECT_EQ(primary_.disk->since_write(), milliseconds(5));
+    const auto outcome = primary_.checkpoint();
+    ASSERT_DONE(outcome);
+    EXPECT_EQ(outcome->checkpoint.time, primary_.clock.wall());
+    EXPECT_EQ(outcome->checkpoint.parent.number, number);
+    EXPECT_EQ(outcome->checkpoint.id.number.value, number.value + 1);
+    number = outcome->checkpoint.id.number;
+    expect_store_has(primary_.image_content());
+    EXPECT_EQ(primary_.maker->shipping_for(), milliseconds(0));
+  }
+  primary_.clock.set_back(std::chrono::hours(1));
+  EXPECT_GE(primary_.disk->since_write(), kYear);  // nobody has written since
+}
+
 TEST_F(CheckpointTest, TheFirstCopySendsWhatIsAllocated) {
   ASSERT_DONE(primary_.image->write(5 * kBlockBytes, block_of(9)));
   const auto row = primary_.open_session();

@@ -33,10 +33,13 @@ Content block_of(uint64_t value, uint64_t bytes = kBlockBytes);
 class FakeClock : public Clock {
  public:
   [[nodiscard]] SteadyTime steady() const override { return SteadyTime(now_ns_.load()); }
-  [[nodiscard]] WallTime wall() const override { return steady(); }
+  [[nodiscard]] WallTime wall() const override { return steady() - WallTime(set_back_ns_.load()); }
   void pass(std::chrono::nanoseconds time) { now_ns_ += time.count(); }
+  // The wall clock alone.
+  void set_back(std::chrono::nanoseconds time) { set_back_ns_ += time.count(); }
 
  private:
+  std::atomic<int64_t> set_back_ns_{0};
   std::atomic<int64_t> now_ns_{1'000'000'000'000};
 };
 

@@ -33,6 +33,7 @@ StartFacts clean_stop() {
   facts.self = kSelf;
   facts.boot_id = "boot";
   facts.boot_time = seconds(100);
+  facts.now = seconds(700);
   facts.regions_intact = true;
   facts.saved_map_intact = true;
   return facts;
@@ -113,6 +114,16 @@ TEST(Start, AfterACleanStopAnyTouchOfTheImageIsNoticed) {
 }
 
 TEST(Start, AfterAKillTheWrittenMapsCount) { expect_source(killed(), ChangedSource::kWrittenMaps); }
+
+// Others may have written since, and their stamps would be earlier than ours.
+TEST(Start, AfterAKillAClockThatWasSetBackMeansEverything) {
+  for (const WallTime now : {milliseconds(599899), milliseconds(10000)}) {
+    expect_source(killed(), ChangedSource::kEverything, [&](StartFacts& f) { f.now = now; });
+  }
+  expect_source(killed(), ChangedSource::kWrittenMaps,
+                [](StartFacts& f) { f.now = milliseconds(599950); });
+  expect_source(clean_stop(), ChangedSource::kSavedMap, [](StartFacts& f) { f.now = seconds(1); });
+}
 
 TEST(Start, AKillWhileTheRecordWasWrittenLeavesEitherGeneration) {
   expect_source(killed(), ChangedSource::kWrittenMaps, [](StartFacts& f) {

@@ -64,6 +64,19 @@ TEST_F(WrittenMapsTest, TheLastWriteNeverGoesBack) {
   EXPECT_EQ(maps_->facts().writes_in_flight, 0U);
 }
 
+TEST_F(WrittenMapsTest, TheLastWriteFollowsAClockThatWasSetBack) {
+  create();
+  const WallTime start = std::chrono::hours(24 * 365);
+  for (const WallTime by : {WallTime(std::chrono::seconds(1)), WallTime(std::chrono::hours(1)),
+                            WallTime(std::chrono::hours(24 * 365 - 1))}) {
+    for (const WallTime time : {start, start - by}) {
+      maps_->begin_write();
+      maps_->end_write(time);
+      EXPECT_EQ(maps_->facts().last_write, time);
+    }
+  }
+}
+
 TEST_F(WrittenMapsTest, BitsOfBothMapsAreFoundAgain) {
   create();
   ASSERT_DONE(maps_->allocate({0, kMapGeometry.regions()}));

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/socket_stream.h"
 #include "tests/unit/first_checkpoint.h"
+#include "tests/unit/versioned_frame.h"
 
 namespace ckpt::test {
 
@@ -87,6 +88,15 @@ class Talk {
   }
   void send(FrameType type, const std::vector<std::byte>& body) {
     (void)channel_->send(type, ++request_, body);
+  }
+  // One that says it is that request, whichever is due.
+  void send_as(uint64_t request, FrameType type, const std::vector<std::byte>& body) {
+    (void)channel_->send(type, request, body);
+  }
+  [[nodiscard]] uint64_t last_request() const { return request_; }
+  // One of another version of the protocol.
+  void send_of_version(uint16_t version, FrameType type, const std::vector<std::byte>& body) {
+    (void)client_->write(frame_of_version(version, type, ++request_, body), {});
   }
   // A header, and no body.
   void announce(FrameType type, uint32_t body_bytes) {
