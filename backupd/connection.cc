@@ -151,7 +151,7 @@ Result<> Connection::welcome() {
     CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
     welcome.size_bytes = volume_->size_bytes();
   }
-  welcome.features = hello_.features & (kHasNames | kGoesOnCopying);
+  welcome.features = hello_.features & kFeatures;
   welcome.silence = options_.silence;
   welcome.connection = options_.number;
   welcome.window_bytes = options_.window_bytes;
@@ -234,6 +234,7 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kReadAttachment: return read_attachment();
     case FrameType::kVolumes: return list_volumes();
     case FrameType::kName: return name_volume();
+    case FrameType::kBeginSession: return begin_session();
     default: return handle_session();
   }
 }
@@ -250,14 +251,10 @@ Result<Connection::Answer> Connection::handle_session() {
     return Answer{};
   };
   switch (request_.header.type) {
-    case FrameType::kBeginSession: {
-      CKPT_ASSIGN(const StoreGreeting greeting, volume_->begin_session(options_.number));
-      CKPT_TRY(check_understood(greeting));
-      return Answer{FrameType::kGreeting, encode_greeting(greeting)};
-    }
     case FrameType::kAccept: {
       CKPT_ASSIGN(const uint64_t incarnation, body_as(decode_accept));
-      return in_session([&](Store& store) { return store.accept(incarnation); });
+      CKPT_TRY(volume_->accept(options_.number, incarnation));
+      return Answer{};
     }
     case FrameType::kBatch: {
       CKPT_ASSIGN(const EncodedBatch batch, body_as(decode_batch_body));
@@ -366,6 +363,26 @@ Result<Connection::Answer> Connection::name_volume() {
     return Unexpected(kept.error());
   }
   return Answer{};
+}
+
+Result<Connection::Answer> Connection::begin_session() {
+  SessionOwner owner{options_.number, std::nullopt, options_.peer};
+  if (!request_.body.empty()) {
+    CKPT_ASSIGN(owner.place, body_as(decode_place));
+  }
+  const auto greeting = volume_->begin_session(owner);
+  if (greeting) {
+    CKPT_TRY(check_understood(*greeting));
+    return Answer{FrameType::kGreeting, encode_greeting(*greeting)};
+  }
+  if (greeting.error().kind != ErrorKind::kBusy) {
+    return Unexpected(greeting.error());
+  }
+  const Unexpected refused = within("volume " + hello_.volume.to_string(), greeting.error());
+  if (!std::exchange(was_refused_, true)) {  // it asks again and again
+    remark_ = refused.error();
+  }
+  return refused;
 }
 
 Result<Connection::Answer> Connection::hand_over() {

@@ -20,6 +20,7 @@ struct ConnectionOptions {
   std::chrono::milliseconds silence{};  // told to the client
   uint64_t window_bytes = 0;            // told to the client
   std::string software;
+  std::string peer{};                        // for people: where the client is; may be empty
   std::shared_ptr<const AccessList> access;  // nothing: whoever connects may do all
 };
 
@@ -87,6 +88,7 @@ class Connection {
   Result<Answer> hand_over();
   Result<Answer> list_volumes();
   Result<Answer> name_volume();
+  Result<Answer> begin_session();
   // The act's content, frame by frame, and how it ends.
   template <typename Act>
   Result<Answer> pass_on(const Act& act);
@@ -102,6 +104,7 @@ class Connection {
   std::string identity_;
   std::optional<Error> remark_;
   Hello hello_;
+  bool was_refused_ = false;              // since another primary has the volume; the log has it
   std::shared_ptr<ServedVolume> volume_;  // the shelf has it too; nothing: a visitor's
   ReceivedFrame request_;
   uint64_t last_request_ = 0;

@@ -4,12 +4,20 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "backupd/store/store.h"
 #include "common/message.h"
 #include "common/volume_message.h"
 
 namespace ckpt {
+
+// Who has the session, or wants it.
+struct SessionOwner {
+  uint64_t connection = 0;              // its number; 0: nobody
+  std::optional<PrimaryPlace> place{};  // nothing: it was not said, and may be any
+  std::string peer{};                   // for people: where the connection comes from; may be empty
+};
 
 // Threads: any.
 class ServedVolume {
@@ -39,36 +47,31 @@ class ServedVolume {
   Store& store() { return *store_; }
 
   // Takes the session over. Waits for what the one before has under way; nothing of it is accepted
-  // any more.
-  Result<StoreGreeting> begin_session(uint64_t connection) CKPT_EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    owner_ = connection;
-    return store_->begin_session();
-  }
+  // any more. kBusy: that one is of another primary, which was accepted and is still there; it
+  // notices nothing.
+  Result<StoreGreeting> begin_session(const SessionOwner& owner) CKPT_EXCLUDES(mutex_);
+  // Accepts that session's primary: no other has a session from then on, until it leaves.
+  Result<> accept(uint64_t connection, uint64_t incarnation) CKPT_EXCLUDES(mutex_);
   // An act of the session. kFenced: another connection has it.
   template <typename Act>
   Result<> in_session(uint64_t connection, const Act& act) CKPT_EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
-    if (owner_ != connection) {
-      CKPT_PROBE(request_of_a_fenced_session);
-      return fail(ErrorKind::kFenced,
-                  owner_ == 0 ? "no session has begun on this connection"
-                              : "another connection has begun a session with this volume");
-    }
+    CKPT_TRY(check_owner(connection));
     return act(*store_);
   }
   // The connection has ended. What its session shipped stays pending until the next one begins.
-  void leave(uint64_t connection) CKPT_EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    owner_ = owner_ == connection ? 0 : owner_;
-  }
+  void leave(uint64_t connection) CKPT_EXCLUDES(mutex_);
 
  private:
+  [[nodiscard]] Result<> check_owner(uint64_t connection) const CKPT_REQUIRES(mutex_);
+  [[nodiscard]] Result<> check_only_primary(const SessionOwner& next) const CKPT_REQUIRES(mutex_);
+
   const std::unique_ptr<Store> store_;
   const uint64_t size_bytes_;
   Mutex mutex_;
-  uint64_t owner_ CKPT_GUARDED_BY(mutex_) = 0;  // the number of a connection; 0: nobody
-  Mutex naming_mutex_;                          // before the other one: a name is written at a time
+  SessionOwner owner_ CKPT_GUARDED_BY(mutex_);
+  bool is_accepted_ CKPT_GUARDED_BY(mutex_) = false;
+  Mutex naming_mutex_;  // before the other one: a name is written at a time
   Mutex name_mutex_;
   std::string name_ CKPT_GUARDED_BY(name_mutex_);
 };

@@ -98,6 +98,7 @@ Server::Served& Server::add(AcceptedSocket accepted) {
                             .silence = options_.silence,
                             .window_bytes = options_.window_bytes,
                             .software = options_.software,
+                            .peer = accepted.peer,
                             .access = is_guarded ? guard_.access : nullptr};
   std::unique_ptr<SocketStream> stream =
       is_guarded && guard_.tls != nullptr

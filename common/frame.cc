@@ -5,6 +5,7 @@
 #include <array>
 
 #include "common/checksum.h"
+#include "common/primary_place.h"
 #include "common/store_link.h"
 #include "common/volume_name.h"
 
@@ -25,7 +26,7 @@ constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMa
 
 constexpr std::array<KnownType, 33> kTypes{{
     {FrameType::kHello, "hello", 1024},
-    {FrameType::kBeginSession, "begin session", 0},
+    {FrameType::kBeginSession, "begin session", 20 + kHostBytesMax + kImagePathBytesMax},
     {FrameType::kAccept, "accept", 8},
     {FrameType::kBatch, "batch", kBatchBodyBytesMax},
     {FrameType::kConfirm, "confirm", kTextBytesMax + 24 * kCoveredEpochsMax},

@@ -22,7 +22,9 @@ enum class Role : uint8_t {
 
 // Features, a bit each.
 inline constexpr uint64_t kHasNames = 1;       // `name` is understood
-inline constexpr uint64_t kGoesOnCopying = 2;  // what there is of a first copy is compared with
+inline constexpr uint64_t kHasPlaces = 2;      // `begin session` may say which primary it is
+inline constexpr uint64_t kGoesOnCopying = 4;  // what there is of a first copy is compared with
+inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

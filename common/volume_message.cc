@@ -18,6 +18,23 @@ Result<std::string> decode_name(ConstByteSpan body) {
   return whole(decoder, valid, FrameType::kName, std::move(name));
 }
 
+std::vector<std::byte> encode_place(const PrimaryPlace& place) {
+  Encoder encoder;
+  encoder.put_array(place.identity.bytes);
+  encoder.put_string(place.host);
+  encoder.put_string(place.path);
+  return encoder.take();
+}
+
+Result<PrimaryPlace> decode_place(ConstByteSpan body) {
+  Decoder decoder(body);
+  PrimaryPlace place;
+  place.identity.bytes = decoder.get_array<16>();
+  place.host = decoder.get_string();
+  place.path = decoder.get_string();
+  return whole(decoder, valid_place(place), FrameType::kBeginSession, place);
+}
+
 std::vector<std::byte> encode_volumes(const VolumesRequest& request) {
   Encoder encoder;
   encoder.put_array(request.after.bytes);

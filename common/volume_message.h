@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bodies of frames about the volumes of a back-up and what they are called.
+// The bodies of frames about the volumes of a back-up: what they are called, and where their
+// primaries are.
 //
 // Format: docs/wire-protocol.md, "Messages"
 #pragma once
 
 #include "common/frame.h"
+#include "common/primary_place.h"
 #include "common/volume_name.h"
 
 namespace ckpt {
@@ -18,6 +20,9 @@ struct VolumesRequest {
 // A name that is not valid is refused.
 std::vector<std::byte> encode_name(const std::string& name);
 Result<std::string> decode_name(ConstByteSpan body);
+// Of `begin session`, where it says which primary it is. One that is not valid is refused.
+std::vector<std::byte> encode_place(const PrimaryPlace& place);
+Result<PrimaryPlace> decode_place(ConstByteSpan body);
 std::vector<std::byte> encode_volumes(const VolumesRequest& request);
 Result<VolumesRequest> decode_volumes(ConstByteSpan body);
 std::vector<std::byte> encode_volume_list(const VolumeList& list);

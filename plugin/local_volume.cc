@@ -21,6 +21,7 @@
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
 #include "plugin/control_socket.h"
+#include "plugin/image_place.h"
 #include "plugin/lost_record.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
@@ -369,6 +370,8 @@ Result<StoreLink*> LocalVolume::open_remote(const VolumeRecord& record, const st
   options.volume = record.volume;
   options.size_bytes = record.size_bytes;
   options.name = options_.volume.name;
+  CKPT_ASSIGN(const FileStamp stamp, image_->stamp());
+  options.place = place_of_image(stamp, options_.image_path, read_boot_id());
   CKPT_TRY(check_address(options.address, options.tls.reach()));
   if (options.tls.is_used()) {
     CKPT_TRY(TlsCredentials::load(options.tls, TlsSide::kClient));  // to say it at the start

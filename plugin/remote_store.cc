@@ -114,7 +114,11 @@ Result<StoreGreeting> RemoteStore::begin_session() {
 
 Result<StoreGreeting> RemoteStore::greet() {
   said_at_ = clock_.steady();
-  auto body = (*session_)->ask(FrameType::kBeginSession, {}, FrameType::kGreeting);
+  const auto& place = dialer_.options().place;
+  const bool may_say = ((*session_)->welcome().features & kHasPlaces) != 0;
+  auto body = (*session_)->ask(FrameType::kBeginSession,
+                               place && may_say ? encode_place(*place) : std::vector<std::byte>(),
+                               FrameType::kGreeting);
   return body ? decode_greeting(*body) : Result<StoreGreeting>(said(body.error()));
 }
 

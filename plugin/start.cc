@@ -228,7 +228,9 @@ Result<> Start::record_start(const FileStamp& image) {
   }));
   started_.decision.had_clients = had_clients;
   started_.maps->restart(image.changed);
-  if (!old_name.empty() && old_name != maps_name_) {
+  // Those of a copied record are the original's, whose server may run.
+  const bool is_copy = !self.same_file(found_.self);
+  if (!old_name.empty() && old_name != maps_name_ && !is_copy) {
     // It may be gone already, with the boot that it was made in.
     (void)at_.memory.remove(old_name);
   }

@@ -4,10 +4,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/address.h"
 #include "common/mutex.h"
+#include "common/primary_place.h"
 #include "common/stream.h"
 #include "common/tls_options.h"
 #include "plugin/store_client.h"
@@ -19,8 +21,9 @@ struct RemoteOptions {
   Address address;
   TlsOptions tls;
   Uuid volume;
-  uint64_t size_bytes = 0;  // 0: as the store has it; then only readers connect
-  std::string name{};       // what the volume is called; empty: it is not said
+  uint64_t size_bytes = 0;              // 0: as the store has it; then only readers connect
+  std::string name{};                   // what the volume is called; empty: it is not said
+  std::optional<PrimaryPlace> place{};  // of who has a session; nothing: it is not said
   // For a connection to be made, and for its welcome.
   std::chrono::milliseconds patience{5000};
 };

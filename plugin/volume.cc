@@ -126,10 +126,11 @@ Result<> Volume::open_session() {
     // One that is not reached may be soon: who waits for a checkpoint says how long.
     const ErrorKind kind = opened.error().kind;
     if (kind != ErrorKind::kUnreachable) {
+      const bool says_more =
+          kind == ErrorKind::kDenied || kind == ErrorKind::kBusy || session_.is_superseded();
       maker_.doubt(opened.error());
-      maker_.cancel(
-          "the store failed: " + opened.error().message(),
-          kind == ErrorKind::kDenied || session_.is_superseded() ? kind : ErrorKind::kVoid);
+      maker_.cancel("the store failed: " + opened.error().message(),
+                    says_more ? kind : ErrorKind::kVoid);
     }
   }
   return opened;

@@ -19,7 +19,8 @@ FRAME_BYTES = 64  # before the body of each message of the wire
 MESSAGES = ["hello", "welcome", "greeting", "accept", "batch", "confirm", "roll-back", "read",
             "read-ranges", "digests", "digest-list", "attach", "read-attachment", "next-data",
             "data-range", "export", "export-begins", "content", "hole", "checkpoints",
-            "checkpoint-list", "store-status", "failed", "piece"]
+            "checkpoint-list", "store-status", "failed", "piece", "name", "volumes", "volume-list",
+            "begin-session"]
 
 
 def golden(name):

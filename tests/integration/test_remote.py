@@ -392,22 +392,6 @@ class StoreChanges(Remote):
         self.assertEqual(tool("checkpoint", server.image, "--timeout", 1, expect=None).code, FAILED)
         self.assertEqual((folder / "backup.img").read_bytes(), before)
 
-    def test_two_primaries_of_one_volume(self):
-        """A copy of image and state is refused once the original has gone on, and the original is
-        not harmed by its trying."""
-        server, _ = self.prepared()
-        server.stop()
-        copy = self.folder / "copy.img"
-        shutil.copy(server.image, copy)
-        shutil.copytree(server.state, f"{copy}.ckpt")
-        server.start()
-        tool("checkpoint", server.image)
-        second = self.serve(copy, start=False)
-        self.assertIn("diverged", second.refusal())
-        self.write_more(server)
-        eventually(lambda: tool("checkpoint", server.image, expect=None).code == OK, "a checkpoint")
-        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
-
 
 class Daemon(Remote):
     """The daemon itself."""

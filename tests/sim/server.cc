@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/server.h"
 
+#include "common/bytes.h"
+#include "common/checksum.h"
+
 namespace ckpt::sim {
 namespace {
 
@@ -36,6 +39,7 @@ std::unique_ptr<RemoteStore> remote_store(Machine& machine, const VolumeRecord& 
   remote.volume = record.volume;
   remote.size_bytes = record.size_bytes;
   remote.patience = options.dial_patience;
+  remote.place = make_place(digest_of(as_bytes_of("the machine")), "sim", kImageName);
   return std::make_unique<RemoteStore>(
       remote, machine.scheduler.clock(),
       [&machine](const RemoteOptions& to) { return machine.network.connect(to.patience); });

@@ -29,6 +29,7 @@ void SimBackupd::run() {
                           .silence = options_.silence,
                           .window_bytes = options_.window_bytes,
                           .software = "simulated",
+                          .peer = "",
                           .access = nullptr});
     served_.push_back(served);
     machine_.scheduler.spawn(

@@ -126,6 +126,82 @@ TEST_F(ConnectionTest, ANewSessionFencesTheOneBefore) {
   ASSERT_DONE(young.ask(FrameType::kAccept, encode_accept(8)));
 }
 
+PrimaryPlace place_at(uint8_t identity, const std::string& host, const std::string& path) {
+  Digest digest;
+  digest.bytes.fill(identity);
+  return make_place(digest, host, path);
+}
+
+// A client that says which primary it is.
+Result<> place_session(Talk& talk, const PrimaryPlace& place) {
+  CKPT_TRY(talk.hello(Role::kSession));
+  CKPT_TRY(talk.ask(FrameType::kBeginSession, encode_place(place), FrameType::kGreeting));
+  return {};
+}
+
+TEST_F(ConnectionTest, AnotherPrimaryIsRefusedWhileOneIsThere) {
+  Talk first(shelf_, 1);
+  ASSERT_DONE(place_session(first, place_at(1, "web1", "/srv/disk.img")));
+  ASSERT_DONE(first.ask(FrameType::kAccept, encode_accept(7)));
+  ship(first, 1, {data(0, 3)});
+  Talk second(shelf_, 2);
+  const auto refused = place_session(second, place_at(2, "web2", "/srv/copy.img"));
+  EXPECT_KIND(kBusy, refused);
+  for (const char* const part :
+       {"web1:/srv/disk.img", "web2:/srv/copy.img", "volume 11111111-", "from the client"}) {
+    EXPECT_NE(refused.error().message().find(part), std::string::npos) << refused.error().message();
+  }
+  EXPECT_KIND(kFenced, second.ask(FrameType::kAccept, encode_accept(8)));
+  const auto again = encode_place(place_at(2, "web2", "/srv/copy.img"));
+  EXPECT_KIND(kBusy, second.ask(FrameType::kBeginSession, again, FrameType::kGreeting));
+  // What the first has shipped is still pending, and its session goes on.
+  ASSERT_DONE(confirm(first, 1));
+  Content now(kPeerDiskBytes);
+  ASSERT_DONE(shelf_.volume->store().read_confirmed(0, now));
+  EXPECT_EQ(now, truth_);
+  (void)first.end();
+  ASSERT_DONE(second.ask(FrameType::kBeginSession, again, FrameType::kGreeting));
+  ASSERT_DONE(second.ask(FrameType::kAccept, encode_accept(8)));
+}
+
+// Whatever the image is called by then: the link was lost, or its server was killed.
+TEST_F(ConnectionTest, TheSamePrimaryFencesItsSessionBefore) {
+  Talk old(shelf_, 1);
+  ASSERT_DONE(place_session(old, place_at(1, "web1", "/srv/disk.img")));
+  ASSERT_DONE(old.ask(FrameType::kAccept, encode_accept(7)));
+  Talk young(shelf_, 2);
+  ASSERT_DONE(place_session(young, place_at(1, "web1", "/srv/renamed.img")));
+  EXPECT_KIND(kFenced, old.ask(FrameType::kAccept, encode_accept(7)));
+  ASSERT_DONE(young.ask(FrameType::kAccept, encode_accept(8)));
+  // The name that was said last is what others hear.
+  Talk other(shelf_, 3);
+  const auto refused = place_session(other, place_at(2, "web2", "/srv/copy.img"));
+  EXPECT_KIND(kBusy, refused);
+  EXPECT_NE(refused.error().message().find("/srv/renamed.img"), std::string::npos);
+}
+
+// It may have found that it has diverged, and stay connected.
+TEST_F(ConnectionTest, APrimaryThatWasNotAcceptedKeepsNobodyOut) {
+  Talk copy(shelf_, 1);
+  ASSERT_DONE(place_session(copy, place_at(2, "web2", "/srv/copy.img")));
+  Talk original(shelf_, 2);
+  ASSERT_DONE(place_session(original, place_at(1, "web1", "/srv/disk.img")));
+  ASSERT_DONE(original.ask(FrameType::kAccept, encode_accept(7)));
+  EXPECT_KIND(kFenced, copy.ask(FrameType::kAccept, encode_accept(8)));
+}
+
+// A client of before says nothing: it may be the same one.
+TEST_F(ConnectionTest, APrimaryThatDoesNotSayWhichItIsMayBeAny) {
+  Talk unnamed(shelf_, 1);
+  ASSERT_DONE(unnamed.begin());
+  Talk named(shelf_, 2);
+  ASSERT_DONE(place_session(named, place_at(1, "web1", "/srv/disk.img")));
+  ASSERT_DONE(named.ask(FrameType::kAccept, encode_accept(7)));
+  Talk again(shelf_, 3);
+  ASSERT_DONE(again.begin());
+  EXPECT_KIND(kFenced, named.ask(FrameType::kAccept, encode_accept(7)));
+}
+
 TEST_F(ConnectionTest, RequestsMayBeSentAhead) {
   Talk talk(shelf_, 1);
   ASSERT_DONE(talk.begin());

@@ -120,6 +120,9 @@ std::vector<Sample> samples() {
            {.features = kHasNames, .volume = {}, .role = Role::kVisitor, .software = "ckpt 0.1.0"}),
        taken_by(decode_hello)},
       {"name", FrameType::kName, encode_name("accounts"), taken_by(decode_name)},
+      {"begin-session", FrameType::kBeginSession,
+       encode_place({digest_of(as_bytes_of("identity")), "web1", "/srv/disk.img"}),
+       taken_by(decode_place)},
       {"volumes", FrameType::kVolumes, encode_volumes({wire_uuid(0x11), "accounts"}),
        taken_by(decode_volumes)},
       {"volume-list", FrameType::kVolumeList,
@@ -237,6 +240,44 @@ TEST(Wire, FieldsOutOfTheirLimits) {
   EXPECT_FALSE(decode_roll_back(encode_roll_back({{wire_uuid(1), {1}}, Uuid{}})));
   EXPECT_FALSE(decode_checkpoint_list(
       encode_checkpoint_list({{wire_checkpoint(7), wire_checkpoint(7)}, false})));
+}
+
+TEST(Wire, APlaceMayBeShownOnATerminal) {
+  const Digest one = digest_of(as_bytes_of("one"));
+  const auto is_taken = [](const PrimaryPlace& place) {
+    return decode_place(encode_place(place)).has_value();
+  };
+  EXPECT_TRUE(is_taken({one, "web1", "/srv/d\xc3\xa4sk.img"}));
+  EXPECT_FALSE(is_taken({Digest{}, "web1", "/srv/disk.img"}));
+  EXPECT_FALSE(is_taken({one, "", "/srv/disk.img"}));
+  EXPECT_FALSE(is_taken({one, "web1", ""}));
+  for (const std::string evil : {"/srv/\x1b[2J", "/srv/\n", "/srv/\x7f", "/srv/\xc2\x9b", "\xff"}) {
+    EXPECT_FALSE(is_taken({one, "web1", evil}));
+    EXPECT_FALSE(is_taken({one, evil, "/srv/disk.img"}));
+    EXPECT_TRUE(is_taken(make_place(one, evil, evil)));
+  }
+  EXPECT_FALSE(is_taken({one, std::string(kHostBytesMax + 1, 'h'), "/srv/disk.img"}));
+  EXPECT_FALSE(is_taken({one, "web1", "/" + std::string(kImagePathBytesMax, 'p')}));
+}
+
+// The end of a path that is too long is what tells it from others, and no character is cut in two.
+TEST(Wire, APlaceThatIsTooLongIsShortened) {
+  const Digest one = digest_of(as_bytes_of("one"));
+  for (size_t shift = 0; shift < 3; ++shift) {
+    std::string path(shift, 'x');
+    while (path.size() < 4096) {
+      path += "\xe2\x82\xac";
+    }
+    const PrimaryPlace place = make_place(one, std::string(4096, 'h'), path + "/disk.img");
+    const auto body = encode_place(place);
+    EXPECT_LE(body.size(), body_bytes_max(FrameType::kBeginSession));
+    EXPECT_TRUE(decode_place(body));
+    EXPECT_TRUE(place.path.starts_with("...\xe2\x82\xac"));
+    EXPECT_TRUE(place.path.ends_with("/disk.img"));
+    EXPECT_GT(place.path.size() + 3, kImagePathBytesMax);
+  }
+  const PrimaryPlace nameless = make_place(one, "", "");
+  EXPECT_EQ(nameless.to_string(), "?:?");
 }
 
 TEST(Wire, LongestBodiesFit) {

@@ -65,6 +65,7 @@ class Talk {
                              .silence = kPatience,
                              .window_bytes = 1U << 24U,
                              .software = "ckpt",
+                             .peer = "the client",
                              .access = admission.access});
       connection.set_identity(admission.identity);
       auto done = connection.greet();
