@@ -419,6 +419,7 @@ run_tiers() {
   CKPT_BUILD=$build run_counted test_interval /usr/bin/python3 "$top/tests/integration/test_interval.py"
   run "quickstart --demo" "$top/tools/quickstart.sh" --demo
   run "quickstart --demo --sabotage exits 1" finds_sabotage
+  run "quickstart IMAGE" "$top/tests/quickstart_image.sh"
 }
 
 main "$@"
