@@ -263,17 +263,18 @@ class BehindOurBack(Case):
                 server.stop()
 
     def resized(self, size):
-        server = self.prepared()
-        self.end(server, "stop")
-        os.truncate(server.image, size)
-        if self.start_or_message(server):
-            self.expect_complete_checkpoint(server)
-            server.stop()
-        else:
-            self.assertRegex(server.said(), "size|bytes|grown|shrunk|shorter|longer")
-            os.truncate(server.image, 24 * MIB)
-            self.assertTrue(self.start_or_message(server))
-            self.expect_exact_rollback(server)
+        for how in ("stop", "kill"):
+            with self.subTest(how=how):
+                server = self.prepared(f"disk-{how}.img")
+                self.end(server, how)
+                os.truncate(server.image, size)
+                message = server.refusal()
+                for named in (f"disk-{how}.img", str(size), str(24 * MIB)):
+                    self.assertIn(named, message)
+                os.truncate(server.image, 24 * MIB)
+                self.assertTrue(self.start_or_message(server))
+                self.expect_exact_rollback(server)
+                server.stop()
 
     def test_the_image_has_grown(self):
         self.resized(25 * MIB)
