@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import (BLOCK, FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, eventually, run,
+from harness import (BLOCK, FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, build, eventually, run,
                      tool)
 from nbd_client import NbdClient, NbdError
 
@@ -480,6 +480,33 @@ class LostBackups(Case):
 
 
 class FirstCopies(Case):
+    def test_a_status_says_how_far_it_is(self):
+        image = self.image(size=256 * MIB)
+        with open(image, "r+b") as file:
+            for _ in range(16):
+                file.write(random.randbytes(16 * MIB))
+        server = self.serve(image)
+        seen, left = server.control("status"), []
+        while not seen["last_checkpoint"]:
+            self.assertEqual((seen["backup"]["state"], seen["backup"]["confirmed"]),
+                             ("syncing", None))
+            self.assertFalse(seen["protected"])
+            self.assertEqual(seen["changed_bytes"], 256 * MIB)
+            left.append(seen["backup"]["unshipped_bytes"])
+            if len(left) == 2:
+                self.assertRegex(self.for_people(server), r"unshipped +[0-9.]+ MiB of 256 MiB\n")
+            seen = server.control("status")
+        self.assertEqual(seen["last_checkpoint"]["checkpoint"], 1)
+        self.assertEqual(seen["backup"]["unshipped_bytes"], 0)
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertGreater(len(set(left)), 5)
+        eventually(lambda: self.status(server)["backup"]["state"] == "connected", "it is over")
+        self.assertRegex(self.for_people(server), r"unshipped +0 bytes\n")
+
+    @staticmethod
+    def for_people(server):
+        return run(build() / "tools" / "ckpt-tool", "status", server.image)
+
     def test_a_first_copy_that_became_void_is_tried_again(self):
         image = self.image(size=256 * MIB)
         with open(image, "r+b") as file:
