@@ -41,6 +41,13 @@ std::string describe(const std::optional<CheckpointInfo>& last) {
               : "none yet";
 }
 
+// Of a first copy also how far it is: all that is changed was unshipped when it began.
+std::string describe_unshipped(const VolumeStatus& status) {
+  const std::string left = format_bytes(status.unshipped_bytes);
+  const bool is_first_copy = status.store->state == "syncing" && !status.store->confirmed;
+  return is_first_copy ? left + " of " + format_bytes(status.changed_bytes) : left;
+}
+
 void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& status,
                bool served) {
   if (!status.store) {
@@ -60,7 +67,7 @@ void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& s
   if (!served) {
     return;
   }
-  rows.push_back({"  unshipped", format_bytes(status.unshipped_bytes)});
+  rows.push_back({"  unshipped", describe_unshipped(status)});
   rows.push_back({"  pending", format_bytes(store.pending_bytes)});
   rows.push_back({"  to apply", format_bytes(store.confirmed_bytes)});
   rows.push_back({"  free", format_bytes(store.free_bytes)});

@@ -6,8 +6,8 @@
 # back-up. A backupd is killed and started again in the middle of the first copy, of the work, of the
 # checkpoint and of the rollback.
 #
-# Usage: nbd_rollback.sh BUILD embedded|unix|keys...: where the back-up is, one after the other; /dev/vda
-# is a scratch disk.
+# Usage: nbd_rollback.sh BUILD embedded|unix|keys...: where the back-up is, one after the other; with keys
+# the server's I/O is direct. /dev/vda is a scratch disk.
 # shellcheck disable=SC2317,SC2119 # functions are called by name; attach takes options, and needs none
 set -euo pipefail
 
@@ -156,7 +156,7 @@ is_protected() { ckpt status "$image" >/dev/null && [[ $(result_field protected)
 first_copy() {
     if has_backupd; then head -c 24M /dev/urandom | dd of="$image" conv=notrunc status=none; fi
     touch "$marker"
-    start_server_at "$place"
+    start_server_at "$place" "${parameters[@]}"
     if has_backupd; then
         work=$server
         strike ships
@@ -246,7 +246,9 @@ go_on() {
 prepare_scratch 256M
 make_keys
 for place in "${@:2}"; do
-    echo "# the back-up is: $place"
+    parameters=()
+    if [[ $place == keys ]]; then parameters=(direct=on); fi
+    echo "# the back-up is: $place; ${parameters[*]}"
     rm -rf "$image" "$image.ckpt" "$scratch/other.img"
     truncate -s 256M "$image"
     first_copy

@@ -5,13 +5,13 @@
 # gives exactly the last checkpoint that was answered, or the one in flight, in every sector; and
 # the volume goes on from there.
 #
-# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|unix|keys; same /dev/vda and /out as power_cut_write.sh.
-# "writing" rolls back offline, "checkpoint" through a running server.
+# Usage: power_cut_check.sh BUILD writing|checkpoint embedded|unix|keys PARAMETER...; same /dev/vda and /out as
+# power_cut_write.sh. "writing" rolls back offline, "checkpoint" through a running server.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/guest-lib.sh" "$1"
-mode=$2 place=$3
+mode=$2 place=$3 parameters=("${@:4}")
 readonly scratch=/run/scratch
 readonly image=$scratch/primary.img
 readonly log=/out/load.log
@@ -41,11 +41,11 @@ roll_back_offline() {
     read_state "$image"
     equal "no client gets in before accept" fenced "$state"
     check "accept" ckpt accept "$image"
-    start_server_at "$place"
+    start_server_at "$place" "${parameters[@]}"
 }
 
 roll_back_online() {
-    start_server_at "$place"
+    start_server_at "$place" "${parameters[@]}"
     roll_back
     read_state "$image"
     [[ $state != fenced ]] || check "accept" ckpt accept "$image"

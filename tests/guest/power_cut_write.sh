@@ -4,8 +4,9 @@
 # Runs in the guest, and does not end: the driver cuts the power when the load asks for it on the
 # console. Then power_cut_check.sh runs in another guest with the same disk and the same /out.
 #
-# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED embedded|unix|keys; /dev/vda is the disk
-# that stays, with the image, its state directory, and the back-up on it.
+# Usage: power_cut_write.sh BUILD writing|checkpoint CHECKPOINTS SEED embedded|unix|keys PARAMETER...; /dev/vda is
+# the disk that stays, with the image, its state directory, and the back-up on it. The parameters are the
+# server's.
 set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR
@@ -31,7 +32,7 @@ sync -f "$scratch"
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/backup_place.sh"
 make_keys
-start_server_at "$place"
+start_server_at "$place" "${@:6}"
 /usr/bin/python3 "$(dirname "${BASH_SOURCE[0]}")/power_cut_load.py" "$socket" "$image" \
     "$build/tools/ckpt-tool" /out/load.log "$scratch/canary" "$mode" "$checkpoints" "$seed"
 die "the load ended"

@@ -49,7 +49,8 @@ nbd_rollback() {
     guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build" embedded
 }
 
-# Behind backupd, which dies in the middle of everything: at a Unix socket, then by TLS.
+# Behind backupd, which dies in the middle of everything: at a Unix socket, then by TLS, and
+# then with direct I/O.
 nbd_rollback_remote() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" "$here/nbd_rollback.sh" "$1" "$build" unix keys
@@ -143,12 +144,12 @@ systemd_boot() {
 }
 
 # 6 checkpoints, quiet ones and ones under load in turn, then the console asks for the cut.
-power_cut() { # FOLDER MODE PLACE
+power_cut() { # FOLDER MODE PLACE PARAMETER...
     new_drive "$1/drive" || return
     guest --drive "$1/drive" --kill-on '^cut the power now' \
-        "$here/power_cut_write.sh" "$1" "$build" "$2" 6 "$seed" "$3" || return
+        "$here/power_cut_write.sh" "$1" "$build" "$2" 6 "$seed" "${@:3}" || return
     mv "$1/console.log" "$1/console-before-cut.log"
-    guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2" "$3"
+    guest --drive "$1/drive" "$here/power_cut_check.sh" "$1" "$build" "$2" "${@:3}"
 }
 
 power_cut_while_writing() {
@@ -156,7 +157,7 @@ power_cut_while_writing() {
 }
 
 power_cut_during_checkpoint() {
-    power_cut "$1" checkpoint embedded
+    power_cut "$1" checkpoint embedded direct=on
 }
 
 # The server and backupd, on one machine: one time by TLS, one time at a Unix socket, as the seed is.

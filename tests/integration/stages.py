@@ -24,6 +24,15 @@ RUNNING = ("plugin", "backupd")
 Point = collections.namedtuple("Point", "stage victim step occurrence")
 
 
+def has_direct_io(folder):
+    """A tmpfs has it since Linux 6.6."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
 class Disk:
     """What the disk holds, as far as that is known."""
 
@@ -73,6 +82,7 @@ class Stages(Case):
         for victim in ("plugin", "tool", "backupd"):
             self.steps[victim] = Steps(self.folder, victim, self.folder / "volumes")
         Tmpfs(self, "512M", self.folder, "volumes")  # what survives a kill is not a matter of disks
+        self.can_be_direct = has_direct_io(self.folder / "volumes")
         if self.is_remote:
             self.backupd = self.keep(store=self.folder / "volumes" / "shelf",
                                      under=self.steps["backupd"].words)
@@ -89,8 +99,9 @@ class Stages(Case):
         self.volumes += 1
         folder = self.folder / "volumes" / str(self.volumes)
         folder.mkdir()
+        direct = "on" if self.can_be_direct and self.random.random() < 0.5 else "off"
         self.server = self.serve(folder / "disk.img", f"size={SIZE}", "io=sync", "batch-delay=20",
-                                 environment=self.steps["plugin"].environment, start=False)
+                                 f"direct={direct}", environment=self.steps["plugin"].environment, start=False)
         self._logged = self._logged[-6:]
         self.disk = Disk()
         self.kept = []     # what was answered

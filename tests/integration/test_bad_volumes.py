@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import unittest
+from pathlib import Path
 
-from harness import (DEGRADED, FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, eventually,
+from harness import (BLOCK, DEGRADED, FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, eventually,
                      tool)
 from nbd_client import NbdClient
 
@@ -101,23 +102,57 @@ class BadVolumes(Case):
 
     def test_corrupt(self):
         server = self.stopped()
-        for damaged, damage in (("volume", lambda path: path.write_bytes(b"x" * 65536)),
-                                ("volume", lambda path: os.truncate(path, 100)),
-                                ("store/volume", lambda path: path.write_bytes(b"y" * 65536)),
-                                ("store/volume", lambda path: path.unlink())):
-            with self.subTest(damaged=damaged):
+        telling = ("status", "metrics", "report")
+        failing = [command for command in COMMANDS if command not in (*telling, "forget")]
+        for damaged, damage, wrong in (
+                ("volume", lambda path: path.write_bytes(b"x" * 65536), "has 65536 bytes"),
+                ("volume", lambda path: os.truncate(path, 100), "has 100 bytes"),
+                ("store/volume", lambda path: path.write_bytes(b"y" * 65536), "has 65536 bytes"),
+                ("store/volume", lambda path: path.unlink(), "No such file|is missing")):
+            with self.subTest(damaged=damaged, wrong=wrong):
                 path = server.state / damaged
                 whole = path.read_bytes()
                 damage(path)
                 before = self.content()
-                for command in ("checkpoint", "rollback", "verify", "show", "export"):
-                    self.assertIn("disk.img", self.error(command, server.image)["message"], command)
-                for command in ("status", "list", "accept", "metrics", "report"):
-                    self.call(command, server.image)  # may have something to tell
+                for command in failing:
+                    self.expect_named(self.error(command, server.image)["message"], path, wrong)
+                for command in telling:
+                    if damaged == "volume":
+                        self.expect_named(self.error(command, server.image)["message"], path, wrong)
+                    else:
+                        self.expect_told(command, server, path, wrong)
+                self.expect_doctor_finds(server, path, wrong)
                 after = self.content()
                 path.write_bytes(whole)
                 self.assertEqual(after, before)
         self.assertEqual(tool("list", server.image)["checkpoints"][0]["checkpoint"], 2)
+
+    def expect_named(self, message, path, wrong):
+        self.assertIn(str(path.parent), message)
+        self.assertRegex(message, wrong)
+
+    def expect_told(self, command, server, path, wrong):
+        """What is known of the primary, and that its back-up cannot be used."""
+        told = tool(command, server.image)
+        if command == "metrics":
+            self.expect_metrics(told, server.image, up=0, protected=0, size_bytes=4 * MIB)
+            return
+        status = told["status"] if command == "report" else told.last
+        self.assertEqual((status["state"], status["protected"], status["backup"]["state"]),
+                         ("stopped", False, "failed"), command)
+        self.assertEqual(status["last_checkpoint"]["checkpoint"], 2)
+        self.expect_named(status["backup"]["error"], path, wrong)
+
+    def expect_metrics(self, told, image, **values):
+        for name, value in values.items():
+            self.assertIn(f'ckpt_{name}{{image="{image}"}} {value}\n', told["text"])
+
+    def expect_doctor_finds(self, server, path, wrong):
+        bad = [check for check in tool("doctor", server.image, expect=DEGRADED)["checks"]
+               if not check["ok"]]
+        self.assertEqual([check["name"] for check in bad], ["server"])
+        self.expect_named(bad[0]["detail"], path, wrong)
+        self.assertNotEqual(bad[0]["advice"], "")
 
     def test_a_state_directory_without_its_record(self):
         server = self.stopped()
@@ -173,8 +208,9 @@ class BadVolumes(Case):
         shutil.rmtree(one.state)
         shutil.copytree(other.state, one.state)
         before = self.content()
-        for command in ("status", "list", "show", "verify"):
-            self.call(command, one.image)
+        self.look_at_another(one)
+        for name in ("one", "other"):  # which of the two the state is for makes no difference
+            self.forget_copy(name)
         self.assertEqual(self.content(), before)
         one.start()  # notices, and compares every block: what is served is the image's own
         tool("checkpoint", one.image)
@@ -182,6 +218,33 @@ class BadVolumes(Case):
         tool("rollback", one.image, "--yes")
         with NbdClient(str(one.socket)) as client:
             self.assertEqual(client.read(0, 4096), b"one." * 1024)
+
+    def look_at_another(self, one):
+        """All that the state says is true of the disk that it is of."""
+        for told in (tool("status", one.image).last, tool("report", one.image)["status"]):
+            self.assertEqual((told["state"], told["protected"], told["image"]),
+                             ("stopped", False, str(one.image)))
+            self.assertEqual(told["last_checkpoint"]["checkpoint"], 2)
+        self.assertEqual([kept["checkpoint"] for kept in tool("list", one.image)["checkpoints"]],
+                         [2])
+        self.assertEqual(tool("show", one.image, "last")["checkpoint"], 2)
+        self.expect_metrics(tool("metrics", one.image), one.image, up=0, protected=0)
+        verified = tool("verify", one.image)  # what is not the state's image has changed
+        self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, BLOCK))
+        tool("export", one.image, "last", self.folder / "copy.raw")
+        self.assertEqual((self.folder / "copy.raw").read_bytes()[:BLOCK], b"else" * 1024)
+        checks = {check["name"]: check for check in tool("doctor", one.image)["checks"]}
+        self.assertIn(f"{one.state} on", checks["state-directory"]["detail"])
+
+    def forget_copy(self, name):
+        """Of image and state, both under another name."""
+        copy = self.folder / "copy"
+        shutil.copyfile(self.folder / f"{name}.img", copy)
+        shutil.copytree(self.folder / f"{name}.img.ckpt", f"{copy}.ckpt")
+        self.assertEqual(tool("forget", copy, "--yes")["left"], [])
+        self.assertFalse(Path(f"{copy}.ckpt").exists())
+        self.assertEqual(copy.read_bytes(), (self.folder / f"{name}.img").read_bytes())
+        copy.unlink()
 
     def test_names(self):
         server = self.serve(self.image(size=MIB))

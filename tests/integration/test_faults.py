@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import (FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, eventually, run,
+from harness import (BLOCK, FAILED, MIB, OK, UNKNOWN, Case, ServerFailed, Tmpfs, build, eventually, run,
                      tool)
 from nbd_client import NbdClient, NbdError
 
@@ -31,6 +31,20 @@ def scribble(server, seed, count=40):
             length = draw.choice((1, 700, 4096, 70000))
             client.write(draw.randrange(client.size - length), draw.randbytes(length))
         client.flush()
+
+
+def fill(folder):
+    """A file that takes what space is left; its path."""
+    path = folder / "ballast"
+    with open(path, "wb", buffering=0) as ballast:
+        for size in (65536, BLOCK):
+            try:
+                while ballast.write(bytes(size)) == size:
+                    pass
+            except OSError as problem:
+                if problem.errno != errno.ENOSPC:
+                    raise
+    return path
 
 
 class BadInput(Case):
@@ -88,12 +102,7 @@ class BadInput(Case):
 
     def test_a_full_file_system_for_the_state_folder(self):
         small = Tmpfs(self, "1m", self.folder)
-        with open(small.path / "ballast", "wb") as ballast:
-            try:
-                while ballast.write(bytes(65536)):
-                    ballast.flush()
-            except OSError as full:
-                self.assertEqual(full.errno, errno.ENOSPC)
+        fill(small.path)
         message = self.refusal(self.image(size=8 * MIB), f"state={small.path / 'state'}",
                                names=small.path.name)
         self.assertRegex(message.lower(), "space")
@@ -254,17 +263,18 @@ class BehindOurBack(Case):
                 server.stop()
 
     def resized(self, size):
-        server = self.prepared()
-        self.end(server, "stop")
-        os.truncate(server.image, size)
-        if self.start_or_message(server):
-            self.expect_complete_checkpoint(server)
-            server.stop()
-        else:
-            self.assertRegex(server.said(), "size|bytes|grown|shrunk|shorter|longer")
-            os.truncate(server.image, 24 * MIB)
-            self.assertTrue(self.start_or_message(server))
-            self.expect_exact_rollback(server)
+        for how in ("stop", "kill"):
+            with self.subTest(how=how):
+                server = self.prepared(f"disk-{how}.img")
+                self.end(server, how)
+                os.truncate(server.image, size)
+                message = server.refusal()
+                for named in (f"disk-{how}.img", str(size), str(24 * MIB)):
+                    self.assertIn(named, message)
+                os.truncate(server.image, 24 * MIB)
+                self.assertTrue(self.start_or_message(server))
+                self.expect_exact_rollback(server)
+                server.stop()
 
     def test_the_image_has_grown(self):
         self.resized(25 * MIB)
@@ -470,6 +480,33 @@ class LostBackups(Case):
 
 
 class FirstCopies(Case):
+    def test_a_status_says_how_far_it_is(self):
+        image = self.image(size=256 * MIB)
+        with open(image, "r+b") as file:
+            for _ in range(16):
+                file.write(random.randbytes(16 * MIB))
+        server = self.serve(image)
+        seen, left = server.control("status"), []
+        while not seen["last_checkpoint"]:
+            self.assertEqual((seen["backup"]["state"], seen["backup"]["confirmed"]),
+                             ("syncing", None))
+            self.assertFalse(seen["protected"])
+            self.assertEqual(seen["changed_bytes"], 256 * MIB)
+            left.append(seen["backup"]["unshipped_bytes"])
+            if len(left) == 2:
+                self.assertRegex(self.for_people(server), r"unshipped +[0-9.]+ MiB of 256 MiB\n")
+            seen = server.control("status")
+        self.assertEqual(seen["last_checkpoint"]["checkpoint"], 1)
+        self.assertEqual(seen["backup"]["unshipped_bytes"], 0)
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertGreater(len(set(left)), 5)
+        eventually(lambda: self.status(server)["backup"]["state"] == "connected", "it is over")
+        self.assertRegex(self.for_people(server), r"unshipped +0 bytes\n")
+
+    @staticmethod
+    def for_people(server):
+        return run(build() / "tools" / "ckpt-tool", "status", server.image)
+
     def test_a_first_copy_that_became_void_is_tried_again(self):
         image = self.image(size=256 * MIB)
         with open(image, "r+b") as file:
@@ -521,6 +558,39 @@ class FullDisks(Case):
         scribble(server, 5)
         tool("rollback", server.image, "--yes")
         self.assertEqual(digest(server.image), fourth)
+
+    def test_the_store_makes_room_for_the_disk(self):
+        """Both are on one file system, and what the store keeps back is the disk's when it is full."""
+        small = Tmpfs(self, "96m", self.folder)
+        server = self.serve(self.image(size=64 * MIB, folder=small.path), "compress=none")
+        reserve = server.state / "store" / "reserve"
+        with NbdClient(str(server.socket)) as client:
+            for offset in range(0, 8 * MIB, MIB):
+                client.write(offset, random.Random(offset).randbytes(MIB))
+        tool("checkpoint", server.image)
+        eventually(lambda: self.is_applied(server), "the checkpoint is applied")
+        self.assertEqual(reserve.stat().st_blocks * 512, 64 * MIB // 20 // BLOCK * BLOCK)
+        ballast = fill(small.path)
+        late = random.Random(3).randbytes(2 * MIB)
+        with NbdClient(str(server.socket)) as client:
+            client.write(32 * MIB, late)
+            self.assertFalse(reserve.exists())
+            backup = self.status(server)["backup"]
+            self.assertEqual(backup["state"], "failed")
+            self.assertRegex(backup["error"], "file system is full|no space")
+            self.assertEqual(client.read(32 * MIB, len(late)), late)
+        self.assertIn("space", tool("checkpoint", server.image, expect=FAILED).message)
+        self.assertFalse(reserve.exists())
+        ballast.unlink()
+        tool("checkpoint", server.image)
+        before = digest(server.image)
+        eventually(reserve.exists, "there is a reserve again")
+        self.assertEqual(self.status(server)["backup"]["error"], "")
+        verified = tool("verify", server.image)
+        self.assertEqual((verified["mismatched_bytes"], verified["skipped_bytes"]), (0, 0))
+        scribble(server, 5)
+        tool("rollback", server.image, "--yes")
+        self.assertEqual(digest(server.image), before)
 
     def test_a_rollback_while_the_store_is_full(self):
         small = Tmpfs(self, "48m", self.folder)

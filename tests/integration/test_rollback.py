@@ -401,10 +401,10 @@ class RollbackRefused(RollbackCase):
 
 
 def variants(base):
-    """The base test over both ways of I/O and on xfs."""
+    """The base test over both ways of I/O, on both file systems."""
     for io in ("uring", "sync"):
-        for file_system in (None, "xfs"):
-            name = f"{base.__name__}_{io}_{file_system or 'scratch'}"
+        for file_system in ("ext4", "xfs"):
+            name = f"{base.__name__}_{io}_{file_system}"
             members = {"io": io, "file_system": file_system, "__module__": __name__}
             yield name, type(name, (base,), members)
 

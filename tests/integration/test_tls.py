@@ -245,7 +245,7 @@ class Strangers(TlsCase):
                               expect=None).code, 4)
         answer = tool("list", name, "--tls-psk", self.secrets.foreign_keys["carol"], expect=DENIED)
         self.assertIn("the same key", answer.message)
-        self.assertIn("the same key", self.backupd.said())
+        eventually(lambda: "the same key" in self.backupd.said(), "it says so")
         tool("list", name, "--tls-certificates", self.secrets.alice, expect=DENIED)
         said = self.stranger("gnutls-cli", "--priority",
                              "NORMAL:-VERS-ALL:+VERS-TLS1.3:+ECDHE-PSK:+DHE-PSK", "--pskusername",

@@ -68,7 +68,7 @@ class Verify(Case):
         self.assertEqual(len(found["mismatches"]), 1)
         first, length = (found["mismatches"][0][field] for field in ("offset", "length"))
         self.assertTrue(first <= offset < first + length, f"{offset} is not in {first}+{length}")
-        self.assertLessEqual(found["mismatched_bytes"], 4 * MIB)
+        self.assertEqual((first % BLOCK, length, found["mismatched_bytes"]), (0, BLOCK, BLOCK))
 
     def flip_and_expect(self, path):
         self.fill_and_checkpoint()

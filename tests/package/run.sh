@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds the Debian package from what git knows of this tree, has lintian judge it, unpacks it, and
-# tries what is in it. Exit code 0 if all is well.
+# Makes the Debian source package from what git knows of this tree, builds the package from nothing but
+# that, has lintian judge both, unpacks it, and tries what is in it. Exit code 0 if all is well.
 set -euo pipefail
 
 top=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
@@ -21,10 +21,17 @@ copy_tree() {
     done | tar -c --null -T - -f -) | tar -x -C "$work/source"
 }
 
-# Not optimised: how it is put together is looked at, not how fast it is.
+# The tree that comes out of it is the one that went in. (dpkg-source leaves out what is git's.)
+pack_source() {
+  (cd "$work" && dpkg-source --build source && dpkg-source --no-check -x ckpt_*.dsc unpacked)
+  diff -r --exclude='.git*' "$work/source" "$work/unpacked" || die "the source package is not the tree"
+}
+
+# Source and binary. Not optimised: how it is put together is looked at, not how fast it is.
 build_package() {
-  (cd "$work/source" &&
-    DEB_BUILD_OPTIONS="nocheck noopt parallel=$(nproc)" dpkg-buildpackage -us -uc -b)
+  (cd "$work/unpacked" &&
+    DEB_BUILD_OPTIONS="nocheck noopt parallel=$(nproc)" dpkg-buildpackage -us -uc)
+  grep -q '\.dsc$' "$work"/ckpt_*.changes || die "what was built has no source package"
 }
 
 # Warnings count as errors. Its own dislike of root is none of the package's.
@@ -86,6 +93,8 @@ check_use() {
 
 step "copying"
 copy_tree
+step "packing the source"
+pack_source
 step "building"
 build_package
 step "judging"

@@ -276,6 +276,37 @@ TEST_F(VolumeRecordFileTest, GoldenFile) {
   EXPECT_EQ((*found)->get().last->name, "name 2");
 }
 
+// Of a slot's bytes, those up to the last that is not zero.
+size_t used_bytes_of(ConstByteSpan slot) {
+  size_t used = slot.size();
+  while (used > 0 && slot[used - 1] == std::byte{0}) {
+    --used;
+  }
+  return used;
+}
+
+// With the bytes of the worked example: what is found is its newest generation, in every field.
+TEST_F(VolumeRecordFileTest, AnyOneFlippedBitIsSurvived) {
+  create();
+  auto& bytes = machine_.content("volume");
+  bytes = read_golden("volume/volume");
+  const auto whole = open();
+  ASSERT_DONE(whole);
+  const VolumeRecord newest = (*whole)->get();
+  const size_t slot_bytes = bytes.size() / 4;
+  for (size_t slot = 0; slot < bytes.size(); slot += slot_bytes) {
+    const size_t used = used_bytes_of(ConstByteSpan(bytes).subspan(slot, slot_bytes));
+    ASSERT_GT(used, 300U) << "slot at " << slot;
+    for (size_t bit = 0; bit < used * 8; ++bit) {
+      bytes[slot + bit / 8] ^= std::byte{1} << (bit % 8);
+      const auto found = open();
+      ASSERT_DONE(found);
+      ASSERT_TRUE(same((*found)->get(), newest)) << "slot at " << slot << ", bit " << bit;
+      bytes[slot + bit / 8] ^= std::byte{1} << (bit % 8);
+    }
+  }
+}
+
 class SavedMapTest : public testing::Test {
  protected:
   static constexpr Geometry kGeometry{.size_bytes = 1 << 20U, .region_bytes = 1 << 18U};

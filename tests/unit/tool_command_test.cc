@@ -221,6 +221,18 @@ TEST_F(ToolCommandTest, WhatIsNotKnownIsNotSaidToBeZero) {
   EXPECT_NE(out_.find("confirmed  7 (applied: 6)"), std::string::npos);
 }
 
+TEST_F(ToolCommandTest, AFirstCopySaysHowFarItIs) {
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_NE(out_.find("unshipped    8.0 KiB\n"), std::string::npos) << out_;
+  volume_.told_status.changed_bytes = 1 << 20U;
+  volume_.told_status.store->state = "syncing";
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_NE(out_.find("unshipped    8.0 KiB\n"), std::string::npos) << out_;
+  volume_.told_status.store->confirmed.reset();
+  EXPECT_EQ(run({"status", "v"}), 0);
+  EXPECT_NE(out_.find("unshipped    8.0 KiB of 1.0 MiB\n"), std::string::npos) << out_;
+}
+
 TEST_F(ToolCommandTest, ColoursOnATerminalOnly) {
   colours_ = true;
   run({"status", "v"});
