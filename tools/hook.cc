@@ -12,17 +12,15 @@ namespace {
 
 constexpr CommandHelp kHookHelp{
     "hook", "What CRIU is to run as an action script",
-    "For those who run CRIU themselves. Give CRIU a script of one line,\n\n"
-    "  exec ckpt-tool hook criu\n\n"
-    "with --action-script, and in its environment CKPT_VOLUME, the primary image, and CKPT_FS, "
-    "where\n"
-    "its disk is mounted. When `criu dump` has frozen the processes, the file system is synced "
-    "and\n"
-    "a checkpoint is made; the dump fails if that fails. ckpt.json beside CRIU's images says "
-    "which.\n"
-    "Before `criu restore` begins, the disk is unmounted, rolled back to just that checkpoint, "
-    "and\n"
-    "mounted again; if it cannot be, the restore fails.",
+    "For those who run CRIU themselves: a program that does just this is\n\n"
+    "  " CKPT_CRIU_HOOK
+    "\n\n"
+    "Give it to CRIU with --action-script, and in CRIU's environment CKPT_VOLUME, the primary\n"
+    "image, and CKPT_FS, where its disk is mounted. When `criu dump` has frozen the processes,\n"
+    "the file system is synced and a checkpoint is made; the dump fails if that fails.\n"
+    "ckpt.json beside CRIU's images says which. Before `criu restore` begins, the disk is\n"
+    "unmounted, rolled back to just that checkpoint, and mounted again; if it cannot be, the\n"
+    "restore fails.",
     false};
 
 struct HookOptions {

@@ -90,12 +90,10 @@ ends_with_the_dump() {
 # Those who run CRIU themselves: the tool is its action script.
 own_criu() { # ACTION OPTION...
     CKPT_VOLUME=$image CKPT_FS=$mnt criu "$1" --images-dir /run/images --log-file "$1.log" \
-        --action-script /run/hook "${@:2}"
+        --action-script "$build/tools/criu-hook" "${@:2}"
 }
 
 drives_criu_itself() {
-    printf '#!/bin/sh\nexec %s hook criu\n' "$build/tools/ckpt-tool" >/run/hook
-    chmod +x /run/hook
     mkdir -p /run/images
     check "a dump that checkpoints the disk" own_criu dump --tree "$counter"
     check "the process has ended" fails is_alive
