@@ -105,9 +105,17 @@ drives_criu_itself() {
     check "images of another volume are refused" fails own_criu restore --restore-detached
     equal "and the disk is as it was" 17 "$(cat "$counter_file")"
     cp /run/ckpt.json /run/images/ckpt.json
+    sed -i -E 's/("timeline":")..../\1ffff/' /run/images/ckpt.json
+    check "so are those of another timeline" fails own_criu restore --restore-detached
+    equal "with the disk as it was, too" 17 "$(cat "$counter_file")"
+    cp /run/ckpt.json /run/images/ckpt.json
     check "a restore that rolls the disk back" own_criu restore --restore-detached
     check "to what it had" test "$(count)" -ge "$number"
     agrees "after CRIU was run by hand"
+    kill -KILL "$counter"
+    wait_until "its end" fails is_alive
+    check "and another one from the same images" own_criu restore --restore-detached
+    agrees "after the second one"
 }
 
 refuses() {
