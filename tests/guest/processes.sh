@@ -87,6 +87,43 @@ ends_with_the_dump() {
     agrees "after it was ended"
 }
 
+flip_byte() { # FILE: the same again puts it back
+    /usr/bin/python3 -ISc 'import os, sys
+with open(sys.argv[1], "r+b") as file:
+    at = os.path.getsize(sys.argv[1]) // 2
+    byte = os.pread(file.fileno(), 1, at)[0]
+    os.pwrite(file.fileno(), bytes([byte ^ 1]), at)' "$1"
+}
+
+stored_attachments() { echo "$image".ckpt/store/attachments/*; }
+
+# Of the images: in the copy, which the back-up then stands in for, and in both.
+is_damaged() {
+    check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    local number of_another damaged
+    number=$(result_field checkpoint)
+    of_another=/run/scratch/another
+    cp -r /run/copies/*."$number" "$of_another"
+    check "another" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    number=$(result_field checkpoint)
+    rm -r /run/copies/*."$number"/*
+    cp "$of_another"/* /run/copies/*."$number"
+    check "restored with a copy of another checkpoint" ckpt restore "$image" --yes
+    equal "out of the back-up, as the copy is not this one's" back-up "$(result_field images_from)"
+    agrees "after a copy that was not its own"
+    damaged=$(stored_attachments | tr ' ' '\n' | tail -n 1)
+    flip_byte "$damaged"
+    check "what is damaged in copy and back-up is not restored" fails_with 1 ckpt restore "$image" --yes
+    check "the file is named" grep -q "${damaged##*/}" /run/ckpt-tool.out
+    check "and what is wrong with it" \
+        grep -q "the digest of a piece is wrong.*nothing was done" /run/ckpt-tool.out
+    agrees "after a restore of what is damaged"
+    flip_byte "$damaged"
+    check "put right, it is restored" ckpt restore "$image" --yes
+    agrees "after the damage was put right"
+    rm -r "$of_another"
+}
+
 # Those who run CRIU themselves: the tool is its action script.
 own_criu() { # ACTION OPTION...
     CKPT_VOLUME=$image CKPT_FS=$mnt criu "$1" --images-dir /run/images --log-file "$1.log" \
@@ -252,6 +289,7 @@ takes_a_checkpoint
 comes_back
 comes_back_while_it_lives
 ends_with_the_dump
+is_damaged
 drives_criu_itself
 refuses
 cannot_be_dumped
