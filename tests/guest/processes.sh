@@ -124,6 +124,39 @@ is_damaged() {
     rm -r "$of_another"
 }
 
+# Starts a process that has just this number.
+take_number() { # PID
+    local tries
+    for ((tries = 0; tries < 50; tries++)); do
+        echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
+        sleep 1000 &
+        taker=$!
+        if ((taker == $1)); then return 0; fi
+        kill "$taker"
+        wait "$taker" || true
+    done
+    die "process number $1 cannot be had"
+}
+
+number_is_taken() {
+    check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    kill -KILL "$counter"
+    wait "$counter" 2>/dev/null || true
+    wait_until "its number is free" fails test -e "/proc/$counter"
+    take_number "$counter"
+    local before
+    before=$(cksum <"$counter_file")
+    check "a process that has the number of a saved one is not ended" \
+        fails_with 5 ckpt restore "$image" --yes
+    check "it is named" grep -q "number $counter of .* another, sleep (sleep 1000)" /run/ckpt-tool.out
+    check "it runs on" kill -0 "$taker"
+    equal "the disk has not changed" "$before" "$(cksum <"$counter_file")"
+    kill "$taker"
+    wait "$taker" || true
+    check "restored when it is gone" ckpt restore "$image" --yes
+    agrees "after its number was taken"
+}
+
 # Those who run CRIU themselves: the tool is its action script.
 own_criu() { # ACTION OPTION...
     CKPT_VOLUME=$image CKPT_FS=$mnt criu "$1" --images-dir /run/images --log-file "$1.log" \
@@ -290,6 +323,7 @@ comes_back
 comes_back_while_it_lives
 ends_with_the_dump
 is_damaged
+number_is_taken
 drives_criu_itself
 refuses
 cannot_be_dumped
