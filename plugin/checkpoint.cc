@@ -349,6 +349,7 @@ CheckpointInfo CheckpointMaker::describe() {
   const VolumeRecord record = record_.get();
   CheckpointInfo info;
   info.id = {record.timeline, Epoch{closed.number.load()}};
+  info.parent = {info.id.timeline, Epoch{0}};  // the empty disk; a rollback renames id, not this
   Digest parent_digest{};
   // The store's, which after a resync is not the record's.
   if (const auto parent = session_.confirmed()) {

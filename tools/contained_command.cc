@@ -71,12 +71,17 @@ bool take_away(const std::vector<std::string>& mounts) {
   });
 }
 
+// Whoever asks is in a mount namespace of its own.
+bool keep_mounts_here() { return ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0; }
+
+bool mount_own_proc() {
+  return ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0;
+}
+
 // A session without a terminal, its own /proc, and nothing that this process has open.
 bool separate(const ContainedCommand& command, int log) {
   const int empty = ::open("/dev/null", O_RDONLY);
-  return setsid() > 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
-         take_away(command.unseen) &&
-         ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0 &&
+  return setsid() > 0 && keep_mounts_here() && take_away(command.unseen) && mount_own_proc() &&
          dup2(empty, STDIN_FILENO) >= 0 && dup2(log, STDOUT_FILENO) >= 0 &&
          dup2(log, STDERR_FILENO) >= 0 && setenv("CKPT_CONTROL", command.control.c_str(), 1) == 0 &&
          close_range(STDERR_FILENO + 1, UINT_MAX, 0) == 0;
@@ -113,6 +118,27 @@ bool separate(const ContainedCommand& command, int log) {
   _exit(0);
 }
 
+// The exit code of a child, which is an errno; 0: all is well.
+int failure_of(pid_t child) {
+  int status = 0;
+  pid_t ended = 0;
+  do {
+    ended = child > 0 ? ::waitpid(child, &status, 0) : -1;
+  } while (ended < 0 && errno == EINTR);
+  return ended != child ? errno : WIFEXITED(status) ? WEXITSTATUS(status) : EPERM;
+}
+
+[[noreturn]] void try_namespaces() {
+  if (::unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) {
+    _exit(errno);
+  }
+  const pid_t first = ::fork();
+  if (first == 0) {
+    _exit(keep_mounts_here() && mount_own_proc() ? 0 : errno);
+  }
+  _exit(failure_of(first));
+}
+
 }  // namespace
 
 std::vector<std::string> contained_options() {
@@ -123,6 +149,16 @@ Result<> adopt_orphans() {
   return prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
              ? Result<>()
              : Result<>(fail_errno(errno, "prctl PR_SET_CHILD_SUBREAPER"));
+}
+
+Result<> check_can_contain() {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    try_namespaces();
+  }
+  const int failure = failure_of(child);
+  return failure == 0 ? Result<>()
+                      : Result<>(fail_errno(failure, "PID and mount namespaces with their /proc"));
 }
 
 Result<pid_t> start_contained(const ContainedCommand& command) {

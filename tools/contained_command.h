@@ -28,6 +28,9 @@ std::vector<std::string> contained_options();
 // become its children (prctl(2)): so does what CRIU restores.
 Result<> adopt_orphans();
 
+// Whether this user may have such namespaces on this machine. Threads: as start_contained().
+Result<> check_can_contain();
+
 // Starts it in the folder that this process is in. Its input is empty.
 //
 // Returns its first process, a child of this one. That waits for those that nobody else waits for,

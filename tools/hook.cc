@@ -2,6 +2,7 @@
 // ckpt-tool hook
 #include <cstdlib>
 
+#include "plugin/checkpoint_name.h"
 #include "tools/command.h"
 #include "tools/format.h"
 #include "tools/hook_socket.h"
@@ -12,17 +13,15 @@ namespace {
 
 constexpr CommandHelp kHookHelp{
     "hook", "What CRIU is to run as an action script",
-    "For those who run CRIU themselves. Give CRIU a script of one line,\n\n"
-    "  exec ckpt-tool hook criu\n\n"
-    "with --action-script, and in its environment CKPT_VOLUME, the primary image, and CKPT_FS, "
-    "where\n"
-    "its disk is mounted. When `criu dump` has frozen the processes, the file system is synced "
-    "and\n"
-    "a checkpoint is made; the dump fails if that fails. ckpt.json beside CRIU's images says "
-    "which.\n"
-    "Before `criu restore` begins, the disk is unmounted, rolled back to just that checkpoint, "
-    "and\n"
-    "mounted again; if it cannot be, the restore fails.",
+    "For those who run CRIU themselves: a program that does just this is\n\n"
+    "  " CKPT_CRIU_HOOK
+    "\n\n"
+    "Give it to CRIU with --action-script, and in CRIU's environment CKPT_VOLUME, the primary\n"
+    "image, and CKPT_FS, where its disk is mounted. When `criu dump` has frozen the processes,\n"
+    "the file system is synced and a checkpoint is made; the dump fails if that fails.\n"
+    "ckpt.json beside CRIU's images says which. Before `criu restore` begins, the disk is\n"
+    "unmounted, rolled back to just that checkpoint, and mounted again; if it cannot be, the\n"
+    "restore fails.",
     false};
 
 struct HookOptions {
@@ -35,6 +34,12 @@ Result<std::string> from_environment(const char* name) {
              ? Result<std::string>(value)
              : Result<std::string>(fail(ErrorKind::kInvalid,
                                         std::string(name) + " is not set in CRIU's environment"));
+}
+
+// A rollback or a promotion begins another one, which a checkpoint then is on; its parent tells the
+// one on which it was made.
+Uuid timeline_made_on(const CheckpointInfo& checkpoint) {
+  return checkpoint.parent.timeline.is_nil() ? checkpoint.id.timeline : checkpoint.parent.timeline;
 }
 
 class CriuHook {
@@ -64,11 +69,7 @@ class CriuHook {
   Result<> pre_restore() {
     const VolumeStatus status = opened_.volume->status();
     CKPT_ASSIGN(const ImageNote note, read_image_note(images_));
-    if (note.volume != status.volume) {
-      return fail(ErrorKind::kMismatch, images_ + "/ckpt.json: these images belong to volume " +
-                                            note.volume.to_string() + ", and " + status.image +
-                                            " is " + status.volume.to_string());
-    }
+    CKPT_TRY(check_ours(note, status));
     CKPT_ASSIGN(MountedDisk disk, MountedDisk::find({mount_}, status));
     CKPT_TRY(roll_back_below(disk, *opened_.volume, {std::to_string(note.checkpoint.value)}, {}));
     return {};
@@ -77,6 +78,27 @@ class CriuHook {
  private:
   CriuHook(OpenedVolume opened, std::string mount, std::string images)
       : opened_(std::move(opened)), mount_(std::move(mount)), images_(std::move(images)) {}
+
+  // kMismatch: the images are of another volume, or of a checkpoint that has only its number in
+  // common with the one that is kept. kNotFound: theirs is not kept.
+  [[nodiscard]] Result<> check_ours(const ImageNote& note, const VolumeStatus& status) const {
+    const std::string name = images_ + "/ckpt.json: these images belong to ";
+    if (note.volume != status.volume) {
+      return fail(ErrorKind::kMismatch, name + "volume " + note.volume.to_string() + ", and " +
+                                            status.image + " is " + status.volume.to_string());
+    }
+    const std::string number = std::to_string(note.checkpoint.value);
+    CKPT_ASSIGN(const auto kept, opened_.volume->checkpoints());
+    CKPT_ASSIGN(const CheckpointInfo checkpoint, find_checkpoint(kept, number));
+    const Uuid timeline = timeline_made_on(checkpoint);
+    return note.timeline == timeline
+               ? Result<>()
+               : Result<>(fail(ErrorKind::kMismatch,
+                               name + "checkpoint " + number + " of timeline " +
+                                   note.timeline.to_string() + ", and that of " + status.image +
+                                   " is another one, of timeline " + timeline.to_string() +
+                                   ": use the images that were made with that one"));
+  }
 
   OpenedVolume opened_;
   const std::string mount_;

@@ -222,6 +222,44 @@ Check check_criu(const MachineFacts& facts) {
                    "misses; see `criu check`");
 }
 
+// Not needed: ckpt saves the memory while the processes stand still.
+Check check_soft_dirty(const MachineFacts& facts) {
+  constexpr const char* kName = "soft-dirty";
+  return facts.soft_dirty
+             ? passed(kName, "kernel " + facts.kernel +
+                                 " tells which memory a process has written: CRIU's pre-dump works")
+             : noted(kName,
+                     "kernel " + facts.kernel +
+                         " does not tell which memory a process has written: no pre-dump and no "
+                         "--track-mem by CRIU; `ckpt-tool checkpoint --criu` and `run` do without",
+                     "use a kernel with CONFIG_MEM_SOFT_DIRTY if you want those (`criu check "
+                     "--feature mem_dirty_track`)");
+}
+
+std::string namespaces_advice(const MachineFacts& facts) {
+  if (!facts.is_root) {
+    return "run `ckpt-tool run` as root";
+  }
+  switch (facts.namespaces.error().number) {
+    case ENOSPC: return "allow more: sysctl user.max_pid_namespaces and user.max_mnt_namespaces";
+    case EINVAL:
+    case ENOSYS: return "use a kernel with CONFIG_PID_NS and CONFIG_NAMESPACES";
+    default:
+      return "give this container or service CAP_SYS_ADMIN, and allow unshare and mount in its "
+             "seccomp profile (podman run --privileged)";
+  }
+}
+
+// Not needed: only `run` starts a command so.
+Check check_namespaces(const MachineFacts& facts) {
+  constexpr const char* kName = "pid-namespace";
+  return facts.namespaces ? passed(kName, "allowed: `ckpt-tool run` can start a command in its own")
+                          : noted(kName,
+                                  facts.namespaces.error().message() +
+                                      ": `ckpt-tool run` cannot start a command here",
+                                  namespaces_advice(facts));
+}
+
 Check check_open_files(const MachineFacts& facts) {
   constexpr const char* kName = "open-files";
   const std::string limit = std::to_string(facts.open_files_max);
@@ -257,6 +295,8 @@ std::vector<Check> check_machine(const MachineFacts& facts) {
       check_qemu(facts),
       check_background_save(facts),
       check_criu(facts),
+      check_soft_dirty(facts),
+      check_namespaces(facts),
   };
 }
 

@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -22,6 +23,7 @@
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "common/uring.h"
+#include "tools/contained_command.h"
 #include "tools/criu.h"
 #include "tools/fuse_disk.h"
 #include "tools/program.h"
@@ -31,7 +33,8 @@ namespace ckpt {
 namespace {
 
 constexpr std::chrono::seconds kProgramPatience{10};
-// `criu check` loads modules; on a busy, emulated machine it was seen to take more than ten seconds.
+// `criu check` loads modules; on a busy, emulated machine it was seen to take more than ten
+// seconds.
 constexpr std::chrono::seconds kCriuPatience{60};
 // What an ordinary user's PATH may lack.
 constexpr const char* kSystemFolders = ":/usr/local/sbin:/usr/sbin:/sbin";
@@ -128,6 +131,26 @@ Result<> find_write_protection() {
              : Result<>(fail_errno(EOPNOTSUPP, "userfaultfd: write protection"));
 }
 
+// As CRIU finds it out: a page that was just written has the bit in the pagemap (pagemap.rst in the
+// kernel's documentation).
+bool has_soft_dirty() {
+  constexpr uint64_t kSoftDirty = uint64_t{1} << 55U;
+  const auto page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const UniqueFd pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  void* const page =
+      ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (!pagemap || page == MAP_FAILED) {  // NOLINT: mmap(2)'s own cast
+    return false;
+  }
+  *static_cast<volatile char*>(page) = 1;
+  uint64_t entry = 0;
+  const auto at =
+      static_cast<off_t>(reinterpret_cast<uintptr_t>(page) / page_bytes * sizeof(entry));  // NOLINT
+  const bool is_known = ::pread(pagemap.get(), &entry, sizeof(entry), at) == sizeof(entry);
+  ::munmap(page, page_bytes);
+  return is_known && (entry & kSoftDirty) != 0;
+}
+
 }  // namespace
 
 std::string find_qemu(const std::string& path, const std::string& machine) {
@@ -165,6 +188,9 @@ MachineFacts look_at_machine() {
   facts.write_protection = find_write_protection();
   facts.unprivileged_userfaultfd = first_line_of("/proc/sys/vm/unprivileged_userfaultfd");
   facts.may_trace = may_trace();
+  facts.soft_dirty = has_soft_dirty();
+  facts.namespaces = check_can_contain();
+  facts.is_root = geteuid() == 0;
   facts.maps = find_maps_place();
   facts.runtime_directory = variable("XDG_RUNTIME_DIR");
   facts.open_files_max = limit_of(RLIMIT_NOFILE);

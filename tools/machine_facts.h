@@ -35,6 +35,9 @@ struct MachineFacts {
   Result<> write_protection{};  // why this user's QEMU cannot save a memory while the machine runs
   std::string unprivileged_userfaultfd{};  // sysctl vm.unprivileged_userfaultfd; empty: it has none
   bool may_trace = false;                  // CAP_SYS_PTRACE, which does without that sysctl
+  bool soft_dirty = false;                 // the kernel tells which pages a process has written
+  Result<> namespaces{};  // why this user cannot have those that `run` starts a command in
+  bool is_root = false;
   Result<MapsPlace> maps = MapsPlace{};
   std::string runtime_directory{};  // $XDG_RUNTIME_DIR
   uint64_t open_files_max = 0;      // of this process, and of what it starts

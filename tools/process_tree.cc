@@ -103,7 +103,9 @@ std::string owner_of(pid_t pid) {
                           ? pid
                           : static_cast<pid_t>(std::strtol(status.c_str() + at + 6, nullptr, 10));
   const auto stat = stat_of(whole);
-  return stat ? (whole == pid ? stat->name + " (" + command_of(pid) + ")"
+  std::string command = command_of(pid);
+  command.erase(command.find_last_not_of(' ') + 1);  // after the last word
+  return stat ? (whole == pid ? stat->name + " (" + command + ")"
                               : "a thread of process " + std::to_string(whole) + ", " + stat->name)
               : "a process that has ended";
 }

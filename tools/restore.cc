@@ -67,6 +67,17 @@ void say(Console& console, const RollbackOutcome& outcome, const std::vector<pid
   }
 }
 
+Result<> fetch(SavedProcesses& saved, const CheckpointInfo& target) {
+  const auto fetched = saved.fetch();
+  return fetched ? Result<>()
+                 : Result<>(fail(fetched.error().kind,
+                                 fetched.error().message() +
+                                     fmt::format(": the processes of checkpoint {} cannot be "
+                                                 "restored; nothing was done. Its disk can go "
+                                                 "back: ckpt-tool rollback",
+                                                 target.id.number.value)));
+}
+
 // All that can be found out while nothing has been done.
 Result<> check_possible(const SavedProcesses& saved, const MountedDisk& disk,
                         const std::string& folder) {
@@ -120,7 +131,7 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
       WorkFolder folder,
       WorkFolder::make(options.images.empty() ? opened.paths.state : options.images, "restore"));
   SavedProcesses saved(*opened.volume, target, folder.path());
-  CKPT_TRY(saved.fetch());
+  CKPT_TRY(fetch(saved, target));
   CKPT_ASSIGN(MountedDisk disk, MountedDisk::recorded(saved.record(), opened.volume->status()));
   CKPT_TRY(check_possible(saved, disk, folder.path()));
   CKPT_TRY(check_agreed(console, target, options.yes));

@@ -87,15 +87,83 @@ ends_with_the_dump() {
     agrees "after it was ended"
 }
 
+flip_byte() { # FILE: the same again puts it back
+    /usr/bin/python3 -ISc 'import os, sys
+with open(sys.argv[1], "r+b") as file:
+    at = os.path.getsize(sys.argv[1]) // 2
+    byte = os.pread(file.fileno(), 1, at)[0]
+    os.pwrite(file.fileno(), bytes([byte ^ 1]), at)' "$1"
+}
+
+stored_attachments() { echo "$image".ckpt/store/attachments/*; }
+
+# Of the images: in the copy, which the back-up then stands in for, and in both.
+is_damaged() {
+    check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    local number of_another damaged
+    number=$(result_field checkpoint)
+    of_another=/run/scratch/another
+    cp -r /run/copies/*."$number" "$of_another"
+    check "another" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    number=$(result_field checkpoint)
+    rm -r /run/copies/*."$number"/*
+    cp "$of_another"/* /run/copies/*."$number"
+    check "restored with a copy of another checkpoint" ckpt restore "$image" --yes
+    equal "out of the back-up, as the copy is not this one's" back-up "$(result_field images_from)"
+    agrees "after a copy that was not its own"
+    damaged=$(stored_attachments | tr ' ' '\n' | tail -n 1)
+    flip_byte "$damaged"
+    check "what is damaged in copy and back-up is not restored" fails_with 1 ckpt restore "$image" --yes
+    check "the file is named" grep -q "${damaged##*/}" /run/ckpt-tool.out
+    check "and what is wrong with it" \
+        grep -q "the digest of a piece is wrong.*nothing was done" /run/ckpt-tool.out
+    agrees "after a restore of what is damaged"
+    flip_byte "$damaged"
+    check "put right, it is restored" ckpt restore "$image" --yes
+    agrees "after the damage was put right"
+    rm -r "$of_another"
+}
+
+# Starts a process that has just this number.
+take_number() { # PID
+    local tries
+    for ((tries = 0; tries < 50; tries++)); do
+        echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
+        sleep 1000 &
+        taker=$!
+        if ((taker == $1)); then return 0; fi
+        kill "$taker"
+        wait "$taker" || true
+    done
+    die "process number $1 cannot be had"
+}
+
+number_is_taken() {
+    check "a checkpoint" ckpt checkpoint "$image" --criu "$counter" --fs "$mnt"
+    kill -KILL "$counter"
+    wait "$counter" 2>/dev/null || true
+    wait_until "its number is free" fails test -e "/proc/$counter"
+    take_number "$counter"
+    local before
+    before=$(cksum <"$counter_file")
+    check "a process that has the number of a saved one is not ended" \
+        fails_with 5 ckpt restore "$image" --yes
+    check "it is named" grep -q "number $counter of .* another, sleep (sleep 1000)" /run/ckpt-tool.out
+    check "it runs on" kill -0 "$taker"
+    equal "the disk has not changed" "$before" "$(cksum <"$counter_file")"
+    kill "$taker"
+    wait "$taker" || true
+    check "restored when it is gone" ckpt restore "$image" --yes
+    agrees "after its number was taken"
+}
+
 # Those who run CRIU themselves: the tool is its action script.
 own_criu() { # ACTION OPTION...
     CKPT_VOLUME=$image CKPT_FS=$mnt criu "$1" --images-dir /run/images --log-file "$1.log" \
-        --action-script /run/hook "${@:2}"
+        --action-script "$build/tools/criu-hook" "${@:2}"
 }
 
 drives_criu_itself() {
-    printf '#!/bin/sh\nexec %s hook criu\n' "$build/tools/ckpt-tool" >/run/hook
-    chmod +x /run/hook
     mkdir -p /run/images
     check "a dump that checkpoints the disk" own_criu dump --tree "$counter"
     check "the process has ended" fails is_alive
@@ -107,9 +175,17 @@ drives_criu_itself() {
     check "images of another volume are refused" fails own_criu restore --restore-detached
     equal "and the disk is as it was" 17 "$(cat "$counter_file")"
     cp /run/ckpt.json /run/images/ckpt.json
+    sed -i -E 's/("timeline":")..../\1ffff/' /run/images/ckpt.json
+    check "so are those of another timeline" fails own_criu restore --restore-detached
+    equal "with the disk as it was, too" 17 "$(cat "$counter_file")"
+    cp /run/ckpt.json /run/images/ckpt.json
     check "a restore that rolls the disk back" own_criu restore --restore-detached
     check "to what it had" test "$(count)" -ge "$number"
     agrees "after CRIU was run by hand"
+    kill -KILL "$counter"
+    wait_until "its end" fails is_alive
+    check "and another one from the same images" own_criu restore --restore-detached
+    agrees "after the second one"
 }
 
 refuses() {
@@ -136,7 +212,9 @@ cannot_be_dumped() {
     sleep 1
     check "what CRIU cannot dump is no checkpoint" \
         fails_with 1 ckpt checkpoint "$image" --criu "$pid" --fs "$mnt"
-    check "CRIU's reason is told" grep -q CRIU /run/ckpt-tool.out
+    check "CRIU's own words tell the reason" \
+        grep -qE "CRIU: Can't dump file 0 of that type \[[0-7]+\]" /run/ckpt-tool.out
+    check "not the name of a log that is gone" fails grep -q '\.log' /run/ckpt-tool.out
     check "the process runs on" kill -0 "$pid"
     kill -9 "$pid"
     wait "$pid" 2>/dev/null || true
@@ -246,6 +324,8 @@ takes_a_checkpoint
 comes_back
 comes_back_while_it_lives
 ends_with_the_dump
+is_damaged
+number_is_taken
 drives_criu_itself
 refuses
 cannot_be_dumped

@@ -3,6 +3,7 @@
 """Attachments: what is stored with a checkpoint is part of it, comes back byte for byte, and is gone
 when the checkpoint is void. With the store in the server, and behind backupd."""
 
+import json
 import os
 import random
 import re
@@ -14,7 +15,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, eventually, tool
+from harness import FAILED, MIB, OK, UNKNOWN, USAGE, Case, build, eventually, run, tool
 from nbd_client import NbdClient
 
 
@@ -157,21 +158,59 @@ class Embedded(Case):
         with open(f"/proc/{pid}/status") as status:
             return int(re.search(r"VmHWM:\s+(\d+)", status.read())[1]) // 1024
 
+    @staticmethod
+    def flip(path, offset):
+        """The same again puts it back."""
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)
+            file.seek(offset)
+            file.write(bytes([byte[0] ^ 1]))
+
     def test_a_damaged_one_is_named_and_the_disk_is_not_worse(self):
         self.write(b"x" * 4096)
         tool("checkpoint", self.server.image, *self.both())
         damaged = next(self.attachments_folder().glob("*.0"))
-        with open(damaged, "r+b") as file:
-            file.seek(2 * MIB)
-            byte = file.read(1)
-            file.seek(2 * MIB)
-            file.write(bytes([byte[0] ^ 1]))
+        self.flip(damaged, 2 * MIB)
         answer = tool("export", self.server.image, "last", self.folder / "x", "--attachment",
                       "state", expect=FAILED)
         self.assertIn(damaged.name, answer.message)
         self.assertFalse((self.folder / "x").exists())
         self.assertEqual([p.name for p in self.folder.iterdir() if p.name.startswith("x")], [])
         self.assertEqual(tool("verify", self.server.image)["mismatched_bytes"], 0)
+
+    def saved_process(self):
+        """A process that a checkpoint says it has, with what are no images of it."""
+        process = subprocess.Popen(["sleep", "1000"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        record = {"schema": 1, "device": "/dev/nbd77", "block_bytes": 512, "mounts": [],
+                  "options": [], "trees": [{"attachment": "criu-0", "processes": [
+                      {"pid": process.pid, "name": "sleep", "command": "sleep 1000 "}]}]}
+        (self.folder / "record").write_text(json.dumps(record))
+        run("tar", "-cf", self.folder / "images.tar", "-C", self.folder, self.state.name)
+        tool("checkpoint", self.server.image, "--attach", f"processes={self.folder}/record",
+             "--attach", f"criu-0={self.folder}/images.tar")
+        return process
+
+    def test_processes_whose_state_is_damaged_are_not_restored_and_nothing_is_done(self):
+        self.write(b"x" * 4096)
+        process = self.saved_process()
+        self.write(b"y" * 4096)
+        before = self.tool_status()
+        for index, offset in ((0, 64 + 48 + 5), (1, 2 * MIB)):
+            damaged = next(self.attachments_folder().glob(f"*.{index}"))
+            self.flip(damaged, offset)
+            answer = tool("restore", self.server.image, "--yes", expect=FAILED)
+            self.assertIn(damaged.name, answer.message)
+            self.assertIn("nothing was done", answer.message)
+            self.flip(damaged, offset)
+        whole = tool("restore", self.server.image, "--yes", expect=None)
+        self.assertNotIn("attachment", whole.message)  # it is the disk that is not there
+        self.assertIsNone(process.poll())
+        self.assertEqual(self.server.image.read_bytes()[4096:8192], b"y" * 4096)
+        self.assertEqual(self.tool_status()["timeline"], before["timeline"])
+        self.assertEqual([p.name for p in self.server.state.glob("restore*")], ["restore.lock"])
 
     def test_a_pipe_without_a_writer_is_given_up(self):
         fifo = self.folder / "fifo"

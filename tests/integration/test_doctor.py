@@ -4,11 +4,13 @@
 
 import ctypes
 import json
+import mmap
 import os
 import pty
 import signal
 import struct
 import subprocess
+import sys
 import time
 import unittest
 from pathlib import Path
@@ -17,7 +19,7 @@ from harness import (DEGRADED, MIB, OK, UNKNOWN, USAGE, Case, LoopDevice, Tmpfs,
                      plugin, plugin_environment, run, tool)
 
 MACHINE = ["nbdkit", "plugin", "written-maps", "io_uring", "open-files", "file-size", "nbd-module",
-           "nbd-client", "qemu", "qemu-background", "criu"]
+           "nbd-client", "qemu", "qemu-background", "criu", "soft-dirty", "pid-namespace"]
 VOLUME = ["image", "image-holes", "direct-io", "state-directory", "control-socket", "backup",
           "backup-holes", "backup-space", "map-space", "server"]
 
@@ -190,6 +192,24 @@ class Doctor(DoctorCase):
         check = self.doctor()["qemu"]
         self.assertIn(f"{fake}: too old", check["detail"])
         self.assertIn("6.0 or later", check["advice"])
+
+    def test_what_criu_wants_of_the_kernel(self):
+        """As the kernel itself shows it: a page just written is marked in the page map."""
+        page = mmap.mmap(-1, mmap.PAGESIZE)
+        page[0] = 1
+        at = ctypes.addressof(ctypes.c_char.from_buffer(page)) // mmap.PAGESIZE * 8
+        with open("/proc/self/pagemap", "rb") as pagemap:
+            entry = os.pread(pagemap.fileno(), 8, at)
+        is_marked = bool(int.from_bytes(entry, sys.byteorder) & 1 << 55)
+        check = self.doctor()["soft-dirty"]
+        self.assertEqual(check["advice"] == "", is_marked, check)
+        self.assertIn("" if is_marked else "CONFIG_MEM_SOFT_DIRTY", check["advice"])
+
+    def test_namespaces_for_run(self):
+        self.assertEqual(self.doctor()["pid-namespace"]["advice"], "")
+        check = self.doctor(under=["setpriv", "--bounding-set=-sys_admin"])["pid-namespace"]
+        self.assertIn("Operation not permitted: `ckpt-tool run` cannot", check["detail"])
+        self.assertIn("CAP_SYS_ADMIN", check["advice"])
 
     def test_limits_are_those_of_the_process(self):
         words = [str(build() / "tools/ckpt-tool"), "--json", "doctor"]

@@ -4,12 +4,13 @@
 its Fig. 4 (updating), 5 (restoring the primary) and 12 (the back-up takes over)."""
 
 import unittest
+from pathlib import Path
 
 from harness import MIB, eventually, run, tool
 from nbd_client import NbdClient
 from test_remote import Remote
 
-AT_T1, WITH_X = b"ABCD", b"AXCD"
+AT_T1, WITH_X, WORK_GOES_ON = b"ABCD", b"AXCD", b"ABYD"
 
 
 class Figures(Remote):
@@ -57,6 +58,25 @@ class Figures(Remote):
         exported = self.folder / "taken-over.img"
         tool("export", f"{self.backupd.address}/{volume.name}", "last", exported)
         run("cmp", exported, volume / "backup.img")
+
+    def test_figure_12_the_work_goes_on_at_the_backup(self):
+        """Whose file is the primary's from then on; the old one, repaired, is not served again."""
+        volume = self.backupd.folder_of(self.server)
+        self.server.kill9()
+        self.backupd.stop()
+        promoted = tool("promote", volume, "--yes")
+        self.backupd.start()
+        old, self.server = self.server, self.serve(Path(promoted["image"]), "backup=embedded")
+        self.assertEqual(self.of_primary(), AT_T1)
+        with NbdClient(str(self.server.socket)) as client:
+            client.write(2, b"Y")
+        tool("checkpoint", self.server.image)
+        with NbdClient(str(self.server.socket)) as client:
+            client.write(3, b"Z")
+        tool("rollback", self.server.image, "--yes")
+        self.assertEqual(self.of_primary(), WORK_GOES_ON)
+        self.assertIn("was promoted", old.refusal())
+        self.assertEqual(old.image.read_bytes()[:4], WITH_X)
 
 
 if __name__ == "__main__":

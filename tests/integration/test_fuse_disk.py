@@ -167,6 +167,44 @@ class ByHand(FuseCase):
         with open(self.text, "rb"):
             self.refused(BUSY, f"process {os.getpid()}", str(self.text), "nothing was done")
 
+    @contextlib.contextmanager
+    def in_another_mount_namespace(self, script):
+        """The number of a process there, which has run this script with sh first."""
+        told = self.folder / "told"
+        process = subprocess.Popen(["unshare", "--mount", "sh", "-c",
+                                    f"{script} && echo >{told} && exec sleep 1000"])
+        try:
+            eventually(told.exists, "the process in another mount namespace")
+            yield process.pid
+        finally:
+            process.kill()
+            process.wait()
+            told.unlink()
+
+    # Its copy of the mount keeps the file system in use. What it has open shows in /proc here.
+    def test_who_holds_the_mount_in_another_mount_namespace_is_named(self):
+        self.attach()
+        self.checkpoint_then_change()
+        with self.in_another_mount_namespace("true") as pid:
+            self.refused(BUSY, f"the mount at {self.mount} in the mount namespace of process {pid} "
+                               "(sleep)")
+        with self.in_another_mount_namespace(f"exec 3<{self.text}") as pid:
+            self.refused(BUSY, f"process {pid} (sleep) has {self.text}", "nothing was done")
+        self.rollback()
+        self.assertEqual(self.text.read_text(), "before")
+
+    # Where its file system is mounted at another place, which this namespace does not have.
+    def test_a_mount_that_only_another_namespace_has_is_named(self):
+        loop = self.attach()
+        self.checkpoint_then_change()
+        other = self.folder / "other"
+        other.mkdir()
+        with self.in_another_mount_namespace(f"mount {loop} {other} && umount {self.mount}") as pid:
+            self.refused(BUSY, f"the mount at {other} in the mount namespace of process {pid} "
+                               "(sleep)")
+        self.rollback()
+        self.assertEqual(self.text.read_text(), "before")
+
     def test_who_uses_the_file_is_named(self):
         self.attach()
         self.checkpoint_then_change()

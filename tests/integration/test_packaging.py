@@ -88,7 +88,7 @@ class Units(Case):
                     "/man8/ckpt@.service.8", "/system/backupd.service", "/sysusers.d/ckpt-backup.conf",
                     "/doc/ckpt/backupd.toml", "/doc/ckpt/control-protocol.md",
                     "/doc/ckpt/events-format.md", "/doc/ckpt/grafana-dashboard.json",
-                    "/doc/ckpt/examples/libvirt-hook"):
+                    "/doc/ckpt/examples/libvirt-hook", "/libexec/ckpt/criu-hook"):
             self.assertEqual(len([path for path in installed if path.endswith(end)]), 1, end)
 
 

@@ -53,6 +53,9 @@ check_files() {
     lib/systemd/system/ckpt@.service lib/systemd/system/ckpt@.socket \
     usr/share/bash-completion/completions/ckpt-tool usr/share/zsh/vendor-completions/_ckpt-tool
   [ -x "$root/usr/share/doc/ckpt/examples/libvirt-hook" ] || die "the package has no hook for libvirt"
+  [ -x "$root/usr/libexec/ckpt/criu-hook" ] || die "the package has no hook for CRIU"
+  grep -qx '.* || tool=/usr/bin/ckpt-tool' "$root/usr/libexec/ckpt/criu-hook" ||
+    die "the hook for CRIU does not name the tool"
   local page
   for page in man1/ckpt-tool.1 man1/nbdkit-ckpt-plugin.1 man5/ckpt-formats.5 \
     man8/ckpt@.service.8; do

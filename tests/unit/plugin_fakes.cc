@@ -140,7 +140,8 @@ Result<> FakeStore::confirm(const Confirmation& confirmation) {
   const Epoch n = checkpoint.id.number;
   EXPECT_EQ(confirmation.covered, chains_of(pending_, n));
   const Digest parent = greeting.last ? greeting.last->digest : Digest{};
-  EXPECT_EQ(checkpoint.parent, greeting.last ? greeting.last->id : CheckpointId{});
+  const CheckpointId none{checkpoint.id.timeline, {0}};
+  EXPECT_EQ(checkpoint.parent, greeting.last ? greeting.last->id : none);
   EXPECT_EQ(checkpoint.digest,
             checkpoint_digest(parent, checkpoint.id.timeline, n, confirmation.covered));
   while (!pending_.empty() && pending_.begin()->first.first <= n) {

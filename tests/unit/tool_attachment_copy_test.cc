@@ -4,8 +4,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
+#include "tests/unit/control_fake_volume.h"
 #include "tools/attachment_copy.h"
+#include "tools/saved_attachments.h"
 
 namespace ckpt {
 namespace {
@@ -115,6 +118,79 @@ TEST_F(AttachmentCopyTest, DamageIsSeen) {
     const auto got = read(Epoch{7}, pieces);
     EXPECT_TRUE(!got || pieces.content().size() < 10) << left;
   }
+}
+
+// A checkpoint with one attachment, which a back-up has and a copy may.
+class SavedAttachmentsTest : public testing::Test {
+ protected:
+  SavedAttachmentsTest() {
+    checkpoint_.attachments = {info_of("of the checkpoint")};
+    volume_.told_status.attachments_folder = base_.path();
+    volume_.on_read_attachment = [this](const std::string& id, const std::string& name,
+                                        PieceSink& sink) {
+      asked_.push_back(id + " " + name);
+      const auto piece = piece_of(stored_);
+      return sink.take(*check_piece(piece), piece);
+    };
+  }
+  static std::vector<std::byte> piece_of(const std::string& content) {
+    return encode_piece(0, as_bytes(std::span(content)), {});
+  }
+  static AttachmentInfo info_of(const std::string& content) {
+    Pieces made;
+    const auto piece = piece_of(content);
+    EXPECT_TRUE(made.take(*check_piece(piece), piece));
+    return made.info("processes");
+  }
+  void copy(const std::string& content) {
+    auto copy = AttachmentCopy::make(base_.path(), volume_.told_status.volume, {"processes"});
+    ASSERT_TRUE(copy);
+    copy->add(0, piece_of(content));
+    ASSERT_TRUE(copy->keep(checkpoint_.id.number));
+  }
+  Result<std::string> fetch() {
+    saved_.emplace(volume_, checkpoint_);
+    return saved_->fetch_text("processes", 100);
+  }
+
+  WorkFolder base_ = *WorkFolder::make(fs::temp_directory_path().string(), "ckpt-saved-test");
+  CheckpointInfo checkpoint_ = sample_checkpoint(7);
+  FakeVolume volume_;
+  std::string stored_ = "of the checkpoint";
+  std::vector<std::string> asked_;
+  std::optional<SavedAttachments> saved_;
+};
+
+TEST_F(SavedAttachmentsTest, AGoodCopyIsTaken) {
+  copy("of the checkpoint");
+  EXPECT_EQ(*fetch(), "of the checkpoint");
+  EXPECT_TRUE(saved_->is_from_copy());
+  EXPECT_TRUE(asked_.empty());
+}
+
+// One of the same number and size, and whole in itself: a promoted back-up counts on, too.
+TEST_F(SavedAttachmentsTest, ACopyOfAnotherTimelineGivesWayToTheBackUp) {
+  copy("of another!!!!!!!");
+  EXPECT_EQ(*fetch(), "of the checkpoint");
+  EXPECT_FALSE(saved_->is_from_copy());
+  EXPECT_EQ(asked_, std::vector<std::string>{"7 processes"});
+}
+
+TEST_F(SavedAttachmentsTest, SoDoesADamagedOne) {
+  copy("of the checkpoint");
+  const std::string path =
+      base_.path() + "/" + volume_.told_status.volume.to_string() + ".7/processes";
+  fs::resize_file(path, fs::file_size(path) - 1);
+  EXPECT_EQ(*fetch(), "of the checkpoint");
+  EXPECT_FALSE(saved_->is_from_copy());
+}
+
+TEST_F(SavedAttachmentsTest, WhatTheBackUpHasOfAnotherIsRefused) {
+  stored_ = "of another!!!!!!!";
+  const auto fetched = fetch();
+  ASSERT_FALSE(fetched);
+  EXPECT_EQ(fetched.error().kind, ErrorKind::kCorrupt);
+  EXPECT_NE(fetched.error().message().find("attachment processes"), std::string::npos);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 
 #include "tests/unit/control_fake_volume.h"
 #include "tests/unit/golden_file.h"
+#include "tools/process_record.h"
 #include "tools/tool.h"
+#include "tools/work_folder.h"
 
 namespace ckpt {
 namespace {
@@ -151,6 +153,61 @@ TEST_F(ToolCommandTest, WordsForProcessesGoTogether) {
     EXPECT_EQ(run(words), 2) << testing::PrintToString(words);
   }
   EXPECT_EQ(volume_.calls, 0);
+}
+
+// What CRIU has in the environment of its action script.
+class HookTest : public ToolCommandTest {
+ protected:
+  HookTest() {
+    volume_.told_checkpoints.back().parent.timeline = note_.timeline;
+    ::setenv("CKPT_VOLUME", "disk.img", 1);
+    ::setenv("CKPT_FS", "/no such mount", 1);
+    ::setenv("CRTOOLS_IMAGE_DIR", images_.path().c_str(), 1);
+    ::setenv("CRTOOLS_SCRIPT_ACTION", "pre-restore", 1);
+  }
+  ~HookTest() override {
+    for (const char* name :
+         {"CKPT_VOLUME", "CKPT_FS", "CRTOOLS_IMAGE_DIR", "CRTOOLS_SCRIPT_ACTION"}) {
+      ::unsetenv(name);
+    }
+  }
+  // What the hook says before a restore from images with this note.
+  std::string before_restore(const ImageNote& note) {
+    EXPECT_TRUE(write_image_note(images_.path(), note));
+    EXPECT_NE(run({"hook", "criu"}), 0);
+    return err_;
+  }
+
+  WorkFolder images_ = *WorkFolder::make(testing::TempDir(), "images");
+  const ImageNote note_{FakeVolume::default_status().volume,
+                        *Uuid::parse("77777777-8888-4999-8aaa-bbbbbbbbbbbb"), Epoch{7}};
+};
+
+TEST_F(HookTest, ImagesOfAnotherCheckpointAreRefusedBeforeTheDiskIsLookedFor) {
+  ImageNote other = note_;
+  other.volume = note_.timeline;
+  EXPECT_NE(before_restore(other).find("these images belong to volume 77777777"), std::string::npos)
+      << err_;
+  other = note_;
+  other.timeline = note_.volume;
+  EXPECT_NE(before_restore(other).find("belong to checkpoint 7 of timeline 01234567"),
+            std::string::npos)
+      << err_;
+  EXPECT_NE(err_.find("another one, of timeline 77777777"), std::string::npos) << err_;
+  other = note_;
+  other.checkpoint = Epoch{5};
+  EXPECT_NE(before_restore(other).find("no checkpoint \"5\""), std::string::npos) << err_;
+  EXPECT_EQ(err_.find("/no such mount"), std::string::npos) << err_;
+}
+
+// A rollback has renamed the timeline that the checkpoint is on, not that which it was made on. Of
+// an older version its parent has no timeline.
+TEST_F(HookTest, TheirOwnCheckpointIsTakenAlsoAfterARollback) {
+  EXPECT_NE(before_restore(note_).find("/no such mount"), std::string::npos) << err_;
+  volume_.told_checkpoints.back().parent = {};
+  EXPECT_NE(before_restore(note_).find("is another one"), std::string::npos) << err_;
+  volume_.told_checkpoints.back().id.timeline = note_.timeline;
+  EXPECT_NE(before_restore(note_).find("/no such mount"), std::string::npos) << err_;
 }
 
 TEST_F(ToolCommandTest, WrongUseIsTwo) {

@@ -34,6 +34,7 @@ MachineFacts good_machine() {
   facts.unprivileged_userfaultfd = "0";
   facts.may_trace = true;
   facts.criu = "/usr/sbin/criu";
+  facts.soft_dirty = true;
   facts.nbdkit_version = std::string("nbdkit 1.32.5 (nbdkit-1.32.5)\n");
   facts.plugin = std::string("path=/plugins/ckpt.so\nname=ckpt\nckpt_version=" CKPT_VERSION "\n");
   facts.maps = MapsPlace{"/run/ckpt", kGib};
