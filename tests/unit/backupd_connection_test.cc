@@ -126,6 +126,24 @@ TEST_F(ConnectionTest, ANewSessionFencesTheOneBefore) {
   ASSERT_DONE(young.ask(FrameType::kAccept, encode_accept(8)));
 }
 
+// It would leave out what is a hole of the disk, and is none there.
+TEST_F(ConnectionTest, AFirstCopyThatHasBegunIsNotForWhoCannotGoOnWithIt) {
+  Talk first(shelf_, 1);
+  ASSERT_DONE(first.begin());
+  ship(first, 1, {data(0, 1)});
+  Talk older(shelf_, 2);
+  older.features = kHasNames;
+  ASSERT_DONE(older.hello(Role::kSession));
+  EXPECT_KIND(kInvalid, older.ask(FrameType::kBeginSession, {}, FrameType::kGreeting));
+  Talk newer(shelf_, 3);
+  ASSERT_DONE(newer.hello(Role::kSession));
+  const auto body = newer.ask(FrameType::kBeginSession, {}, FrameType::kGreeting);
+  ASSERT_DONE(body);
+  const auto greeting = decode_greeting(*body);
+  ASSERT_DONE(greeting);
+  EXPECT_TRUE(greeting->is_begun);
+}
+
 PrimaryPlace place_at(uint8_t identity, const std::string& host, const std::string& path) {
   Digest digest;
   digest.bytes.fill(identity);
@@ -347,7 +365,7 @@ TEST_F(ConnectionTest, WhoSpeaksLaterVersionsTooIsWelcomedInThisOne) {
   const auto welcome = decode_welcome(*body);
   ASSERT_DONE(welcome);
   EXPECT_EQ(welcome->version, kProtocolVersion);
-  EXPECT_EQ(welcome->features, kHasNames);
+  EXPECT_EQ(welcome->features, kFeatures);
 }
 
 // By their headers alone: the server does not wait for the bodies, nor take memory for them.

@@ -146,7 +146,11 @@ class Talk {
     return true;
   }
   Result<Welcome> hello(Role role, const Uuid& volume = test_uuid(0x11)) {
-    Hello said{.volume = volume, .size_bytes = kPeerDiskBytes, .role = role, .software = ""};
+    Hello said{.features = features,
+               .volume = volume,
+               .size_bytes = kPeerDiskBytes,
+               .role = role,
+               .software = ""};
     send(FrameType::kHello, encode_hello(said));
     CKPT_ASSIGN(const auto body, hear(FrameType::kWelcome));
     CKPT_ASSIGN(const Welcome welcome, decode_welcome(body));
@@ -172,6 +176,8 @@ class Talk {
     CKPT_TRY(ask(FrameType::kAccept, encode_accept(7)));
     return {};
   }
+
+  uint64_t features = kFeatures;  // that it offers
 
  private:
   static constexpr std::chrono::milliseconds kPatience{5000};
