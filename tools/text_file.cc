@@ -2,17 +2,26 @@
 #include "tools/text_file.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
-#include <iterator>
 
 namespace ckpt {
+namespace {
 
-// One of /proc has no size before it is read.
+constexpr size_t kPieceOfText = 4096;
+
+}  // namespace
+
+// One of /proc has no size before it is read, and fails to be when its process ends meanwhile: an
+// iterator of the stream would throw then.
 std::string content_of(const std::string& path, size_t bytes_max) {
   std::ifstream file(path, std::ios::binary);
   std::string text;
-  for (std::istreambuf_iterator<char> at(file), end; at != end && text.size() < bytes_max; ++at) {
-    text += *at;
+  std::array<char, kPieceOfText> piece{};
+  while (file && text.size() < bytes_max) {
+    file.read(piece.data(),
+              static_cast<std::streamsize>(std::min(piece.size(), bytes_max - text.size())));
+    text.append(piece.data(), static_cast<size_t>(file.gcount()));
   }
   return text;
 }

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "tools/program.h"
+#include "tools/text_file.h"
 
 namespace ckpt {
 namespace {
@@ -171,6 +172,21 @@ TEST_F(DetachedProgram, OneThatDoesNotComeUpIsKilled) {
   std::ifstream(folder_ / "pid") >> pid;
   ASSERT_GT(pid, 0);
   EXPECT_NE(::kill(pid, 0), 0);
+}
+
+// As of a process that ends meanwhile: there is a file, and reading it fails.
+TEST(TextFileTest, WhatCannotBeReadIsEmpty) {
+  EXPECT_EQ(content_of("/proc/self/mem", 10), "");
+  EXPECT_EQ(content_of("/"), "");
+  EXPECT_EQ(content_of("/nowhere"), "");
+  EXPECT_EQ(first_line_of("/proc/self/mem"), "");
+  EXPECT_EQ(first_line_of("/"), "");
+}
+
+TEST(TextFileTest, NoMoreThanIsAskedFor) {
+  EXPECT_EQ(content_of("/proc/self/status", 5), "Name:");
+  EXPECT_EQ(content_of("/proc/self/status").substr(0, 5), "Name:");
+  EXPECT_EQ(content_of("/dev/zero", 5000), std::string(5000, '\0'));
 }
 
 }  // namespace
