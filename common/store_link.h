@@ -37,7 +37,7 @@ struct CheckpointInfo {
 };
 
 // What a store says at the start of a session. By then it has fenced and drained the session before
-// and dropped what was pending.
+// and dropped what was pending, or kept it as is_begun says.
 struct StoreGreeting {
   std::optional<CheckpointInfo> last;  // nothing: none, and never was
   uint64_t incarnation = 0;            // the last one that it accepted; 0: none

@@ -8,6 +8,7 @@ import unittest
 import test_basics
 import test_export
 import test_faults
+import test_full_disks
 import test_interval
 import test_kill
 import test_rollback
@@ -43,7 +44,7 @@ class FirstCopiesDirect(test_faults.FirstCopies):
     extra = DIRECT
 
 
-class FullDisksDirect(test_faults.FullDisks):
+class FullDisksDirect(test_full_disks.FullDisks):
     extra = DIRECT
 
 
