@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <filesystem>
 #include <map>
@@ -81,6 +82,24 @@ uint64_t signals_of(const std::string& status, const std::string& field) {
              : std::strtoull(status.c_str() + at + 1 + field.size(), nullptr, 16);
 }
 
+constexpr uint64_t bit_of(int signal) { return uint64_t{1} << static_cast<unsigned>(signal - 1); }
+
+constexpr uint64_t kToldToEnd = bit_of(SIGTERM) | bit_of(SIGINT) | bit_of(SIGHUP) | bit_of(SIGQUIT);
+// Those whose default is not to end the process (signal(7)).
+constexpr uint64_t kHarmless = bit_of(SIGCHLD) | bit_of(SIGURG) | bit_of(SIGWINCH) |
+                               bit_of(SIGCONT) | bit_of(SIGSTOP) | bit_of(SIGTSTP) |
+                               bit_of(SIGTTIN) | bit_of(SIGTTOU);
+
+// Of those that wait: who is told to end may have a handler or wait for it, the others end one that
+// has not.
+uint64_t ending_signals(const std::string& status) {
+  const uint64_t waiting = (signals_of(status, "SigPnd:") | signals_of(status, "ShdPnd:")) &
+                           ~signals_of(status, "SigIgn:");
+  const uint64_t unhandled =
+      waiting & ~kHarmless & ~signals_of(status, "SigCgt:") & ~signals_of(status, "SigBlk:");
+  return (waiting & kToldToEnd) | unhandled;
+}
+
 Unexpected no_process(pid_t pid) {
   return fail(ErrorKind::kNotFound, "there is no process " + std::to_string(pid));
 }
@@ -143,13 +162,10 @@ bool has_ended_child(pid_t parent) {
 int ending_signal(pid_t root) {
   const auto tree = process_tree(root);
   for (const ProcessIdentity& process : tree ? *tree : std::vector<ProcessIdentity>()) {
-    const std::string status = content_of("/proc/" + std::to_string(process.pid) + "/status");
-    const uint64_t waiting = (signals_of(status, "SigPnd:") | signals_of(status, "ShdPnd:")) &
-                             ~signals_of(status, "SigIgn:");
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
-      if ((waiting & (uint64_t{1} << static_cast<unsigned>(signal - 1))) != 0) {
-        return signal;
-      }
+    const uint64_t ending =
+        ending_signals(content_of("/proc/" + std::to_string(process.pid) + "/status"));
+    if (ending != 0) {
+      return std::countr_zero(ending) + 1;
     }
   }
   return 0;

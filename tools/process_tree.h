@@ -26,8 +26,9 @@ Result<std::vector<ProcessIdentity>> process_tree(pid_t root);
 // Whether one that it has started has ended, and nobody has waited for that yet.
 bool has_ended_child(pid_t parent);
 
-// A signal that tells one of a tree to end (SIGTERM, SIGINT, SIGHUP or SIGQUIT), and has not
-// reached it yet, nor is ignored. 0: there is none.
+// A signal that has not yet reached one of a tree, nor is ignored, and tells it to end (SIGTERM,
+// SIGINT, SIGHUP or SIGQUIT), or kills it since it has no handler, such as SIGSEGV. 0: there is
+// none.
 int ending_signal(pid_t root);
 
 // When it began, in ticks since the machine did (proc_pid_stat(5)). 0: there is no such process.

@@ -101,7 +101,7 @@ Result<> check_goes_on(pid_t root) {
   return signal == 0
              ? Result<>()
              : Result<>(fail(ErrorKind::kVoid,
-                             fmt::format("the command is just told to end, by signal {}", signal)));
+                             fmt::format("the command is just ended by signal {}", signal)));
 }
 
 // The command looks for its files where they were.

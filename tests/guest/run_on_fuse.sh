@@ -25,7 +25,8 @@ find /lib/modules -name 'nbd.ko*' -delete
 depmod
 
 has_event() { grep -q "\"event\":\"$1\"" "$events"; }
-number_in_file() { echo $((10#$(head -c 20 "$mnt/count"))); }
+# 0 while there is no file: the disk goes back.
+number_in_file() { echo $((10#0$(head -c 20 "$mnt/count" 2>/dev/null))); }
 has_moved() { (($(number_in_file) > $1)); }
 counts_on() { wait_until "the counter to go on" has_moved "$(number_in_file)"; }
 

@@ -42,7 +42,7 @@ def run(*command, **options):
     return done.stdout
 
 
-def eventually(condition, what, seconds=30):
+def eventually(condition, what, seconds=60):
     """Waits for a condition; returns its first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

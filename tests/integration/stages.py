@@ -183,7 +183,7 @@ class Stages(Case):
         client.flush()
 
     def server_is_gone(self):
-        eventually(lambda: not self.server.running, "a server that closed a connection is dead", 10)
+        eventually(lambda: not self.server.running, "a server that closed a connection is dead", 60)
 
     def checkpoint(self, attach=False, timeout=60):
         """Its answer. What it holds was written before, and nothing meanwhile."""
@@ -226,7 +226,7 @@ class Stages(Case):
         if self.server.control("status")["state"] == "fenced":
             tool("accept", self.server.image)
         try:
-            eventually(self.is_settled, "the server has found its store", 20)
+            eventually(self.is_settled, "the server has found its store", 60)
         except AssertionError as late:
             raise AssertionError(f"{late}: {self.server.control('status')}") from late
 

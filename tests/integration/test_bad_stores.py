@@ -79,7 +79,7 @@ class BadStores(Case):
         def problem():
             said = self.status(self.server)["problem"]
             return said if all(text in said for text in texts) else None
-        said = eventually(problem, f"the server says {texts}", 20)
+        said = eventually(problem, f"the server says {texts}", 60)
         self.assertIn(str(self.bad), said)
         with NbdClient(str(self.server.socket)) as client:  # the disk is served all the same
             client.write(0, b"z" * 65536)

@@ -111,7 +111,7 @@ class Interval(Case):
 
     def test_a_long_batch_delay_does_not_hold_it_up(self):
         server = self.serve(self.image(size=8 * MIB), "checkpoint-interval=1", "batch-delay=60000")
-        eventually(lambda: server.control("status")["made_checkpoints"] >= 3, "three of them", 20)
+        eventually(lambda: server.control("status")["made_checkpoints"] >= 3, "three of them", 60)
 
     def test_a_store_that_cannot_confirm(self):
         small = Tmpfs(self, "48m", self.folder)

@@ -310,7 +310,7 @@ class StoreDies(Remote):
                 client.write(i * MIB, content)
         answer = tool("checkpoint", server.image, "--timeout", 10, expect=FAILED)
         self.assertIn("space", (answer.message + self.status(server)["problem"]).lower())
-        self.assertEqual(self.status(server)["backup"]["state"], "failed")
+        self.connected(server, ("failed",))  # again, when it has just tried
         run("mount", "-o", "remount,size=400m", small.path)
         eventually(lambda: tool("checkpoint", server.image, expect=None).code == OK,
                    "a checkpoint", 90)

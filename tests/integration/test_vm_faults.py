@@ -183,7 +183,7 @@ class Fresh(FaultCase):
                                   *self.machine.words)
 
     def assert_goes_back_into_a_new_one(self):
-        eventually(lambda: self.status(self.server)["connections"] == 0, "nobody has the disk", 10)
+        eventually(lambda: self.status(self.server)["connections"] == 0, "nobody has the disk", 60)
         answer = tool("vm", "rollback", self.server.image, "--fresh", "--paused", "--yes", "--",
                       *self.machine.words)
         self.machine.follow(answer["pid"])
@@ -204,7 +204,7 @@ class Fresh(FaultCase):
                 if process.wait() == OK:
                     self.machine.follow(pids[0])
                     break  # it had been handed over
-                eventually(lambda: not any(self.lives(pid) for pid in pids), "QEMU ends", 10)
+                eventually(lambda: not any(self.lives(pid) for pid in pids), "QEMU ends", 60)
                 self.assert_goes_back_into_a_new_one()
 
     @staticmethod

@@ -221,11 +221,21 @@ TEST(ProcessTree, ThatOneIsToldToEndIsSeen) {
   ::kill(child.pid(), SIGSTOP);
   siginfo_t info{};
   ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WSTOPPED), 0);
-  ::kill(child.pid(), SIGUSR1);
+  ::kill(child.pid(), SIGWINCH);
   EXPECT_EQ(ending_signal(child.pid()), 0);
   ::kill(child.pid(), SIGTERM);
   EXPECT_EQ(ending_signal(child.pid()), SIGTERM);
   EXPECT_EQ(ending_signal(::getpid()), SIGTERM) << "of one that descends from it";
+}
+
+// Frozen with it, it would die of it whenever it is brought back.
+TEST(ProcessTree, WhatKillsOneIsSeen) {
+  const Sleeper child;
+  ::kill(child.pid(), SIGSTOP);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WSTOPPED), 0);
+  ::kill(child.pid(), SIGSEGV);
+  EXPECT_EQ(ending_signal(child.pid()), SIGSEGV);
 }
 
 TEST(ProcessTree, WhatCannotBeFrozenIsRefused) {
