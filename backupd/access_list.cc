@@ -64,6 +64,7 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kNextData:
     case FrameType::kReadRanges:
     case FrameType::kDigests:
+    case FrameType::kStale:
     case FrameType::kReadAttachment:
     case FrameType::kExport: return Operation::kRead;
     case FrameType::kCheckpoints:

@@ -231,6 +231,7 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kNextData: return handle_read();
     case FrameType::kReadRanges: return read_ranges();
     case FrameType::kDigests: return digest_blocks();
+    case FrameType::kStale: return list_stale();
     case FrameType::kReadAttachment: return read_attachment();
     case FrameType::kVolumes: return list_volumes();
     case FrameType::kName: return name_volume();
@@ -278,6 +279,11 @@ Result<Connection::Answer> Connection::handle_session() {
 }
 
 Result<> Connection::check_understood(const StoreGreeting& greeting) const {
+  if (!greeting.bases.empty() && (hello_.features & kRejoins) == 0) {
+    return fail(ErrorKind::kInvalid,
+                "this back-up was the primary once, and this version of ckpt (" + hello_.software +
+                    ") cannot go on from that: take a newer one");
+  }
   return !greeting.is_begun || (hello_.features & kGoesOnCopying) != 0
              ? Result<>()
              : fail(ErrorKind::kInvalid,
@@ -314,6 +320,12 @@ Result<Connection::Answer> Connection::digest_blocks() {
   CKPT_TRY(check_range({(query.blocks.end - 1) * kBlockBytes, 1}));
   CKPT_ASSIGN(const auto digests, volume_->store().digests(query));
   return Answer{FrameType::kDigestList, encode_digest_list(digests)};
+}
+
+Result<Connection::Answer> Connection::list_stale() {
+  CKPT_ASSIGN(const uint64_t from, body_as(decode_stale));
+  CKPT_ASSIGN(const auto runs, volume_->store().stale(from));
+  return Answer{FrameType::kStaleList, encode_stale_list(runs)};
 }
 
 Result<Connection::Answer> Connection::read_attachment() {

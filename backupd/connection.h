@@ -83,6 +83,7 @@ class Connection {
   Result<Answer> handle_read();
   Result<Answer> read_ranges();
   Result<Answer> digest_blocks();
+  Result<Answer> list_stale();
   Result<Answer> read_attachment();
   Result<Answer> list();
   Result<Answer> hand_over();

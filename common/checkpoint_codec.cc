@@ -38,6 +38,18 @@ CheckpointId decode_checkpoint_id(Decoder& decoder) {
   return id;
 }
 
+void encode_base(Encoder& encoder, const BaseCheckpoint& base) {
+  encode_checkpoint_id(encoder, base.id);
+  encoder.put_array(base.digest.bytes);
+}
+
+BaseCheckpoint decode_base(Decoder& decoder) {
+  BaseCheckpoint base;
+  base.id = decode_checkpoint_id(decoder);
+  base.digest.bytes = decoder.get_array<16>();
+  return base;
+}
+
 void encode_checkpoint(Encoder& encoder, const CheckpointInfo& checkpoint) {
   encode_checkpoint_id(encoder, checkpoint.id);
   encode_checkpoint_id(encoder, checkpoint.parent);

@@ -22,6 +22,8 @@ bool valid_checkpoint(const CheckpointInfo& checkpoint);
 
 void encode_checkpoint_id(Encoder& encoder, const CheckpointId& id);
 CheckpointId decode_checkpoint_id(Decoder& decoder);
+void encode_base(Encoder& encoder, const BaseCheckpoint& base);
+BaseCheckpoint decode_base(Decoder& decoder);
 
 // The checkpoint must be valid.
 void encode_checkpoint(Encoder& encoder, const CheckpointInfo& checkpoint);

@@ -24,7 +24,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 33> kTypes{{
+constexpr std::array<KnownType, 35> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 20 + kHostBytesMax + kImagePathBytesMax},
     {FrameType::kAccept, "accept", 8},
@@ -43,6 +43,7 @@ constexpr std::array<KnownType, 33> kTypes{{
     {FrameType::kReadAttachment, "read attachment", 10 + kAttachmentNameBytesMax},
     {FrameType::kName, "name", 2 + kVolumeNameBytesMax},
     {FrameType::kVolumes, "volumes", 18 + kVolumeNameBytesMax},
+    {FrameType::kStale, "stale", 8},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},
@@ -58,6 +59,7 @@ constexpr std::array<KnownType, 33> kTypes{{
     {FrameType::kDigestList, "digest list", 8 + 16 * kDigestsMax},
     {FrameType::kPiece, "piece", kPieceHeaderBytes + kPieceBytes},
     {FrameType::kVolumeList, "volume list", 8 + kVolumesPerAnswer*(26 + kVolumeNameBytesMax)},
+    {FrameType::kStaleList, "stale list", 8 + 16 * kStaleMax},
 }};
 
 const KnownType* find_type(FrameType type) {

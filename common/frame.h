@@ -29,6 +29,7 @@ enum class FrameType : uint16_t {
   kReadAttachment = 16,
   kName = 17,
   kVolumes = 18,
+  kStale = 19,
 
   kDone = 128,
   kFailed = 129,
@@ -45,6 +46,7 @@ enum class FrameType : uint16_t {
   kDigestList = 140,
   kPiece = 141,
   kVolumeList = 142,
+  kStaleList = 143,
 };
 
 constexpr bool is_request(FrameType type) { return static_cast<uint16_t>(type) < 128; }

@@ -40,6 +40,7 @@ ByteRange get_range(Decoder& decoder) {
 
 // In a greeting, where 1 says that a checkpoint is there.
 constexpr uint64_t kBegun = 2;
+constexpr uint64_t kHasBases = 3;
 
 // One that may be missing: whether it is there in eight bytes, then itself.
 void put_checkpoint(Encoder& encoder, const std::optional<CheckpointInfo>& checkpoint) {
@@ -59,6 +60,25 @@ Result<std::optional<CheckpointInfo>> get_checkpoint(Decoder& decoder) {
   }
   CKPT_ASSIGN(CheckpointInfo checkpoint, decode_checkpoint(decoder));
   return std::optional(std::move(checkpoint));
+}
+
+void put_bases(Encoder& encoder, const std::vector<BaseCheckpoint>& bases) {
+  encoder.put(kHasBases);
+  encoder.put(uint64_t{bases.size()});
+  for (const BaseCheckpoint& base : bases) {
+    encode_base(encoder, base);
+  }
+}
+
+bool get_bases(Decoder& decoder, std::vector<BaseCheckpoint>& bases) {
+  const auto count = decoder.get<uint64_t>();
+  if (count == 0 || count > kBasesMax) {
+    return false;
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    bases.push_back(decode_base(decoder));
+  }
+  return true;
 }
 
 std::vector<std::byte> encode_number(uint64_t number) {
@@ -152,7 +172,9 @@ Result<Welcome> decode_welcome(ConstByteSpan body) {
 std::vector<std::byte> encode_greeting(const StoreGreeting& greeting) {
   Encoder encoder;
   encoder.put(greeting.incarnation);
-  if (greeting.is_begun) {
+  if (!greeting.bases.empty()) {
+    put_bases(encoder, greeting.bases);
+  } else if (greeting.is_begun) {
     encoder.put(kBegun);
   } else {
     put_checkpoint(encoder, greeting.last);
@@ -164,12 +186,15 @@ Result<StoreGreeting> decode_greeting(ConstByteSpan body) {
   Decoder decoder(body);
   StoreGreeting greeting;
   greeting.incarnation = decoder.get<uint64_t>();
-  if (Decoder(body.subspan(body.size() - decoder.remaining())).get<uint64_t>() == kBegun) {
-    greeting.is_begun = decoder.get<uint64_t>() == kBegun;
-  } else {
+  const auto kind = Decoder(body.subspan(body.size() - decoder.remaining())).get<uint64_t>();
+  greeting.is_begun = kind == kBegun || kind == kHasBases;
+  if (!greeting.is_begun) {
     CKPT_ASSIGN(greeting.last, get_checkpoint(decoder));
+    return whole(decoder, true, FrameType::kGreeting, greeting);
   }
-  return whole(decoder, true, FrameType::kGreeting, greeting);
+  decoder.get<uint64_t>();
+  const bool valid = kind == kBegun || get_bases(decoder, greeting.bases);
+  return whole(decoder, valid, FrameType::kGreeting, greeting);
 }
 
 std::vector<std::byte> encode_accept(uint64_t incarnation) { return encode_number(incarnation); }
@@ -326,6 +351,37 @@ Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body) {
     digest.bytes = decoder.get_array<16>();
   }
   return whole(decoder, valid, FrameType::kDigestList, digests);
+}
+
+std::vector<std::byte> encode_stale(uint64_t from) { return encode_number(from); }
+
+Result<uint64_t> decode_stale(ConstByteSpan body) { return decode_number(FrameType::kStale, body); }
+
+std::vector<std::byte> encode_stale_list(std::span<const BlockRange> runs) {
+  Encoder encoder;
+  encoder.put(static_cast<uint32_t>(runs.size()));
+  encoder.put_zeroes(4);
+  for (const BlockRange& run : runs) {
+    encoder.put(run.first);
+    encoder.put(run.count());
+  }
+  return encoder.take();
+}
+
+Result<std::vector<BlockRange>> decode_stale_list(ConstByteSpan body) {
+  Decoder decoder(body);
+  const auto count = decoder.get<uint32_t>();
+  decoder.get_zeroes(4);
+  bool valid = count <= kStaleMax && decoder.remaining() == count * uint64_t{16};
+  std::vector<BlockRange> runs;
+  for (uint64_t after = 0; valid && runs.size() < count; after = runs.back().end) {
+    const auto first = decoder.get<uint64_t>();
+    const auto length = decoder.get<uint64_t>();
+    constexpr uint64_t kBlocksMax = kDiskBytesMax / kBlockBytes;
+    valid = first >= after && length > 0 && first < kBlocksMax && length <= kBlocksMax - first;
+    runs.push_back({first, first + length});
+  }
+  return whole(decoder, valid, FrameType::kStaleList, runs);
 }
 
 std::vector<std::byte> encode_attach(const AttachRequest& request) {

@@ -24,7 +24,8 @@ enum class Role : uint8_t {
 inline constexpr uint64_t kHasNames = 1;       // `name` is understood
 inline constexpr uint64_t kHasPlaces = 2;      // `begin session` may say which primary it is
 inline constexpr uint64_t kGoesOnCopying = 4;  // what there is of a first copy is compared with
-inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying;
+inline constexpr uint64_t kRejoins = 8;        // a greeting may have bases
+inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying | kRejoins;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks
@@ -112,6 +113,11 @@ std::vector<std::byte> encode_digests(const DigestQuery& query);
 Result<DigestQuery> decode_digests(ConstByteSpan body);
 std::vector<std::byte> encode_digest_list(std::span<const Digest> digests);
 Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body);
+std::vector<std::byte> encode_stale(uint64_t from);
+Result<uint64_t> decode_stale(ConstByteSpan body);
+// At most kStaleMax runs, ascending, none of them empty.
+std::vector<std::byte> encode_stale_list(std::span<const BlockRange> runs);
+Result<std::vector<BlockRange>> decode_stale_list(ConstByteSpan body);
 std::vector<std::byte> encode_attach(const AttachRequest& request);
 Result<AttachRequest> decode_attach(ConstByteSpan body);
 std::vector<std::byte> encode_read_attachment(const AttachmentRequest& request);

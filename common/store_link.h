@@ -36,6 +36,13 @@ struct CheckpointInfo {
   std::vector<AttachmentInfo> attachments{};
 };
 
+// A checkpoint that an image was before it was changed.
+struct BaseCheckpoint {
+  CheckpointId id;
+  Digest digest;
+  bool operator==(const BaseCheckpoint&) const = default;
+};
+
 // What a store says at the start of a session. By then it has fenced and drained the session before
 // and dropped what was pending, or kept it as is_begun says.
 struct StoreGreeting {
@@ -44,6 +51,9 @@ struct StoreGreeting {
   // There is no checkpoint, but something of a first copy that was broken off: content of no
   // instant, with which the disk is to be compared. Its holes are no holes of the disk.
   bool is_begun = false;
+  // With is_begun, of an image that was a primary's: each of these, but for the blocks that stale()
+  // names. The first was answered for; another may never have come to exist. At most kBasesMax.
+  std::vector<BaseCheckpoint> bases{};
 };
 
 // CONFIRM(n).
@@ -91,6 +101,10 @@ class PieceSink {
   virtual Result<> take(const PieceHeader& header, ConstByteSpan piece) = 0;
 };
 
+// Of one greeting: the last checkpoint, and the one that was intended.
+inline constexpr size_t kBasesMax = 2;
+// Of one call of stale().
+inline constexpr size_t kStaleMax = 4096;
 // Of one call of read_ranges().
 inline constexpr size_t kRangesMax = 65536;
 // Of one call of digests().
@@ -113,6 +127,11 @@ class StoreLink {
   virtual ~StoreLink() = default;
   // Fences and drains the session before, drops what is pending, says what there is.
   virtual Result<StoreGreeting> begin_session() = 0;
+  // Where the store greeted with bases: the runs of blocks in which its image may differ from them,
+  // ascending, from that block on; at most kStaleMax. Nothing: no more.
+  virtual Result<std::vector<BlockRange>> stale(uint64_t /*from*/) {
+    return std::vector<BlockRange>();
+  }
   // Records the primary's incarnation durably. Nothing is received before.
   virtual Result<> accept(uint64_t incarnation) = 0;
   // Takes a batch as pending. Its space in the image is reserved. Not durable when it returns.

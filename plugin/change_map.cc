@@ -232,6 +232,19 @@ void ChangeMap::for_each_run(const std::function<void(BlockRange)>& visit) const
   }
 }
 
+std::vector<BlockRange> ChangeMap::runs(size_t most) const {
+  std::vector<BlockRange> runs;
+  for_each_run([&runs](BlockRange run) { runs.push_back(run); });
+  if (runs.size() <= most) {
+    return runs;
+  }
+  runs.clear();
+  for (auto region = next_region(0); region; region = next_region(*region + 1)) {
+    runs.push_back(geometry_.region_blocks(*region));
+  }
+  return runs;
+}
+
 MapMemory::MapMemory(uint64_t bytes)
     // calloc takes fresh pages from the kernel for sizes like these: they are zero and not yet
     // there.

@@ -74,6 +74,8 @@ class ChangeMap {
   void count_bits(ByteRange bytes);
   // Calls visit with every run, ascending; runs end at regions.
   void for_each_run(const std::function<void(BlockRange)>& visit) const;
+  // All of them, or, if they are more than `most`, the regions that hold them: a superset.
+  [[nodiscard]] std::vector<BlockRange> runs(size_t most) const;
   [[nodiscard]] const Geometry& geometry() const { return geometry_; }
 
  private:

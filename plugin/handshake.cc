@@ -12,6 +12,10 @@ bool is_rollback_target(const VolumeRecord& record, const CheckpointId& found) {
          found == CheckpointId{rollback.to, rollback.checkpoint.number};
 }
 
+bool is_own_fork(const VolumeRecord& record, const CheckpointId& found) {
+  return std::ranges::find(record.forks, found) != record.forks.end();
+}
+
 bool is_older(const VolumeRecord& record, const CheckpointId& found) {
   const auto at_or_before = [&found](const CheckpointId& end) {
     return end.timeline == found.timeline && found.number <= end.number;
@@ -20,12 +24,29 @@ bool is_older(const VolumeRecord& record, const CheckpointId& found) {
          (record.last && at_or_before(record.last->id));
 }
 
+// Of a store whose image was a primary's. What that one answered for has to be on our line: else it
+// would be lost here.
+HandshakeRow decide_rejoin(const VolumeRecord& record, const std::vector<BaseCheckpoint>& bases) {
+  const auto is_last = [&record](const BaseCheckpoint& base) {
+    return base.id.number == record.last->id.number && base.digest == record.last->digest &&
+           (base.id == record.last->id || is_own_fork(record, base.id));
+  };
+  const bool is_ours = is_last(bases.front()) || is_older(record, bases.front().id);
+  if (!is_ours) {
+    return HandshakeRow::kDiverged;
+  }
+  return std::ranges::any_of(bases, is_last) ? HandshakeRow::kRejoin : HandshakeRow::kResync;
+}
+
 }  // namespace
 
 HandshakeRow decide_handshake(const VolumeRecord& record, const StoreGreeting& greeting) {
   if (!greeting.last) {
     if (record.rollback) {
       return HandshakeRow::kDiverged;
+    }
+    if (!greeting.bases.empty()) {
+      return record.last ? decide_rejoin(record, greeting.bases) : HandshakeRow::kDiverged;
     }
     return record.last ? HandshakeRow::kResync : HandshakeRow::kFirstCopy;
   }

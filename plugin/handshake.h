@@ -12,7 +12,8 @@ enum class HandshakeRow {
   kAdopt,      // it has the one we intended: that exists
   kRollBack,   // our rollback to it is under way
   kResync,     // it has an older one of ours, or has lost all: everything counts as changed
-  kDiverged,   // it has something that is not ours: refuse
+  kRejoin,  // its image was a primary's, at our last but for what it names: that counts as changed
+  kDiverged,  // it has something that is not ours: refuse
 };
 
 HandshakeRow decide_handshake(const VolumeRecord& record, const StoreGreeting& greeting);

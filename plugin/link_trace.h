@@ -28,6 +28,7 @@ class LinkTrace : public StoreLink {
       : link_(link), options_(std::move(options)), clock_(clock) {}
 
   Result<StoreGreeting> begin_session() override;
+  Result<std::vector<BlockRange>> stale(uint64_t from) override { return link_.stale(from); }
   Result<> accept(uint64_t incarnation) override;
   Result<> receive(const EncodedBatch& batch) override;
   Result<> confirm(const Confirmation& confirmation) override;

@@ -12,7 +12,6 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "backupd/store/volume_file.h"
@@ -20,6 +19,7 @@
 #include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
+#include "plugin/boot.h"
 #include "plugin/control_socket.h"
 #include "plugin/image_place.h"
 #include "plugin/lost_record.h"
@@ -55,21 +55,6 @@ void make_way(int nice) {
   if (errno == 0) {
     (void)setpriority(PRIO_PROCESS, 0, own + nice);  // where it is refused it stays as it was
   }
-}
-
-std::string read_boot_id() {
-  std::ifstream file("/proc/sys/kernel/random/boot_id");
-  std::string id;
-  std::getline(file, id);
-  return id;
-}
-
-// When this boot began, by today's wall clock.
-WallTime boot_time() {
-  timespec since{};
-  clock_gettime(CLOCK_BOOTTIME, &since);
-  return system_clock().wall() - std::chrono::seconds(since.tv_sec) -
-         std::chrono::nanoseconds(since.tv_nsec);
 }
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
@@ -288,8 +273,8 @@ Result<> LocalVolume::lock(int fd, const std::string& path) {
 }
 
 Result<> LocalVolume::open_volume() {
-  const Surroundings surroundings{*image_,         *state_,        *memory_,    system_clock(),
-                                  system_random(), read_boot_id(), boot_time(), is_device_};
+  const Surroundings surroundings{*image_,         *state_,        *memory_,         system_clock(),
+                                  system_random(), this_boot_id(), this_boot_time(), is_device_};
   VolumeOptions options = options_.volume;
   options.start.store_place = options_.store_place;
   if (is_remote_place(options_.store_place)) {
@@ -371,7 +356,7 @@ Result<StoreLink*> LocalVolume::open_remote(const VolumeRecord& record, const st
   options.size_bytes = record.size_bytes;
   options.name = options_.volume.name;
   CKPT_ASSIGN(const FileStamp stamp, image_->stamp());
-  options.place = place_of_image(stamp, options_.image_path, read_boot_id());
+  options.place = place_of_image(stamp, options_.image_path, this_boot_id());
   CKPT_TRY(check_address(options.address, options.tls.reach()));
   if (options.tls.is_used()) {
     CKPT_TRY(TlsCredentials::load(options.tls, TlsSide::kClient));  // to say it at the start

@@ -165,6 +165,18 @@ auto RemoteStore::in_session(const Act& act) -> decltype(act(std::declval<StoreC
   return error;
 }
 
+Result<std::vector<BlockRange>> RemoteStore::stale(uint64_t from) {
+  return in_session([&](StoreClient& client) -> Result<std::vector<BlockRange>> {
+    CKPT_ASSIGN(const ConstByteSpan found,
+                client.ask(FrameType::kStale, encode_stale(from), FrameType::kStaleList));
+    CKPT_ASSIGN(auto runs, decode_stale_list(found));
+    const bool fits = runs.empty() || (runs.front().first >= from &&
+                                       runs.back().end <= block_count(size_bytes_.load()));
+    return fits ? Result<std::vector<BlockRange>>(std::move(runs))
+                : fail(ErrorKind::kCorrupt, "the back-up names blocks that were not asked for");
+  });
+}
+
 Result<> RemoteStore::accept(uint64_t incarnation) {
   return in_session([&](StoreClient& client) -> Result<> {
     CKPT_TRY(client.ask(FrameType::kAccept, encode_accept(incarnation), FrameType::kDone));

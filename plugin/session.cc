@@ -11,7 +11,21 @@ bool is_own_timeline(const VolumeRecord& record, const Uuid& timeline) {
          std::ranges::find(record.forks, timeline, &CheckpointId::timeline) != record.forks.end();
 }
 
+// Its image was a primary's, which answered for what is not on this line.
+Unexpected has_more(const VolumeRecord& record, const BaseCheckpoint& base) {
+  const std::string number = std::to_string(base.id.number.value);
+  return fail(ErrorKind::kFenced,
+              "the image that is to become the back-up has checkpoint " + number + " of timeline " +
+                  base.id.timeline.to_string() +
+                  ", which this one does not have (it goes on from " +
+                  (record.last ? std::to_string(record.last->id.number.value) : "none") +
+                  "): with `ckpt-tool rejoin --discard` on its machine that one is given up");
+}
+
 Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
+  if (!greeting.bases.empty()) {
+    return has_more(record, greeting.bases.front());
+  }
   const std::string theirs = greeting.last
                                  ? "checkpoint " + std::to_string(greeting.last->id.number.value) +
                                        " of timeline " + greeting.last->id.timeline.to_string()
@@ -102,6 +116,11 @@ Result<> Session::change_maps(HandshakeRow row, const StoreGreeting& greeting) {
   if (row == HandshakeRow::kFirstCopy) {
     return change_allocated();
   }
+  if (row == HandshakeRow::kRejoin) {
+    // Where its machine lost its power, whole regions are named.
+    inexact_ = true;
+    return change_stale();
+  }
   if (row == HandshakeRow::kResync && !CKPT_PLANTED(older_store_taken_for_whole)) {
     CKPT_PROBE(store_was_behind);
     inexact_ = true;
@@ -118,19 +137,29 @@ Result<> Session::change_allocated() {
     if (!data) {
       return {};
     }
-    const BlockRange blocks = blocks_of(*data);
-    CKPT_TRY(disk_.maps.allocate(disk_.geometry.regions_of(blocks)));
-    disk_.epochs.current().written.set(blocks);
+    CKPT_TRY(change(blocks_of(*data)));
     offset = data->end();
   }
 }
 
+Result<> Session::change_everything() { return change({0, disk_.geometry.blocks()}); }
+
+Result<> Session::change_stale() {
+  CKPT_ASSIGN(auto runs, store_.stale(0));
+  while (!runs.empty()) {
+    for (const BlockRange& run : runs) {
+      CKPT_TRY(change(run));
+    }
+    CKPT_ASSIGN(runs, store_.stale(runs.back().end));
+  }
+  return {};
+}
+
 // A written bit without its mark is no danger here: until a checkpoint exists, every session with
 // this store begins the same way.
-Result<> Session::change_everything() {
-  const BlockRange all{0, disk_.geometry.blocks()};
-  CKPT_TRY(disk_.maps.allocate(disk_.geometry.regions_of(all)));
-  disk_.epochs.current().written.set(all);
+Result<> Session::change(BlockRange blocks) {
+  CKPT_TRY(disk_.maps.allocate(disk_.geometry.regions_of(blocks)));
+  disk_.epochs.current().written.set(blocks);
   return {};
 }
 

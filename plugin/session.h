@@ -46,6 +46,8 @@ class Session {
   Result<> change_maps(HandshakeRow row, const StoreGreeting& greeting);
   Result<> change_allocated();
   Result<> change_everything();
+  Result<> change_stale();
+  Result<> change(BlockRange blocks);
 
   Disk& disk_;
   StoreLink& store_;

@@ -3,10 +3,12 @@
 
 #include <set>
 
-#include "plugin/saved_map.h"
+#include "common/saved_map.h"
 
 namespace ckpt {
 namespace {
+
+constexpr char kSavedMapName[] = "saved-map";
 
 // One start: its steps share what they have found so far.
 class Start {
@@ -119,7 +121,8 @@ Result<StartFacts> Start::gather(const FileStamp& image) {
     started_.regions = std::move(*regions);
     facts.regions_intact = true;
   }
-  if (auto runs = load_map(at_.state, found_.volume, found_.saved_map, geometry_)) {
+  if (auto runs =
+          load_map(at_.state, kSavedMapName, found_.volume, found_.saved_map, geometry_.blocks())) {
     saved_ = std::move(*runs);
     facts.saved_map_intact = true;
   }
@@ -250,8 +253,8 @@ Result<> stop_volume(const Surroundings& surroundings, StartedVolume& volume) {
   }
   CKPT_TRY(disk.sync_image());
   const VolumeRecord record = volume.record->get();
-  CKPT_ASSIGN(const Digest digest,
-              save_map(surroundings.state, record.volume, disk.epochs.current().written));
+  CKPT_ASSIGN(const Digest digest, save_map(surroundings.state, kSavedMapName, record.volume,
+                                            disk.epochs.current().written.runs(kSavedRunsMax)));
   CKPT_ASSIGN(const FileStamp image, surroundings.image.stamp());
   CKPT_TRY(volume.record->change([&](VolumeRecord& changed) {
     changed.clean = true;

@@ -40,6 +40,7 @@ void add_rollback(CLI::App& app, Invocation& invocation);
 void add_accept(CLI::App& app, Invocation& invocation);
 void add_verify(CLI::App& app, Invocation& invocation);
 void add_promote(CLI::App& app, Invocation& invocation);
+void add_rejoin(CLI::App& app, Invocation& invocation);
 void add_forget(CLI::App& app, Invocation& invocation);
 void add_export(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);

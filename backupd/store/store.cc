@@ -61,8 +61,9 @@ Result<StoreGreeting> Store::begin_session() {
   session_ = Session::kGreeted;
   const StoreRecord record = volume_->record();
   CKPT_ASSIGN(const auto data, image_->next_data(0));
-  is_begun_ = !record.last && data;
-  return StoreGreeting{record.last, record.incarnation, is_begun_};
+  is_begun_ = !record.last && (data || record.rejoined);
+  return StoreGreeting{record.last, record.incarnation, is_begun_,
+                       record.rejoined ? record.rejoined->bases : std::vector<BaseCheckpoint>()};
 }
 
 Result<> Store::accept(uint64_t incarnation) {
@@ -128,9 +129,10 @@ Result<> Store::free_space() {
 
 // The image has no checkpoint to keep: what is pending is better there than lost. It is durable
 // when a checkpoint is. Not what an earlier life left: it may have had a failed sync, after which
-// what is cached is not what is kept.
+// what is cached is not what is kept. Nor into one that rejoined: what is known of that would be so
+// no more.
 Result<> Store::keep_first_copy() {
-  if (volume_->record().last) {
+  if (volume_->record().last || is_rejoined()) {
     return {};
   }
   auto kept = is_image_known_ ? pending_->apply() : image_->clear();
@@ -139,7 +141,7 @@ Result<> Store::keep_first_copy() {
 }
 
 Result<> Store::clear_first_copy() {
-  auto cleared = volume_->record().last ? Result<>() : image_->clear();
+  auto cleared = volume_->record().last || is_rejoined() ? Result<>() : image_->clear();
   return cleared ? cleared : latch_.set(cleared.error());
 }
 
@@ -315,6 +317,7 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
     }
     record.last = checkpoint;
     record.confirmed = position;
+    record.rejoined.reset();
   };
   // Who is told of it reads it, too.
   const auto show = [&applier = *applier_, &pending = *pending_, number] {
@@ -328,6 +331,9 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
     CKPT_TRY(volume_->update(change, show));
   }
   attachments_->keep(number, before.last);
+  if (before.rejoined) {
+    forget_stale();
+  }
   return {};
 }
 

@@ -28,6 +28,9 @@ struct StoreOptions {
   const Clock* clock = nullptr;
 };
 
+// Of a store whose image was a primary's (RejoinedImage).
+inline constexpr char kStaleName[] = "stale";
+
 // Layout of its directory: backup.img, journal/, attachments/, volume, reserve.
 //
 // Threads:    begin_session, accept, receive, attach, confirm, roll_back and free_reserve exclude
@@ -50,6 +53,7 @@ class Store : public StoreLink {
   ~Store() override = default;
 
   Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
+  Result<std::vector<BlockRange>> stale(uint64_t from) override CKPT_EXCLUDES(session_mutex_);
   Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);
   Result<> receive(const EncodedBatch& batch) override CKPT_EXCLUDES(session_mutex_);
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
@@ -97,8 +101,9 @@ class Store : public StoreLink {
 
   Store(std::unique_ptr<Directory> directory, StoreOptions options);
   Result<> create(const std::vector<std::string>& names);
-  Result<> recover();
+  Result<> recover(const std::vector<std::string>& names);
   Result<> assemble_promoted();
+  Result<> load_stale(const StoreRecord& record) CKPT_EXCLUDES(session_mutex_);
   Result<> assemble(std::vector<ConfirmedCheckpoint> unapplied) CKPT_EXCLUDES(session_mutex_);
   Result<> check_identity(const StoreRecord& record) const;
 
@@ -107,6 +112,9 @@ class Store : public StoreLink {
   // error.
   Unexpected end_session(const Error& error) CKPT_REQUIRES(session_mutex_);
   Result<> free_space() CKPT_REQUIRES(session_mutex_);
+  // Whether the image has what no checkpoint is made of yet, and no session brought.
+  [[nodiscard]] bool is_rejoined() const { return volume_->record().rejoined.has_value(); }
+  void forget_stale() CKPT_REQUIRES(session_mutex_);
   // What has arrived of a first copy is kept for the next session.
   Result<> keep_first_copy() CKPT_REQUIRES(session_mutex_);
   Result<> clear_first_copy() CKPT_REQUIRES(session_mutex_);
@@ -158,9 +166,10 @@ class Store : public StoreLink {
   std::unique_ptr<Attachments> attachments_;
   std::unique_ptr<Reserve> reserve_ CKPT_GUARDED_BY(session_mutex_);
   Session session_ CKPT_GUARDED_BY(session_mutex_) = Session::kNone;
-  std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);    // why, when the session is over
-  bool is_image_known_ CKPT_GUARDED_BY(session_mutex_) = false;  // what a first copy left is ours
-  bool is_begun_ CKPT_GUARDED_BY(session_mutex_) = false;        // as greeted, until it is synced
+  std::optional<Error> over_ CKPT_GUARDED_BY(session_mutex_);      // why, when the session is over
+  bool is_image_known_ CKPT_GUARDED_BY(session_mutex_) = false;    // what a first copy left is ours
+  bool is_begun_ CKPT_GUARDED_BY(session_mutex_) = false;          // as greeted, until it is synced
+  std::vector<BlockRange> stale_ CKPT_GUARDED_BY(session_mutex_);  // of a rejoined image
   Uuid timeline_ CKPT_GUARDED_BY(session_mutex_);  // of this session's batches; nil: none yet
   bool is_reserve_needed_ CKPT_GUARDED_BY(session_mutex_) = false;  // before anything is received
 

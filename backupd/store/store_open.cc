@@ -5,6 +5,7 @@
 
 #include "backupd/store/recovery.h"
 #include "backupd/store/store.h"
+#include "common/saved_map.h"
 
 namespace ckpt {
 namespace {
@@ -13,6 +14,8 @@ constexpr char kJournalName[] = "journal";
 constexpr char kAttachmentsName[] = "attachments";
 constexpr char kVolumeName[] = "volume";
 constexpr char kImageFileName[] = "backup.img";
+// What the image had while it was a primary's.
+constexpr char kImageStateName[] = "backup.img.ckpt";
 
 // What an interrupted creation may leave, and what mkfs makes.
 constexpr std::array<std::string_view, 6> kNamesBeforeVolume{
@@ -38,6 +41,13 @@ Result<> check_names(const std::string& path, const std::vector<std::string>& na
   return {};
 }
 
+// An empty one is over: it only was not removed.
+bool is_state(Directory& store) {
+  const auto state = store.subdirectory(kImageStateName, false);
+  const auto names = state ? (*state)->list() : Unexpected(state.error());
+  return names && has(*names, kVolumeName);
+}
+
 Result<> check_options(const StoreOptions& options) {
   if (options.volume.is_nil() || options.size_bytes == 0 || options.size_bytes > kDiskBytesMax) {
     return fail(ErrorKind::kInvalid, "store: a volume needs a UUID and a size of 1 B to 1 EiB");
@@ -55,7 +65,7 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<Directory> directory,
   CKPT_TRY(check_options(options));
   std::unique_ptr<Store> store(new Store(std::move(directory), options));
   CKPT_ASSIGN(const auto names, store->directory_->list());
-  CKPT_TRY(has(names, kVolumeName) ? store->recover() : store->create(names));
+  CKPT_TRY(has(names, kVolumeName) ? store->recover(names) : store->create(names));
   return store;
 }
 
@@ -78,12 +88,18 @@ Result<> Store::create(const std::vector<std::string>& names) {
   return assemble({});
 }
 
-Result<> Store::recover() {
+Result<> Store::recover(const std::vector<std::string>& names) {
   CKPT_ASSIGN(volume_, VolumeFile::open(*directory_));
   const StoreRecord record = volume_->record();
   CKPT_TRY(check_identity(record));
   if (record.is_handed_over()) {
     return assemble_promoted();
+  }
+  if (has(names, kImageStateName) && !record.promoted && is_state(*directory_)) {
+    return fail(ErrorKind::kInvalid,
+                directory_->path() +
+                    ": its image is becoming a back-up, which was interrupted: "
+                    "repeat ckpt-tool rejoin");
   }
   auto journal = directory_->subdirectory(kJournalName, false);
   if (!journal && journal.error().kind == ErrorKind::kNotFound) {
@@ -92,6 +108,7 @@ Result<> Store::recover() {
   CKPT_ASSIGN(journal_, std::move(journal));
   CKPT_ASSIGN(image_, BackupImage::open(*directory_, options_.size_bytes));
   CKPT_ASSIGN(auto recovered, recover_journal(*journal_, record, *image_));
+  CKPT_TRY(load_stale(record));
   // Up to here nothing was changed: a damaged store is refused as it is.
   CKPT_TRY(remove_leftovers(recovered.leftovers));
   return assemble(std::move(recovered.unapplied));
@@ -105,7 +122,45 @@ Result<> Store::remove_leftovers(const std::vector<std::string>& of_journal) {
   CKPT_TRY(final_failure(directory_->sync()));  // a copy may have left it out
   CKPT_ASSIGN(const auto names,
               Attachments::find_leftovers(*attachments_folder_, volume_->record().last));
-  return Attachments::remove_leftovers(*attachments_folder_, names);
+  CKPT_TRY(Attachments::remove_leftovers(*attachments_folder_, names));
+  if (!is_rejoined()) {
+    (void)directory_->remove(kStaleName);  // most often there is none
+  }
+  return {};
+}
+
+Result<> Store::load_stale(const StoreRecord& record) {
+  if (!record.rejoined || record.rejoined->bases.empty()) {
+    return {};
+  }
+  auto runs = load_map(*directory_, kStaleName, record.volume, record.rejoined->stale,
+                       block_count(record.size_bytes));
+  if (!runs) {
+    return fail(ErrorKind::kCorrupt,
+                directory_->path() + "/" + kStaleName + ": " + runs.error().message() +
+                    "; ckpt-tool rejoin --discard has all of the disk compared instead");
+  }
+  const MutexLock lock(session_mutex_);
+  stale_ = std::move(*runs);
+  return {};
+}
+
+Result<std::vector<BlockRange>> Store::stale(uint64_t from) {
+  const MutexLock lock(session_mutex_);
+  std::vector<BlockRange> page;
+  auto run = std::ranges::partition_point(
+      stale_, [from](const BlockRange& candidate) { return candidate.end <= from; });
+  for (; run != stale_.end() && page.size() < kStaleMax; ++run) {
+    page.push_back({std::max(run->first, from), run->end});
+  }
+  return page;
+}
+
+// The file need not go now: the next start removes it.
+void Store::forget_stale() {
+  stale_.clear();
+  stale_.shrink_to_fit();
+  (void)directory_->remove(kStaleName);
 }
 
 Result<> Store::assemble_promoted() {

@@ -13,9 +13,12 @@ constexpr std::string_view kRecordMagic = "CKPTSTOR";
 constexpr uint16_t kRecordVersion = 1;
 constexpr size_t kRecordReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
+constexpr size_t kBaseBytes = 40;
 constexpr uint64_t kPromotedFeature = 1;
+constexpr uint64_t kRejoinedFeature = 2;
 // Fixed fields, the longest checkpoint, and all forks.
-static_assert(512 + kCheckpointBytesMax + kForksMax * kForkBytes <= kSlotPayloadBytesMax);
+static_assert(512 + kCheckpointBytesMax + kBasesMax * kBaseBytes + kForksMax * kForkBytes <=
+              kSlotPayloadBytesMax);
 
 // The features that a reader must know.
 Result<uint64_t> decode_features(Decoder& decoder) {
@@ -28,7 +31,7 @@ Result<uint64_t> decode_features(Decoder& decoder) {
   if (!ours || !decoder.ok()) {
     return fail(ErrorKind::kCorrupt, "store record: not one");
   }
-  if (version != kRecordVersion || (required & ~kPromotedFeature) != 0) {
+  if (version != kRecordVersion || (required & ~(kPromotedFeature | kRejoinedFeature)) != 0) {
     return fail(ErrorKind::kInvalid,
                 "store record: written by a newer version of ckpt; use one as new");
   }
@@ -47,6 +50,31 @@ Result<> decode_last(Decoder& decoder, StoreRecord& record) {
   return {};
 }
 
+Result<> decode_rejoined(Decoder& decoder, StoreRecord& record) {
+  RejoinedImage& rejoined = record.rejoined.emplace();
+  rejoined.stale.bytes = decoder.get_array<16>();
+  const auto count = decoder.get<uint32_t>();
+  if (count > kBasesMax) {
+    return fail(ErrorKind::kCorrupt, "store record: more bases than there can be");
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    rejoined.bases.push_back(decode_base(decoder));
+  }
+  return {};
+}
+
+void encode_rejoined(Encoder& encoder, const RejoinedImage& rejoined) {
+  encoder.put_array(rejoined.stale.bytes);
+  encoder.put(static_cast<uint32_t>(rejoined.bases.size()));
+  for (const BaseCheckpoint& base : rejoined.bases) {
+    encode_base(encoder, base);
+  }
+}
+
+uint64_t features_of(const StoreRecord& record) {
+  return (record.promoted ? kPromotedFeature : 0) | (record.rejoined ? kRejoinedFeature : 0);
+}
+
 Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
   const auto count = decoder.get<uint32_t>();
   if (!decoder.ok() || count > kForksMax || decoder.remaining() != count * kForkBytes) {
@@ -61,8 +89,8 @@ Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
 bool consistent(const StoreRecord& record) {
   const Epoch last = record.last ? record.last->id.number : Epoch{};
   const bool is_applied = record.applied == last;
-  return (record.last || !record.promoted) && record.applied <= last &&
-         is_applied == record.confirmed.is_none() &&
+  return (record.last || !record.promoted) && !(record.last && record.rejoined) &&
+         record.applied <= last && is_applied == record.confirmed.is_none() &&
          (is_applied || record.confirmed.segment == last);
 }
 
@@ -90,7 +118,7 @@ std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   encoder.put_bytes(as_bytes_of(kRecordMagic));
   encoder.put(kRecordVersion);
   encoder.put_zeroes(6);
-  encoder.put(record.promoted ? kPromotedFeature : 0);
+  encoder.put(features_of(record));
   encoder.put(uint64_t{0});  // features that it may ignore
   encoder.put_array(record.volume.bytes);
   encoder.put(record.size_bytes);
@@ -101,6 +129,9 @@ std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   encoder.put(uint32_t{record.last ? 1U : 0U});
   if (record.last) {
     encode_checkpoint(encoder, *record.last);
+  }
+  if (record.rejoined) {
+    encode_rejoined(encoder, *record.rejoined);
   }
   encoder.put(static_cast<uint32_t>(record.forks.size()));
   for (const CheckpointId& fork : record.forks) {
@@ -121,6 +152,9 @@ Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
   record.confirmed = decode_position(decoder);
   decoder.get_zeroes(kRecordReservedBytes);
   CKPT_TRY(decode_last(decoder, record));
+  if ((features & kRejoinedFeature) != 0) {
+    CKPT_TRY(decode_rejoined(decoder, record));
+  }
   CKPT_TRY(decode_forks(decoder, record));
   if (!decoder.ok() || !consistent(record)) {
     return fail(ErrorKind::kCorrupt, "store record: a field is not valid");

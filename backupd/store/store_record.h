@@ -15,6 +15,12 @@ namespace ckpt {
 // Older forks are forgotten; a primary that comes back from there is refused as foreign.
 inline constexpr size_t kForksMax = 1024;
 
+// Of an image that was a primary's, and is to become a back-up.
+struct RejoinedImage {
+  Digest stale;                       // of the map of the blocks that are not as in the bases
+  std::vector<BaseCheckpoint> bases;  // as a greeting has them; none: nothing is known of any block
+};
+
 struct StoreRecord {
   Uuid volume;
   uint64_t size_bytes = 0;
@@ -26,6 +32,8 @@ struct StoreRecord {
   std::vector<CheckpointId> forks;  // where older timelines ended, oldest first; at most kForksMax
   // Fail-over: the image is a primary now, from the last checkpoint on; no session begins any more.
   bool promoted = false;
+  // What the image is until the first checkpoint is confirmed.
+  std::optional<RejoinedImage> rejoined;
 
   // Promoted, and all is applied: the image is another's.
   [[nodiscard]] bool is_handed_over() const { return promoted && applied == last->id.number; }

@@ -3,7 +3,7 @@
 #include "backupd/store/journal_file.h"
 #include "backupd/store/store_record.h"
 #include "common/checksum.h"
-#include "plugin/saved_map.h"
+#include "common/saved_map.h"
 #include "plugin/volume_record.h"
 #include "tests/fuzz/target.h"
 #include "tests/unit/memory_directory.h"
@@ -131,10 +131,10 @@ bool run_saved_map(ConstByteSpan input) {
   Decoder decoder(input);
   (void)decoder.get_bytes(kVolumeAt);
   const Uuid volume{decoder.get_array<16>()};
-  const Geometry geometry = Geometry::of_disk(kDiskBytes);
-  const auto runs = load_map(*directory, volume, digest_of(input), geometry);
+  const uint64_t blocks = block_count(kDiskBytes);
+  const auto runs = load_map(*directory, "saved-map", volume, digest_of(input), blocks);
   CKPT_CHECK(!runs || std::ranges::all_of(*runs, [&](const BlockRange& run) {
-    return !run.empty() && run.end <= geometry.blocks();
+    return !run.empty() && run.end <= blocks;
   }));
   return runs.has_value();
 }

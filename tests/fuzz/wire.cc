@@ -18,7 +18,7 @@ constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
 using Body = bool (*)(ConstByteSpan);
 
 // The bodies of all frames that have one.
-constexpr std::array<Body, 28> kBodies{
+constexpr std::array<Body, 30> kBodies{
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_hello, encode_hello); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_welcome, encode_welcome); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_greeting, encode_greeting); },
@@ -75,6 +75,10 @@ constexpr std::array<Body, 28> kBodies{
       return expect_same_bytes(body, decode_volume_list, encode_volume_list);
     },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_place, encode_place); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_stale, encode_stale); },
+    [](ConstByteSpan body) {
+      return expect_same_bytes(body, decode_stale_list, encode_stale_list);
+    },
 };
 
 // The first byte says which.

@@ -76,6 +76,10 @@ Result<StoreGreeting> ObservedLink::begin_session() {
   return over_link([&] { return store_->begin_session(); });
 }
 
+Result<std::vector<BlockRange>> ObservedLink::stale(uint64_t from) {
+  return over_link([&] { return store_->stale(from); });
+}
+
 Result<> ObservedLink::roll_back(const CheckpointId& from, const Uuid& to) {
   return over_link([&] { return store_->roll_back(from, to); });
 }

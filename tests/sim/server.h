@@ -45,6 +45,7 @@ class ObservedLink final : public StoreLink {
   void set_store(StoreLink& store) { store_ = &store; }
 
   Result<StoreGreeting> begin_session() override;
+  Result<std::vector<BlockRange>> stale(uint64_t from) override;
   Result<> accept(uint64_t incarnation) override;
   Result<> receive(const EncodedBatch& batch) override;
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;

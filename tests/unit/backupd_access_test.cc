@@ -90,6 +90,7 @@ TEST(Access, EachRequestNeedsItsRight) {
        encode_read_ranges(std::array<ByteRange, 1>{{{0, 4096}}}), Operation::kRead},
       {FrameType::kDigests, FrameType::kDigestList, encode_digests({{0, 1}, 0, 0}),
        Operation::kRead},
+      {FrameType::kStale, FrameType::kStaleList, encode_stale(0), Operation::kRead},
       {FrameType::kReadAttachment, FrameType::kDone, encode_read_attachment({{1}, "x"}),
        Operation::kRead},
       {FrameType::kExport, FrameType::kExportBegins, encode_export(std::nullopt), Operation::kRead},

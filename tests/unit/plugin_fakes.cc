@@ -84,6 +84,16 @@ Result<StoreGreeting> FakeStore::begin_session() {
   return greeting;
 }
 
+Result<std::vector<BlockRange>> FakeStore::stale(uint64_t from) {
+  std::vector<BlockRange> page;
+  for (const BlockRange& run : stale_runs) {
+    if (run.first >= from && page.size() < 2) {
+      page.push_back(run);
+    }
+  }
+  return page;
+}
+
 Result<> FakeStore::accept(uint64_t incarnation) {
   if (fail_accept) {
     return Unexpected(*fail_accept);

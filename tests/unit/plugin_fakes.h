@@ -137,6 +137,7 @@ class FakeStore : public StoreLink {
   explicit FakeStore(uint64_t size_bytes) : content(size_bytes), size_bytes_(size_bytes) {}
 
   Result<StoreGreeting> begin_session() override;
+  Result<std::vector<BlockRange>> stale(uint64_t from) override;
   Result<> accept(uint64_t incarnation) override;
   Result<> receive(const EncodedBatch& batch) override;
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;
@@ -163,8 +164,9 @@ class FakeStore : public StoreLink {
   std::function<void()> on_read;                        // and with each read
 
   StoreGreeting greeting;
-  Content content;              // of the last confirmed checkpoint
-  std::vector<Batch> received;  // all that ever came
+  std::vector<BlockRange> stale_runs;  // handed over two at a time
+  Content content;                     // of the last confirmed checkpoint
+  std::vector<Batch> received;         // all that ever came
   std::vector<CheckpointId> rollbacks;
   std::optional<Error> fail_attach;
   // Pieces that came: of which epoch and attachment.

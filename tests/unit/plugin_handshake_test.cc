@@ -160,6 +160,63 @@ TEST(Handshake, EveryCombination) {
   }
 }
 
+// Of a store whose image was a primary's: each checkpoint that it may have answered for, alone and
+// with each that it may have intended.
+TEST(HandshakeOfARejoin, EveryCombination) {
+  for (const Primary primary : kPrimaries) {
+    for (const Found answered : kFounds) {
+      for (const Found intended : kFounds) {
+        if (answered == Found::kNone) {
+          continue;
+        }
+        StoreGreeting greeting;
+        greeting.is_begun = true;
+        for (const Found found : {answered, intended}) {
+          const auto last = greeting_of({primary, found, Incarnation::kForeign, false}).last;
+          if (last) {
+            greeting.bases.push_back({last->id, last->digest});
+          }
+        }
+        const Case c{primary, answered, Incarnation::kForeign, false};
+        const bool is_older = answered == Found::kOlder || answered == Found::kAtTheFork ||
+                              answered == Found::kBeforeTheFork;
+        const bool is_known = c.has_last() && (answered == Found::kLast || is_older);
+        const bool is_exact = answered == Found::kLast || intended == Found::kLast;
+        const HandshakeRow wanted = !is_known  ? HandshakeRow::kDiverged
+                                    : is_exact ? HandshakeRow::kRejoin
+                                               : HandshakeRow::kResync;
+        EXPECT_EQ(decide_handshake(record_of(c), greeting), wanted)
+            << "primary " << static_cast<int>(primary) << ", answered "
+            << static_cast<int>(answered) << ", intended " << static_cast<int>(intended);
+      }
+    }
+  }
+}
+
+// As after a promotion: the checkpoint's timeline is a new one here.
+TEST(HandshakeOfARejoin, ThePromotedCheckpointIsKnownByItsOldName) {
+  VolumeRecord record;
+  record.timeline = kT1;
+  record.last = checkpoint(kT1, 3);
+  record.forks = {{kT0, {3}}};
+  StoreGreeting greeting;
+  greeting.is_begun = true;
+  greeting.bases = {{{kT0, {3}}, record.last->digest}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kRejoin);
+  greeting.bases = {{{kT0, {2}}, digest_of_number(2)}, {{kT0, {3}}, record.last->digest}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kRejoin) << "it was intended";
+  greeting.bases = {{{kT0, {2}}, digest_of_number(2)}, {{kT0, {3}}, digest_of_number(99)}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kResync) << "not that one";
+  greeting.bases = {{{kT0, {4}}, digest_of_number(4)}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kDiverged)
+      << "answered, and lost here";
+  greeting.bases = {{{kForeignTimeline, {3}}, record.last->digest}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kDiverged);
+  record.rollback = RollbackTarget{record.last->id, kT2, false};
+  greeting.bases = {{{kT0, {3}}, record.last->digest}};
+  EXPECT_EQ(decide_handshake(record, greeting), HandshakeRow::kDiverged);
+}
+
 // Row by row once more, as people read the table.
 HandshakeRow row_of(const Case& c) { return decide_handshake(record_of(c), greeting_of(c)); }
 

@@ -92,6 +92,63 @@ TEST_F(SessionTest, AnOlderStoreGetsTheWholeDisk) {
   EXPECT_EQ(primary_.store.greeting.last->id, primary_.record->get().last->id);
 }
 
+// An image that was a primary's, at our last checkpoint but for three runs.
+void rejoin(Primary& primary) {
+  FakeStore& store = primary.store;
+  store.stale_runs = {{8, 10}, {70, 71}, {202, 203}};
+  const CheckpointInfo last = *primary.record->get().last;
+  for (const BlockRange& run : store.stale_runs) {
+    const ByteRange range = bytes_of(run, store.content.size());
+    std::fill_n(store.content.begin() + static_cast<ptrdiff_t>(range.offset), range.length,
+                std::byte{0xee});
+  }
+  store.greeting = {std::nullopt, 5, true, {{last.id, last.digest}}};
+}
+
+TEST_F(SessionTest, AnImageThatRejoinsGetsWhatIsStaleAndWhatHasChanged) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write({0, 80}, 3));
+  ASSERT_DONE(primary_.checkpoint());
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  rejoin(primary_);
+  const size_t before = primary_.store.received.size();
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kRejoin);
+  EXPECT_TRUE(primary_.session->is_inexact());
+  EXPECT_TRUE(primary_.session->is_comparable());
+  EXPECT_FALSE(primary_.session->confirmed());
+  EXPECT_EQ(primary_.disk->changed_blocks(), 3U + 4U);
+  EXPECT_EQ(primary_.current().unshipped.count(), 3U + 4U);
+  ASSERT_DONE(primary_.checkpoint());
+  EXPECT_EQ(primary_.store.content, primary_.image_content());
+  EXPECT_EQ(primary_.store.times_received(8, before), 1U);
+  EXPECT_EQ(primary_.store.times_received(0, before), 0U);
+}
+
+TEST_F(SessionTest, AnImageThatAnsweredForMoreIsRefusedAndNothingIsChanged) {
+  ASSERT_DONE(primary_.start());
+  rejoin(primary_);
+  primary_.store.greeting.bases.front().id.number.value += 2;
+  const auto row = primary_.open_session();
+  EXPECT_KIND(kFenced, row);
+  EXPECT_NE(row.error().message().find("rejoin --discard"), std::string::npos);
+  EXPECT_TRUE(primary_.session->is_diverged());
+  EXPECT_EQ(primary_.disk->changed_blocks(), 0U);
+}
+
+TEST_F(SessionTest, OfAnImageThatRejoinsFromFartherBackAllIsCompared) {
+  ASSERT_DONE(primary_.start());
+  ASSERT_DONE(primary_.write({1, 4}, 5));
+  ASSERT_DONE(primary_.checkpoint());
+  rejoin(primary_);
+  primary_.store.greeting.bases.front().id.number.value -= 1;
+  const auto row = primary_.open_session();
+  ASSERT_DONE(row);
+  EXPECT_EQ(*row, HandshakeRow::kResync);
+  EXPECT_EQ(primary_.disk->changed_blocks(), Primary::kGeometry.blocks());
+}
+
 TEST_F(SessionTest, AStoreThatIsNewGetsACheckpointWithoutAParent) {
   ASSERT_DONE(primary_.start());
   ASSERT_DONE(primary_.write({1, 4}, 5));

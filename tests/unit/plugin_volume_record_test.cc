@@ -4,7 +4,7 @@
 
 #include <cerrno>
 
-#include "plugin/saved_map.h"
+#include "common/saved_map.h"
 #include "plugin/volume_record.h"
 #include "tests/unit/golden_file.h"
 #include "tests/unit/plugin_fakes.h"
@@ -316,12 +316,12 @@ class SavedMapTest : public testing::Test {
     for (const BlockRange& run : runs) {
       map_.set(run);
     }
-    const auto digest = save_map(*directory_, uuid_of(1), map_);
+    const auto digest = save_map(*directory_, "saved-map", uuid_of(1), map_.runs(kSavedRunsMax));
     EXPECT_TRUE(digest) << digest.error().message();
     return *digest;
   }
   Result<std::vector<BlockRange>> load(const Digest& digest) {
-    return load_map(*directory_, uuid_of(1), digest, kGeometry);
+    return load_map(*directory_, "saved-map", uuid_of(1), digest, kGeometry.blocks());
   }
   // The runs of a file with those bytes, whose digest is right.
   Result<std::vector<BlockRange>> load_forged(const std::vector<std::byte>& bytes) {
@@ -356,7 +356,7 @@ TEST_F(SavedMapTest, OneThatIsNotTheRecordedOneIsRefused) {
   const Digest second = save({{3, 4}});
   EXPECT_KIND(kCorrupt, load(first));
   EXPECT_TRUE(load(second));
-  EXPECT_KIND(kCorrupt, load_map(*directory_, uuid_of(2), second, kGeometry));
+  EXPECT_KIND(kCorrupt, load_map(*directory_, "saved-map", uuid_of(2), second, kGeometry.blocks()));
   ASSERT_DONE(directory_->remove("saved-map"));
   EXPECT_KIND(kNotFound, load(second));
 }
@@ -421,7 +421,7 @@ TEST_F(SavedMapTest, ACrashWhileSavingLeavesTheOldOrTheNew) {
       const Digest old = save({{1, 2}});
       map_.set({9, 10});
       machine_.stop_at(step);
-      const auto digest = save_map(*directory_, uuid_of(1), map_);
+      const auto digest = save_map(*directory_, "saved-map", uuid_of(1), map_.runs(kSavedRunsMax));
       saved = digest.has_value() && !machine_.has_stopped();
       machine_.lose_power(seed);
       directory_ = machine_.root();

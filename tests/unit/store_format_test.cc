@@ -164,6 +164,33 @@ TEST(StoreFormat, StoreRecord) {
   EXPECT_FALSE(decode_store_record(encode_store_record(empty)));
 }
 
+StoreRecord a_rejoined_record() {
+  StoreRecord record;
+  record.volume = test_uuid(1);
+  record.size_bytes = 65536;
+  record.rejoined = {Digest{{2}},
+                     {{{test_uuid(3), {7}}, Digest{{4}}}, {{test_uuid(3), {9}}, Digest{{5}}}}};
+  return record;
+}
+
+TEST(StoreFormat, StoreRecordOfAnImageThatRejoined) {
+  const auto bytes = encode_store_record(a_rejoined_record());
+  const auto decoded = decode_store_record(bytes);
+  ASSERT_DONE(decoded);
+  ASSERT_TRUE(decoded->rejoined);
+  EXPECT_EQ(decoded->rejoined->stale, Digest{{2}});
+  EXPECT_EQ(decoded->rejoined->bases, a_rejoined_record().rejoined->bases);
+  expect_no_other_length_passes(bytes, decode_store_record);
+  StoreRecord record = a_rejoined_record();
+  record.rejoined->bases.clear();  // nothing is known
+  EXPECT_TRUE(decode_store_record(encode_store_record(record)));
+  record.rejoined->bases.assign(kBasesMax + 1, {});
+  EXPECT_FALSE(decode_store_record(encode_store_record(record)));
+  StoreRecord both = a_store_record();
+  both.rejoined.emplace();
+  EXPECT_FALSE(decode_store_record(encode_store_record(both)));
+}
+
 TEST(StoreFormat, StoreRecordMustMakeSense) {
   const auto passes = [](auto change) {
     StoreRecord record = a_store_record();
@@ -181,7 +208,7 @@ TEST(StoreFormat, StoreRecordMustMakeSense) {
 TEST(StoreFormat, NewerVersionsAndFeaturesAreRefusedAsSuch) {
   const auto kind_of = [](size_t at) {
     auto bytes = encode_store_record(a_store_record());
-    bytes[at] = std::byte{2};
+    bytes[at] = std::byte{4};
     return decode_store_record(bytes).error().kind;
   };
   EXPECT_EQ(kind_of(8), ErrorKind::kInvalid);   // version
