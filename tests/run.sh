@@ -317,7 +317,7 @@ sanitized() { # command...
 # The longest first.
 hosts=(
   test_direct test_kill test_file_faults test_kill_points test_rollback test_link_cuts test_verify test_vm
-  test_vm_faults test_vm_groups test_store_dies test_remote test_two_primaries test_tls test_link test_faults test_full_disks test_namespaces
+  test_rejoin test_vm_faults test_vm_groups test_store_dies test_remote test_two_primaries test_tls test_link test_faults test_full_disks test_namespaces
   test_doctor test_attachments test_basics test_completion test_watch test_oracle test_export test_metrics
   test_rebuild test_promote test_report test_bad_volumes test_bad_stores test_peers test_held_writes test_packaging test_figures
 )
@@ -345,12 +345,12 @@ sanitizer_tests() {
 }
 
 host_test() { # name
-  local kills=100 points=each rounds=1 cuts=some
-  if is_long; then kills=1000 rounds=10; fi
+  local kills=100 points=each rounds=1 cuts=some fail_overs=20
+  if is_long; then kills=1000 rounds=10 fail_overs=200; fi
   # Every time that a step is made, and every frame of a trace: hours.
   if [ "$tier" = soak ]; then points=all cuts=all; fi
   CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_LINK_CUTS=$cuts \
-    CKPT_VERIFY_SECONDS=120 start run_counted "$1" /usr/bin/python3 "$top/tests/integration/$1.py"
+    CKPT_FAILOVERS=$fail_overs CKPT_VERIFY_SECONDS=120 start run_counted "$1" /usr/bin/python3 "$top/tests/integration/$1.py"
 }
 
 host_tests() {
