@@ -4,7 +4,7 @@
 #
 #   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
-#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, and systemd in a guest
+#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, systemd in a guest, and virt tools
 #   tests/run.sh --proof   what dies, fails and loses its power, as often as docs/reliability.md says, and a summary
 set -euo pipefail
 
@@ -26,7 +26,7 @@ packages=(
   kmod fuse3 e2fsprogs xfsprogs dmsetup iproute2 criu runc podman libvirt-daemon libvirt-clients mount util-linux perl zsh systemd udev
   man-db chromium fonts-dejavu-core
 )
-soak_packages=(build-essential debhelper lintian)
+soak_packages=(build-essential debhelper lintian guestfs-tools libguestfs-tools)
 
 usage() {
   sed -n 's/^#   //p' "$0"
@@ -432,6 +432,8 @@ run_tiers() {
     fuzz
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
     run "Debian package" "$top/tests/package/run.sh"
+    host_test test_virt_tools
+    wait
   fi
   # It crowds the processors itself, and counts what is done in seconds.
   # Others take loop devices.
