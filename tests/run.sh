@@ -4,7 +4,7 @@
 #
 #   tests/run.sh           units, simulator, both compilers, sanitizers, host, guest, quickstart
 #   tests/run.sh --quick   build, unit tests and simulator only
-#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, and systemd in a guest
+#   tests/run.sh --soak    all, with more seeds and kills; also clang-tidy, fuzzing, the Debian package, systemd in a guest, and virt tools
 #   tests/run.sh --proof   what dies, fails and loses its power, as often as docs/reliability.md says, and a summary
 set -euo pipefail
 
@@ -24,9 +24,9 @@ packages=(
   liburing-dev libzstd-dev libxxhash-dev libgnutls28-dev gnutls-bin openssl libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev
   libgtest-dev libgmock-dev fio qemu-utils qemu-system-x86 nbd-client busybox-static
   kmod fuse3 e2fsprogs xfsprogs dmsetup iproute2 criu runc podman libvirt-daemon libvirt-clients mount util-linux perl zsh systemd udev
-  man-db chromium fonts-dejavu-core
+  man-db chromium fonts-dejavu-core git syslinux mtools dosfstools fdisk
 )
-soak_packages=(build-essential debhelper lintian)
+soak_packages=(build-essential debhelper lintian guestfs-tools libguestfs-tools)
 
 usage() {
   sed -n 's/^#   //p' "$0"
@@ -376,7 +376,7 @@ guest_tests() {
 # Exit code 1 because of what it found, not because it could not be built or served.
 finds_sabotage() {
   local status=0 said="$logs/sabotage.out"
-  "$top/tools/quickstart.sh" --demo --sabotage > "$said" 2>&1 || status=$?
+  "$top/tools/quickstart.sh" --no-build --demo --sabotage > "$said" 2>&1 || status=$?
   cat "$said"
   [ "$status" -eq 1 ] && grep -q 'the disk is not what it was: [1-9]' "$said"
 }
@@ -432,12 +432,14 @@ run_tiers() {
     fuzz
     run "guest: systemd" "$top/tests/guest/run.sh" "$build" systemd_boot
     run "Debian package" "$top/tests/package/run.sh"
+    host_test test_virt_tools
+    wait
   fi
   # It crowds the processors itself, and counts what is done in seconds.
   # Others take loop devices.
   CKPT_BUILD=$build run_counted test_fuse_disk /usr/bin/python3 "$top/tests/integration/test_fuse_disk.py"
   CKPT_BUILD=$build run_counted test_interval /usr/bin/python3 "$top/tests/integration/test_interval.py"
-  run "quickstart --demo" "$top/tools/quickstart.sh" --demo
+  run "quickstart --demo" "$top/tests/tutorial_quickstart.sh"
   run "quickstart --demo --sabotage exits 1" finds_sabotage
   run "quickstart IMAGE" "$top/tests/quickstart_image.sh"
 }

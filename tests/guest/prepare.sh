@@ -12,7 +12,7 @@ here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
-packages=(qemu-system-x86 busybox-static kmod python3 python3-libnbd nbdkit nbd-client gnutls-bin
+packages=(qemu-system-x86 qemu-utils syslinux mtools dosfstools fdisk busybox-static kmod python3 python3-libnbd nbdkit nbd-client gnutls-bin
           e2fsprogs xfsprogs dmsetup gcc libc6-dev iproute2 systemd udev criu runc podman libglib2.0-0 libnuma1 libudev1 liburing2 libvirt-daemon libvirt-clients)
 
 # Needed to reach the root file system. virtio_net, veth, sch_netem, loop and dm_* are for tests

@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_steps process_power_cuts process_step_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts process_step_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial tutorial_vm nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -135,6 +135,11 @@ containers() {
 tutorial() {
     new_drive "$1/drive" || return
     guest --drive "$1/drive" "$here/tutorial.sh" "$1" "$build"
+}
+
+# Boots twice.
+tutorial_vm() {
+    timeout 600 "$here/tutorial_vm.sh" "$1" "$build"
 }
 
 # A whole boot and shutdown of systemd, in emulation: slower than the others.

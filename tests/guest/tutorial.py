@@ -4,24 +4,29 @@
 
 Commands are the lines with "$ " in blocks marked as console; what follows one is its output, with
 "..." for any lines left out. Numbers, units, times, UUIDs and Debian's versions differ from run to
-run and are not compared, nor is white space. A block after a line <!-- not run here: WHY --> is left out.
+run and are not compared, nor is white space. A block after a line <!-- run by SCRIPT --> is that script's, which
+calls this with --by.
 
-Usage: tutorial.py PAGE            compares; "ok" or "not ok" a command; 1 if any differs
-       tutorial.py PAGE --record   prints the page with the output of this run in it
+Usage: tutorial.py PAGE [--by SCRIPT]            compares; "ok" or "not ok" a command; 1 if any differs
+       tutorial.py PAGE [--by SCRIPT] --record   prints the page with the output of this run in it
 """
+import argparse
 import re
 import subprocess
 import sys
 
 MARK = "end-of-command-8b1f"
-NOT_RUN = "<!-- not run here:"
+RUN_BY = re.compile(r"<!-- run by (\S+) -->")
 # What differs between two runs, each in place of the one before it.
 MASKS = [
     (re.compile(r"\bjust now\b"), "1 s ago"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UUID"),
     (re.compile(r"\b[0-9a-f]{32,}\b"), "DIGEST"),
     (re.compile(r"\(Debian [^)]*\)"), "(Debian VERSION)"),
+    (re.compile(r"/dev/(nbd|loop)\d+"), "/dev/DISK"),
+    (re.compile(r"(/\S+)?/ckpt-quickstart\.\w+"), "FOLDER"),
     (re.compile(r"\d[\d.,:TZ+-]*( ?([KMGT]i?B|bytes|B|ms|us|µs|s|min|h)\b|[KMGT]\b)?"), "N"),
+    (re.compile(r"\bN \(N\)"), "N"),
     (re.compile(r"\s+"), " "),
 ]
 
@@ -48,17 +53,18 @@ class Shell:
         return lines
 
 
-def parse(text):
-    """The page as a list of ("text", line) and ("command", command, expected lines)."""
+def parse(text, script=None):
+    """The page as a list of ("text", line) and ("command", command, expected lines). Commands are those
+    of the script's blocks, or of blocks that are no script's."""
     parts = []
     in_block = run_it = False
-    left_out = False
+    whose = None
     for line in text.splitlines():
-        if not in_block and line.startswith(NOT_RUN):
-            left_out = True
+        if not in_block and (mark := RUN_BY.fullmatch(line)):
+            whose = mark[1]
         if line.startswith("```"):
-            run_it = not in_block and line == "```console" and not left_out
-            left_out = left_out and not in_block
+            run_it = not in_block and line == "```console" and whose == script
+            whose = None if in_block else whose
             in_block = not in_block
         elif in_block and run_it and line.startswith("$ "):
             parts.append(("command", line[2:], []))
@@ -107,23 +113,37 @@ def compare(parts):
     return 1 if differing else 0
 
 
+def shortened(expected, actual):
+    """Without the lines that the page leaves out before the first that it has."""
+    if expected[:1] != ["..."]:
+        return actual
+    first = masked(expected[1:2])
+    begin = next((i for i, line in enumerate(actual) if masked([line]) == first), 0)
+    return ["...", *actual[begin:]]
+
+
 def record(parts):
     shell = Shell()
     for part in parts:
         if part[0] == "text":
             print(part[1])
         else:
-            print("$ " + part[1], *shell.run(part[1]), sep="\n")
+            print("$ " + part[1], *shortened(part[2], shell.run(part[1])), sep="\n")
         sys.stdout.flush()
     return 0
 
 
 def main():
-    with open(sys.argv[1], encoding="utf-8") as page:
-        parts = parse(page.read())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("page")
+    parser.add_argument("--by")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    with open(arguments.page, encoding="utf-8") as page:
+        parts = parse(page.read(), arguments.by)
     if not any(part[0] == "command" for part in parts):
-        raise SystemExit(f"not ok - {sys.argv[1]} has no command")
-    return record(parts) if sys.argv[2:] == ["--record"] else compare(parts)
+        raise SystemExit(f"not ok - {arguments.page} has no command for this script")
+    return record(parts) if arguments.record else compare(parts)
 
 
 if __name__ == "__main__":

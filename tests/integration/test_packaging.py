@@ -185,6 +185,28 @@ class Reliability(unittest.TestCase):
         self.assertLessEqual(named, set(there))
 
 
+class Tutorial(unittest.TestCase):
+    """Whatever docs/tutorial.md tells to type is run by a test."""
+
+    page = (TOP / "docs/tutorial.md").read_text()
+
+    def test_every_block_is_run(self):
+        fences = re.findall(r"^```(.*)$", self.page, re.MULTILINE)
+        self.assertGreater(len(fences[::2]), 10)
+        self.assertEqual(set(fences[::2]), {"console"})
+        self.assertNotRegex(self.page, re.compile(r"^    \S", re.MULTILINE))
+
+    def test_whoever_runs_one_is_run(self):
+        runs = "".join((TOP / file).read_text() for file in ("tests/run.sh", "tests/guest/run.sh"))
+        marks = re.findall(r"^<!--.*", self.page, re.MULTILINE)
+        self.assertGreater(len(marks), 1)
+        for mark in marks:
+            self.assertRegex(mark, r"^<!-- run by \S+ -->$")
+            script = TOP / mark.split()[3]
+            self.assertTrue(os.access(script, os.X_OK), script)
+            self.assertIn(script.name, runs)
+
+
 class Formats(Case):
     """ckpt-formats(5) names every file that there is."""
 
