@@ -115,10 +115,12 @@ VolumeStatus StoreVolume::status() {
   return status;
 }
 
-// The lock is that of the directory's open file, which the store closes.
+// The lock is that of the directory's open file, which the store closes. Of one that was promoted
+// nothing changes any more, and backupd has it open to refuse the old primary.
 Result<std::unique_ptr<Store>> StoreVolume::open_store() {
   CKPT_ASSIGN(auto directory, PosixDirectory::open(path_, false, RingUse{}));
-  if (::flock(directory->fd(), LOCK_EX | LOCK_NB) != 0) {
+  CKPT_TRY(look());
+  if (!record_.is_handed_over() && ::flock(directory->fd(), LOCK_EX | LOCK_NB) != 0) {
     return errno == EWOULDBLOCK
                ? fail(ErrorKind::kBusy, path_ +
                                             " is in use by a server or another tool: give the "

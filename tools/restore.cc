@@ -10,6 +10,7 @@
 #include "tools/format.h"
 #include "tools/mounted_disk.h"
 #include "tools/progress_bar.h"
+#include "tools/promoted_disk.h"
 #include "tools/saved_processes.h"
 #include "tools/work_folder.h"
 
@@ -23,7 +24,9 @@ constexpr CommandHelp kRestoreHelp{
     "processes, from images that are part of the same checkpoint. What is written and what they\n"
     "are is then of one instant. If it is interrupted, the same command goes on. What was written\n"
     "since the checkpoint is lost. Words after -- are CRIU's (criu(8)); without, those of the\n"
-    "checkpoint.\n\n"
+    "checkpoint.\n"
+    "After a fail-over, on the machine that has the disk now: VOLUME is the image that was\n"
+    "promoted, and has to be as it was then, since no back-up has that yet.\n\n"
     "  ckpt-tool restore disk.img --yes\n"
     "  ckpt-tool restore disk.img before-upgrade --yes -- --tcp-close",
     true, true};
@@ -32,13 +35,26 @@ struct RestoreOptions {
   std::string id = "last";
   std::string images;
   bool yes = false;
+  bool as_is = false;
   std::vector<std::string> criu_options;
 };
 
-Result<> check_agreed(Console& console, const CheckpointInfo& target, bool yes) {
-  const std::string loss = fmt::format(
-      "its processes are ended, and what was written since checkpoint {}{}, {}, is lost",
-      target.id.number.value, quoted_name(target), format_past(target.time, system_clock().wall()));
+// What is brought back, and from where.
+struct RestoreSource {
+  CheckpointInfo target;
+  VolumeApi* images = nullptr;             // whose attachments they are
+  std::optional<PromotedDisk> promoted{};  // the disk is that already
+};
+
+Result<> check_agreed(Console& console, const RestoreSource& source, bool yes) {
+  const CheckpointInfo& target = source.target;
+  const std::string which =
+      fmt::format("checkpoint {}{}, {}", target.id.number.value, quoted_name(target),
+                  format_past(target.time, system_clock().wall()));
+  const std::string loss =
+      source.promoted
+          ? "the processes of " + which + ", go on here; where they were they must have ended"
+          : "its processes are ended, and what was written since " + which + ", is lost";
   if (!yes && !console.interactive()) {
     return fail(ErrorKind::kInvalid, loss + ": there is no terminal to ask on: give --yes");
   }
@@ -99,8 +115,41 @@ Result<> check_kept(VolumeApi& volume, const CheckpointInfo& target) {
   return found ? Result<>() : Result<>(Unexpected(found.error()));
 }
 
+// Its own checkpoint, or the one that it was promoted at.
+Result<RestoreSource> choose_source(const OpenedVolume& opened, const RestoreOptions& options) {
+  const auto kept = opened.volume->checkpoints();
+  auto target = kept ? find_checkpoint(*kept, options.id) : Unexpected(kept.error());
+  if (target) {
+    if (const auto had = check_has_processes(*target); had) {
+      return RestoreSource{*target, opened.volume.get()};
+    }
+  }
+  auto promoted = find_promoted(opened);
+  if (!promoted || !find_checkpoint({promoted->checkpoint}, options.id)) {
+    return target ? Unexpected(check_has_processes(*target).error()) : Unexpected(target.error());
+  }
+  CKPT_TRY(check_has_processes(promoted->checkpoint));
+  CKPT_TRY(check_still_promoted(*promoted, opened.volume->status(), options.as_is));
+  RestoreSource source{promoted->checkpoint, promoted->store.get()};
+  source.promoted = std::move(promoted);
+  return source;
+}
+
+// Another may have been made since, or somebody may have come.
+Result<> check_still_there(const OpenedVolume& opened, const RestoreSource& source, bool as_is) {
+  return source.promoted ? check_still_promoted(*source.promoted, opened.volume->status(), as_is)
+                         : check_kept(*opened.volume, source.target);
+}
+
 Result<RollbackOutcome> go_back(Console& console, const OpenedVolume& opened,
-                                const CheckpointInfo& target, MountedDisk& disk) {
+                                const RestoreSource& source, MountedDisk& disk) {
+  const CheckpointInfo& target = source.target;
+  if (source.promoted) {
+    CKPT_TRY(disk.bring_up());
+    RollbackOutcome outcome;
+    outcome.checkpoint = target;
+    return outcome;
+  }
   ProgressBar bar(console, "rolling back", system_clock());
   return roll_back_below(disk, *opened.volume, {std::to_string(target.id.number.value)},
                          bar.progress());
@@ -123,25 +172,24 @@ Result<int> restore(Context& context, const VolumeName& name, const RestoreOptio
                                           ": no server runs: start it, so that its disk can be "
                                           "attached and mounted");
   }
-  CKPT_ASSIGN(const auto kept, opened.volume->checkpoints());
-  CKPT_ASSIGN(const CheckpointInfo target, find_checkpoint(kept, options.id));
-  CKPT_TRY(check_has_processes(target));
+  CKPT_ASSIGN(const RestoreSource source, choose_source(opened, options));
+  const CheckpointInfo& target = source.target;
   CKPT_ASSIGN(const RestoreLock lock, RestoreLock::take(opened.paths.state));
   CKPT_ASSIGN(
       WorkFolder folder,
       WorkFolder::make(options.images.empty() ? opened.paths.state : options.images, "restore"));
-  SavedProcesses saved(*opened.volume, target, folder.path());
+  SavedProcesses saved(*source.images, target, folder.path());
   CKPT_TRY(fetch(saved, target));
   CKPT_ASSIGN(MountedDisk disk, MountedDisk::recorded(saved.record(), opened.volume->status()));
   CKPT_TRY(check_possible(saved, disk, folder.path()));
-  CKPT_TRY(check_agreed(console, target, options.yes));
-  CKPT_TRY(check_kept(*opened.volume, target));
+  CKPT_TRY(check_agreed(console, source, options.yes));
+  CKPT_TRY(check_still_there(opened, source, options.as_is));
   CKPT_TRY(disk.give_up_requests());
   CKPT_TRY(end_processes(saved.processes()));
   if (auto free = check_numbers_free(saved.processes()); !free) {
     return half_way(free.error(), target, folder);
   }
-  const auto outcome = go_back(console, opened, target, disk);
+  const auto outcome = go_back(console, opened, source, disk);
   if (!outcome) {
     return half_way(outcome.error(), target, folder);
   }
@@ -168,6 +216,10 @@ void add_restore(CLI::App& app, Invocation& invocation) {
   arguments.add_filled_text(
       "--images", "DIR", options->images,
       "Where the images are unpacked meanwhile, instead of the state directory");
+  arguments.add_flag(
+      "--as-is", options->as_is,
+      "After a fail-over: the disk may have been mounted since, but nothing on it was "
+      "written to");
   arguments.add_flag("--yes", options->yes, "Does not ask");
 }
 
