@@ -31,12 +31,19 @@ std::optional<int> number_from(const char* name) {
                                                                        : std::nullopt;
 }
 
+// What a socket says of itself (socket(7)); 0: it is none.
+int option_of(int fd, int option) {
+  int value = 0;
+  socklen_t length = sizeof(value);
+  return getsockopt(fd, SOL_SOCKET, option, &value, &length) == 0 ? value : 0;
+}
+
 Result<> check_listener(int fd) {
-  int listens = 0;
-  socklen_t length = sizeof(listens);
-  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) != 0 || listens == 0) {
-    return fail(ErrorKind::kInvalid, "descriptor " + std::to_string(fd) +
-                                         ", which this was started with, is no listening socket");
+  if (option_of(fd, SO_ACCEPTCONN) == 0 || option_of(fd, SO_TYPE) != SOCK_STREAM) {
+    return fail(ErrorKind::kInvalid,
+                "descriptor " + std::to_string(fd) +
+                    ", which this was started with, is no stream socket that listens: "
+                    "let the service manager make one (ListenStream=)");
   }
   (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
   (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -273,6 +273,11 @@ Result<std::string> parse_backup(const std::string& value) {
   return address.to_string();
 }
 
+Result<std::string> parse_backup_option(const std::string& value) {
+  auto place = parse_backup(value);
+  return place ? place : within("--backup=" + value, place.error());
+}
+
 Result<uint64_t> parse_size(const std::string& value) {
   const std::string suffixes = "kMGTPE";
   uint64_t unit = 1;

@@ -19,6 +19,8 @@ Result<> check_parameters(const LocalOptions& options);
 // "embedded" gives nothing, "embedded:DIR" the absolute path of DIR, anything else the address of a
 // backupd.
 Result<std::string> parse_backup(const std::string& value);
+// The same as a tool's --backup, which an error names.
+Result<std::string> parse_backup_option(const std::string& value);
 
 // A size as nbdkit writes them: bytes, or with a suffix of b, s, k, M, G, T, P, E.
 Result<uint64_t> parse_size(const std::string& value);

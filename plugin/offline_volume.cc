@@ -340,7 +340,7 @@ Result<std::unique_ptr<VolumeApi>> open_offline(const std::string& image_path,
   options.state_path = state_path;
   options.raw = true;
   options.volume.start.offline = true;
-  CKPT_ASSIGN(options.store_place, parse_backup(backup));
+  CKPT_ASSIGN(options.store_place, parse_backup_option(backup));
   options.is_place_said = !options.store_place.empty();
   options.tls = tls;
   auto volume = std::make_unique<OfflineVolume>(std::move(options));

@@ -161,7 +161,7 @@ Result<> find_backup(VolumeFacts& facts, const std::string& wanted, std::string&
     folder = address.substr(kEmbedded.size());
     return {};
   }
-  CKPT_ASSIGN(const std::string place, parse_backup(wanted));
+  CKPT_ASSIGN(const std::string place, parse_backup_option(wanted));
   facts.remote_backup = says ? address : is_remote_place(place) ? place : "";
   folder = folder_of_place(is_remote_place(place) ? "" : place, facts.paths.state);
   return {};
