@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_steps process_power_cuts process_step_cuts run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial tutorial_vm nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts process_step_cuts process_fail_over run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial tutorial_vm nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -97,6 +97,13 @@ process_power_cuts() {
         part=again
     done
     guest --drive "$1/drive" "$here/process_power_cut.sh" "$1" "$build" last "$seed"
+}
+
+process_fail_over() {
+    local fail_overs=2
+    if ((rounds > 3)); then fail_overs=20; fi
+    new_drive "$1/drive" || return
+    guest --drive "$1/drive" --timeout $((450 + fail_overs * 200)) "$here/process_fail_over.sh" "$1" "$build" "$fail_overs"
 }
 
 # A boot for each of some steps at which the power is cut; for all of them, some 85, in a long run.

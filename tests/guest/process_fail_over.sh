@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs in the guest: programs go on from the last checkpoint on the machine that has the back-up, with the
+# disk as it was then; the old primary becomes the back-up; and the other way round. Both machines are
+# this one, one after the other: each has a folder and a backupd of its own.
+#
+# Usage: process_fail_over.sh BUILD FAIL_OVERS; /dev/vda is a scratch disk.
+set -euo pipefail
+
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source-path=SCRIPTDIR
+. "$here/guest-lib.sh" "$1"
+# shellcheck source-path=SCRIPTDIR
+. "$here/kernel-client.sh"
+# shellcheck source-path=SCRIPTDIR
+. "$here/process_programs.sh"
+readonly fail_overs=$2
+
+declare -A keepers
+near=near far=far # where the primary is, and where its back-up
+primary=$image
+
+load_criu_modules
+
+shelf_of() { echo "/run/scratch/$1"; }
+address_of() { echo "unix:/run/$1.sock"; }
+
+start_keeper() { # NAME
+    rm -f "/run/$1.sock"
+    mkdir -p "$(shelf_of "$1")"
+    start_backupd --listen "$(address_of "$1")" --store "$(shelf_of "$1")"
+    keepers[$1]=$backupd
+}
+
+kill_process() { # PID
+    kill -KILL "$1"
+    wait "$1" 2>/dev/null || true
+}
+
+checkpoint_programs() {
+    find_group
+    check "a checkpoint of disk and programs" ckpt checkpoint "$primary" --criu "${group[0]}" --criu "${group[1]}" \
+        --criu "${group[2]}" --fs "$mnt" -- --file-locks
+    checkpoint=$(result_field checkpoint)
+    count_then=$(count_of count)
+}
+
+# The kernel stays: it loses the disk, and whoever was on it.
+machine_dies() {
+    kill_process "$server"
+    pkill -KILL -f "$members" || true
+    nbd-client -d "$disk" >/dev/null
+    wait_until "the programs' end" fails pgrep -f "$members"
+    umount -l "$mnt"
+    wait_until "$disk to be gone" has_no_size
+}
+
+volume_of() { ckpt status "$1" >/dev/null && result_field volume; }
+
+# The far machine has the disk from here on; the near one is not there.
+fail_over() {
+    local volume old=$primary
+    volume=$(volume_of "$primary")
+    machine_dies
+    kill_process "${keepers[$far]}"
+    check "promoted" ckpt promote "$(shelf_of "$far")/$volume" --yes
+    equal "at that checkpoint" "$checkpoint" "$(result_field checkpoint)"
+    primary=$(result_field image)
+    start_keeper "$far"
+    start_server "$primary" "backup=$(address_of "$near")"
+    check "restored there" ckpt restore "$primary" --yes
+    equal "to that checkpoint" "$checkpoint" "$(result_field checkpoint)"
+    check "to numbers of no earlier one" test "$(count_of count)" -ge "$count_then"
+    all_agree "on the other machine"
+    comes_back "$old"
+}
+
+# With what it had written since.
+comes_back() { # IMAGE
+    local store=()
+    if [[ $1 == "$image" ]]; then store=(--store "$(shelf_of "$near")"); fi
+    mkdir -p "$(shelf_of "$near")"
+    check "the old primary rejoins" ckpt rejoin "$1" --yes "${store[@]}"
+    start_keeper "$near"
+    wait_until "two copies" is_protected
+    all_agree "with two copies"
+}
+
+is_protected() {
+    ckpt status "$primary" >/dev/null && [[ $(result_field protected) == True ]]
+}
+
+swap() {
+    local was=$near
+    near=$far far=$was
+}
+
+# It was promoted, and its image goes back to its folder: nobody has that open.
+stop_keeper() { # NAME
+    kill "${keepers[$1]}"
+    check "backupd of $1 stops cleanly" wait "${keepers[$1]}"
+}
+
+prepare_scratch 256M
+start_keeper far
+start_server "$image" "backup=$(address_of far)"
+attach
+mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$disk"
+mount "$disk" "$mnt"
+start_programs
+for ((round = 1; round <= fail_overs; round++)); do
+    echo "# fail-over $round, from $near to $far"
+    checkpoint_programs
+    sleep 1
+    fail_over
+    stop_keeper "$far"
+    swap
+done
+# What a restore refuses: the disk is not what it was.
+checkpoint_programs
+end_programs
+check "restored in place, from the back-up that rejoined" ckpt restore "$primary" --yes
+all_agree "after a restore in place"
+end_programs
+umount "$mnt"
+check "e2fsck finds nothing to repair" e2fsck -fn "$disk"
+detach
+checkpoint_and_verify "$primary"
+stop_server
+finish
