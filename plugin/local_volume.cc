@@ -17,6 +17,7 @@
 
 #include "backupd/store/volume_file.h"
 #include "common/direct_file.h"
+#include "common/phase.h"
 #include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
@@ -25,7 +26,6 @@
 #include "plugin/lost_record.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
-#include "plugin/phase.h"
 #include "plugin/schedule.h"
 
 namespace ckpt {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/phase.h"
+#include "common/phase.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -11,7 +11,7 @@
 namespace ckpt {
 namespace {
 
-constexpr size_t kPageBytes = 4096;
+constexpr size_t kPhasePageBytes = 4096;
 
 }  // namespace
 
@@ -21,10 +21,11 @@ void open_phase_file() {
     return;
   }
   const UniqueFd fd(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!fd || ftruncate(fd.get(), kPageBytes) != 0) {
+  if (!fd || ftruncate(fd.get(), kPhasePageBytes) != 0) {
     return;
   }
-  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  void* const page =
+      mmap(nullptr, kPhasePageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   phase_counters = page != MAP_FAILED ? static_cast<std::atomic<uint32_t>*>(page) : nullptr;
 }
 
