@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the server is doing at this instant, for a test that kills it in the middle: four counters
-// in a page of the file that $CKPT_PHASE_FILE names. Without that variable nothing happens.
+// What this process, a server or backupd, is doing at this instant, for a test that kills it in the
+// middle: four counters in a page of the file that $CKPT_PHASE_FILE names, each process its own.
+// Without that variable nothing happens.
 #pragma once
 
 #include <atomic>

@@ -17,7 +17,6 @@
 
 #include "backupd/store/volume_file.h"
 #include "common/direct_file.h"
-#include "common/phase.h"
 #include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
@@ -500,7 +499,7 @@ void LocalVolume::apply() {
       passes.rest_for(kDirtyTime, begin);
       continue;  // it holds back this very step, where that is a sync
     }
-    if (!apply_some()) {
+    if (!store_->apply_some()) {
       // The store's status says what is wrong; space may come back.
       applier_.wait(kApplierSleep);
       continue;
@@ -508,11 +507,6 @@ void LocalVolume::apply() {
     crowd.look();
     steps.rest_for(crowd.rest(kApplierRest), system_clock().steady());
   }
-}
-
-Result<bool> LocalVolume::apply_some() {
-  const PhaseScope phase(Phase::kApplying);
-  return store_->apply_some();
 }
 
 void LocalVolume::look_after_link() {
