@@ -52,6 +52,11 @@ def eventually(condition, what, seconds=60):
     return value
 
 
+def share_over_link(usual):
+    """What part of what is repeated with the embedded store is done with one in backupd."""
+    return 1 if os.environ.get("CKPT_OVER_LINKS") == "all" else usual
+
+
 def free_port():
     """A port of 127.0.0.1 that nobody listened at just now."""
     with socket.socket() as probe:
@@ -223,14 +228,15 @@ class Server:
 
 class Backupd:
     """One backupd over one folder, at a Unix socket or another address; may be started again.
-    `under` as with Server."""
+    `environment` and `under` as with Server."""
 
     _count = 0
 
-    def __init__(self, store, *options, folder, listen=None, under=()):
+    def __init__(self, store, *options, folder, listen=None, environment=None, under=()):
         Backupd._count += 1
         self.store = Path(store)
         self.options = options
+        self.environment = environment or {}
         self.under = under
         self.log = Path(folder) / f"backupd-{Backupd._count}.log"
         self._short = Path(tempfile.mkdtemp(prefix="ckb"))
@@ -247,7 +253,7 @@ class Backupd:
         self.pidfile.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log)
+                                            stderr=log, env={**os.environ, **self.environment})
         eventually(lambda: self.pidfile.exists() or self.process.poll() is not None,
                    "backupd listens", seconds)
         if self.process.poll() is not None:
