@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "common/fd.h"
@@ -26,7 +27,11 @@ void open_phase_file() {
   }
   void* const page =
       mmap(nullptr, kPhasePageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  phase_counters = page != MAP_FAILED ? static_cast<std::atomic<uint32_t>*>(page) : nullptr;
+  if (page == MAP_FAILED) {
+    return;
+  }
+  phase_counters = static_cast<std::atomic<uint32_t>*>(page);
+  std::fill_n(phase_counters, kPhaseCount, 0);  // those of the one that died before
 }
 
 }  // namespace ckpt

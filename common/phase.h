@@ -5,13 +5,15 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace ckpt {
 
 enum class Phase : uint32_t { kShipping = 0, kConfirming = 1, kApplying = 2, kRollingBack = 3 };
+inline constexpr size_t kPhaseCount = 4;
 
-// Maps the file, once, at start.
+// Maps the file, once, at start, in none of the phases.
 void open_phase_file();
 
 // Where the counters are; null: nobody looks.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page on which the plugin or backupd shows what it is doing, when the environment variable
 CKPT_PHASE_FILE names a file: a little-endian uint32 a phase, not zero while the process is in it.
-Each process has a page of its own."""
+Each process has a page of its own, and begins in none of them."""
 
 import mmap
 import struct
@@ -20,9 +20,6 @@ class PhasePage:
     @property
     def environment(self):
         return {"CKPT_PHASE_FILE": str(self.path)}
-
-    def clear(self):
-        self._page[:16] = bytes(16)
 
     def current(self):
         """The phases the process is in, or was in when it died."""

@@ -148,7 +148,6 @@ class Kill(Case):
         if self.random.random() < 0.2:
             for _ in range(self.random.randint(1, 3)):
                 self.server.start_and_kill(self.random.uniform(0, 0.1))
-        self.page.clear()  # of what those were in, too
         self.server.start()
         if self.status(self.server)["state"] == "fenced":
             tool("accept", self.server.image)
@@ -280,7 +279,6 @@ class KillWithBackupd(Kill):
         """A rollback under way is gone on with at the start, and needs it too."""
         if self.backupd.process is not None:
             return
-        self.store_page.clear()
         rolling = (tool("status", self.server.image)["state"] == "rolling-back")
         if is_needed or rolling or self.random.random() < 0.5:
             self.backupd.start()
