@@ -212,11 +212,14 @@ class Server:
             raise AssertionError(f"nbdkit ends with {code}: {self.said()}")
 
     def kill9(self):
-        if self.process is not None:
-            self.killed = True
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        """Whether it lived until then."""
+        if self.process is None:
+            return False
+        self.killed = True
+        self.process.kill()
+        code = self.process.wait()
+        self.process = None
+        return code == -signal.SIGKILL
 
     def said(self, characters=4000):
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
@@ -276,10 +279,13 @@ class Backupd:
             raise AssertionError(f"backupd ends with {code}: {self.said()}")
 
     def kill9(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        """Whether it lived until then."""
+        if self.process is None:
+            return False
+        self.process.kill()
+        code = self.process.wait()
+        self.process = None
+        return code == -signal.SIGKILL
 
     def folder_of(self, server):
         return self.store / tool("status", server.image)["volume"]

@@ -106,7 +106,7 @@ class Kill(Case):
 
     def kill(self, phase):
         """In the middle of a phase, or of none; returns those that were hit."""
-        self.server.kill9()
+        self.assertTrue(self.server.kill9(), "the server had died by itself")
         return self.page.current()
 
     def kill_under_load(self, phase, checkpointer):
@@ -272,7 +272,7 @@ class KillWithBackupd(Kill):
         """If it has not died yet."""
         if self.backupd.process is None:
             return set()
-        self.backupd.kill9()
+        self.assertTrue(self.backupd.kill9(), "backupd had died by itself")
         return self.store_page.current()
 
     def revive_store(self, is_needed):
