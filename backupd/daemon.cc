@@ -17,6 +17,7 @@
 #include "backupd/server.h"
 #include "backupd/shelf.h"
 #include "backupd/supervisor.h"
+#include "common/phase.h"
 #include "common/text.h"
 
 namespace ckpt {
@@ -178,6 +179,7 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
     return {};
   }
   give_memory_back();
+  open_phase_file();
   CKPT_ASSIGN(const UniqueFd ending, block_signals({SIGTERM, SIGINT}));
   CKPT_ASSIGN(const UniqueFd reloading, block_signals({SIGHUP}));
   const uint64_t descriptors = raise_descriptor_limit();

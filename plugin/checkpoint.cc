@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "plugin/phase.h"
+#include "common/phase.h"
 
 namespace ckpt {
 namespace {

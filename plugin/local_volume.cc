@@ -25,7 +25,6 @@
 #include "plugin/lost_record.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
-#include "plugin/phase.h"
 #include "plugin/schedule.h"
 
 namespace ckpt {
@@ -485,7 +484,7 @@ void LocalVolume::apply() {
       passes.rest_for(kDirtyTime, begin);
       continue;  // it holds back this very step, where that is a sync
     }
-    if (!apply_some()) {
+    if (!store_->apply_some()) {
       // The store's status says what is wrong; space may come back.
       applier_.wait(kApplierSleep);
       continue;
@@ -493,11 +492,6 @@ void LocalVolume::apply() {
     crowd.look();
     steps.rest_for(crowd.rest(kApplierRest), system_clock().steady());
   }
-}
-
-Result<bool> LocalVolume::apply_some() {
-  const PhaseScope phase(Phase::kApplying);
-  return store_->apply_some();
 }
 
 void LocalVolume::look_after_link() {

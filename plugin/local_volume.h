@@ -76,7 +76,6 @@ class LocalVolume {
   void ship_once(CrowdMeter& crowd, std::chrono::nanoseconds wait_most);
   void keep();
   void apply();
-  Result<bool> apply_some();
   void look_after_link();
   void stop_pumps();
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The nbdkit plugin: translates callbacks into the volume's requests (nbdkit-plugin(3)).
 #include "common/clock.h"
+#include "common/phase.h"
 #include "plugin/config.h"
 #include "plugin/control_server.h"
 #include "plugin/listeners.h"
 #include "plugin/local_volume.h"
 #include "plugin/own_export.h"
-#include "plugin/phase.h"
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -213,7 +213,8 @@ constexpr char kHelp[] =
     "preserve-limit=SIZE        of blocks overwritten before they were shipped [1G]\n"
     "multi-conn=on|off          let several connections write at once [off]\n"
     "takeover=fence|refuse      a second writer fences the first, or is refused [fence]\n"
-    "start=alone|contact        contact: only serve once the back-up was reached, and agrees [alone]\n"
+    "start=alone|contact        contact: only serve once the back-up was reached, and agrees "
+    "[alone]\n"
     "require-backup=on|off      writes fail while the back-up is not reached [off]\n"
     "format=raw                 serve IMAGE even if it looks like qcow2, VMDK or VHDX";
 

@@ -5,7 +5,7 @@
 #include <set>
 #include <utility>
 
-#include "plugin/phase.h"
+#include "common/phase.h"
 
 namespace ckpt {
 namespace {

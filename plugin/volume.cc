@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "common/phase.h"
 #include "plugin/checkpoint_name.h"
-#include "plugin/phase.h"
 
 namespace ckpt {
 namespace {

@@ -345,12 +345,13 @@ sanitizer_tests() {
 }
 
 host_test() { # name
-  local kills=100 points=each rounds=1 cuts=some fail_overs=20
+  local kills=100 points=each rounds=1 cuts=some links=some fail_overs=20
   if is_long; then kills=1000 rounds=10 fail_overs=200; fi
-  # Every time that a step is made, and every frame of a trace: hours.
-  if [ "$tier" = soak ]; then points=all cuts=all; fi
+  # Every time that a step is made, every frame of a trace, and as much over a link as without: hours.
+  if [ "$tier" = soak ]; then points=all cuts=all links=all; fi
   CKPT_BUILD=$build CKPT_KILLS=$kills CKPT_POINTS=$points CKPT_POINT_ROUNDS=$rounds CKPT_LINK_CUTS=$cuts \
-    CKPT_FAILOVERS=$fail_overs CKPT_VERIFY_SECONDS=120 start run_counted "$1" /usr/bin/python3 "$top/tests/integration/$1.py"
+    CKPT_OVER_LINKS=$links CKPT_FAIL_OVERS=$fail_overs CKPT_VERIFY_SECONDS=120 \
+    start run_counted "$1" /usr/bin/python3 "$top/tests/integration/$1.py"
 }
 
 host_tests() {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/phase.h"
+
 namespace ckpt {
 
 uint64_t ConfirmedCheckpoint::stored_bytes() const {
@@ -168,6 +170,7 @@ void Applier::note_progress() {
 }
 
 Result<> Applier::advance() {
+  const PhaseScope phase(Phase::kApplying);
   if (work_done_ == work_.size()) {
     return end_pass();
   }

@@ -52,6 +52,11 @@ def eventually(condition, what, seconds=60):
     return value
 
 
+def share_over_link(usual):
+    """What part of what is repeated with the embedded store is done with one in backupd."""
+    return 1 if os.environ.get("CKPT_OVER_LINKS") == "all" else usual
+
+
 def free_port():
     """A port of 127.0.0.1 that nobody listened at just now."""
     with socket.socket() as probe:
@@ -207,11 +212,14 @@ class Server:
             raise AssertionError(f"nbdkit ends with {code}: {self.said()}")
 
     def kill9(self):
-        if self.process is not None:
-            self.killed = True
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        """Whether it lived until then."""
+        if self.process is None:
+            return False
+        self.killed = True
+        self.process.kill()
+        code = self.process.wait()
+        self.process = None
+        return code == -signal.SIGKILL
 
     def said(self, characters=4000):
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
@@ -223,14 +231,15 @@ class Server:
 
 class Backupd:
     """One backupd over one folder, at a Unix socket or another address; may be started again.
-    `under` as with Server."""
+    `environment` and `under` as with Server."""
 
     _count = 0
 
-    def __init__(self, store, *options, folder, listen=None, under=()):
+    def __init__(self, store, *options, folder, listen=None, environment=None, under=()):
         Backupd._count += 1
         self.store = Path(store)
         self.options = options
+        self.environment = environment or {}
         self.under = under
         self.log = Path(folder) / f"backupd-{Backupd._count}.log"
         self._short = Path(tempfile.mkdtemp(prefix="ckb"))
@@ -247,7 +256,7 @@ class Backupd:
         self.pidfile.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log)
+                                            stderr=log, env={**os.environ, **self.environment})
         eventually(lambda: self.pidfile.exists() or self.process.poll() is not None,
                    "backupd listens", seconds)
         if self.process.poll() is not None:
@@ -270,10 +279,13 @@ class Backupd:
             raise AssertionError(f"backupd ends with {code}: {self.said()}")
 
     def kill9(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        """Whether it lived until then."""
+        if self.process is None:
+            return False
+        self.process.kill()
+        code = self.process.wait()
+        self.process = None
+        return code == -signal.SIGKILL
 
     def folder_of(self, server):
         return self.store / tool("status", server.image)["volume"]

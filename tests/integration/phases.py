@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page on which the plugin shows what it is doing, when the environment variable
-CKPT_PHASE_FILE names a file: a little-endian uint32 a phase, not zero while the plugin is in it."""
+"""The page on which the plugin or backupd shows what it is doing, when the environment variable
+CKPT_PHASE_FILE names a file: a little-endian uint32 a phase, not zero while the process is in it.
+Each process has a page of its own, and begins in none of them."""
 
 import mmap
 import struct
@@ -20,11 +21,8 @@ class PhasePage:
     def environment(self):
         return {"CKPT_PHASE_FILE": str(self.path)}
 
-    def clear(self):
-        self._page[:16] = bytes(16)
-
     def current(self):
-        """The phases the plugin is in, or was in when it died."""
+        """The phases the process is in, or was in when it died."""
         return {name for name, flag in zip(PHASES, struct.unpack("<4I", self._page[:16])) if flag}
 
     def wait_for(self, phase, seconds):

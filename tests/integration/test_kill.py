@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 under load, at random instants and in the middle of each phase. No answered write is
 lost, an answered checkpoint exists, a rollback is exact, one that was killed is completed first.
-CKPT_KILLS is the number of kills (100), CKPT_SEED repeats a run's choices."""
+CKPT_KILLS is the number of kills (100); with backupd a third of it, and over TLS a sixth, or with
+CKPT_OVER_LINKS=all as many. CKPT_SEED repeats a run's choices."""
 
 import collections
 import os
@@ -12,7 +13,7 @@ import threading
 import time
 import unittest
 
-from harness import OK, Case, eventually, tool
+from harness import OK, Case, eventually, share_over_link, tool
 from phases import PHASES, PhasePage
 from tls_files import keep_with_keys
 
@@ -65,16 +66,15 @@ class Checkpointer(threading.Thread):
 
 
 class Kill(Case):
-    phases = PHASES
-
     def setUp(self):
         super().setUp()
         self.kills = int(os.environ.get("CKPT_KILLS", "100"))
         self.seed = int(os.environ.get("CKPT_SEED", random.randrange(1 << 31)))
         self.random = random.Random(self.seed)
         self.page = PhasePage(self.folder / "phases")
-        self.counts = collections.Counter({phase: 0 for phase in self.phases})
+        self.counts = collections.Counter({phase: 0 for phase in PHASES})
         self.prepare()
+        self.least = self.kills * LEAST_SHARE // 100
         self.backup_path = None
         self.server = self.serve(self.image(), "multi-conn=on", environment=self.page.environment)
         self.hammer_ = self.hammer(self.server, 4)
@@ -88,18 +88,26 @@ class Kill(Case):
                                     ["min=4096", "max=1048576", "pause=1000"]))
         self.hammer_.must("start", self.random.randrange(1 << 30), *shape)
 
-    def wanted_phase(self):
-        """The phase that was hit least; now and then none, or the instant after an answer."""
+    def wanted_phase(self, rounds_left):
+        """The phase that was hit least; now and then, while there are rounds to spare, none, or the
+        instant after an answer."""
         dice = self.random.random()
-        if dice < 0.25:
+        lacking = sum(max(0, self.least - self.counts[phase]) for phase in PHASES)
+        if dice < 0.25 and rounds_left > 2 * lacking:  # some come too late
             return None if dice < 0.1 else AFTER_ANSWER
-        return min(self.phases, key=lambda phase: (self.counts[phase], self.random.random()))
+        return min(PHASES, key=lambda phase: (self.counts[phase], self.random.random()))
 
-    def die(self):
-        self.server.kill9()
-        found = self.page.current()
-        self.counts.update(found or {"none"})
-        return found
+    def page_of(self, phase):
+        """Where it is seen."""
+        return self.page
+
+    def die(self, phase):
+        self.counts.update(self.kill(phase) or {"none"})
+
+    def kill(self, phase):
+        """In the middle of a phase, or of none; returns those that were hit."""
+        self.assertTrue(self.server.kill9(), "the server had died by itself")
+        return self.page.current()
 
     def kill_under_load(self, phase, checkpointer):
         time.sleep(self.random.uniform(0.05, 0.6))
@@ -109,9 +117,9 @@ class Kill(Case):
             checkpointer.got_answer.clear()
             checkpointer.got_answer.wait(5)
         else:
-            self.page.wait_for(phase, 5)
+            self.page_of(phase).wait_for(phase, 5)
             time.sleep(self.random.choice((0, 0, 0.001)))
-        self.die()
+        self.die(phase)
         checkpointer.finish()
 
     def kill_in_rollback(self, checkpointer):
@@ -128,12 +136,11 @@ class Kill(Case):
         rollback.start()
         self.page.wait_for("rolling back", 30)
         time.sleep(self.random.choice((0, 0, 0.002, 0.01)))
-        self.die()
+        self.die("rolling back")
         rollback.join()
 
     def restart(self):
         """Starts it again; one time in five only after killing it a few times while it starts."""
-        self.page.clear()
         choices = (("batch-bytes=64K", "batch-bytes=4M"), ("compress=zstd", "compress=none"),
                    ("io=uring", "io=sync"), ("direct=on", "direct=off"))
         places = [p for p in self.server.parameters if p.startswith(("state=", "backup="))]
@@ -158,7 +165,7 @@ class Kill(Case):
         return newest["name"]
 
     def one_round(self, number):
-        phase = self.wanted_phase()
+        phase = self.wanted_phase(self.kills - number)
         timeline = self.status(self.server)["timeline"]
         self.load()
         checkpointer = Checkpointer(self.server, self.hammer_, f"r{number}", self.random.random())
@@ -226,33 +233,47 @@ class Kill(Case):
         except Exception as problem:
             where = f"seed {self.seed}, round {number}, {dict(self.counts)}"
             raise AssertionError(f"{where}: {problem}") from problem
-        least = self.kills * LEAST_SHARE // 100
-        for phase in self.phases:
-            self.assertGreaterEqual(self.counts[phase], least, f"{phase}: {self.counts}")
+        for phase in PHASES:
+            self.assertGreaterEqual(self.counts[phase], self.least, f"{phase}: {self.counts}")
 
 
 class KillWithBackupd(Kill):
     """The same with the store in another process, which dies too, now and then, a moment before
-    or after; they start again in either order."""
+    or after, and first where it is to die while it applies; they start again in either order."""
 
-    phases = ("shipping", "confirming", "rolling back")  # the other one is backupd's
+    share = share_over_link(1 / 3)  # of the kills
 
     def prepare(self):
-        self.kills = max(1, self.kills // 3)
-        self.backupd = self.keep()
+        self.kills = max(1, int(self.kills * self.share))
+        self.store_page = PhasePage(self.folder / "store-phases")
+        self.keep_store(environment=self.store_page.environment)
         self.starter = None
 
-    def die(self):
+    def keep_store(self, **options):
+        self.backupd = self.keep(**options)
+
+    def page_of(self, phase):
+        return self.store_page if phase == "applying" else self.page
+
+    def kill(self, phase):
         dice = self.random.random()
-        if dice < 0.2:
+        found = set()
+        if dice < 0.2 or phase == "applying":
             self.server.killed = True  # from here on a checkpoint may be void
-            self.backupd.kill9()
+            found |= self.kill_store()
             time.sleep(self.random.choice((0, 0.001, 0.02)))
-        found = super().die()
+        found |= super().kill(phase)
         if 0.2 <= dice < 0.4:
             time.sleep(self.random.choice((0, 0.001, 0.02)))
-            self.backupd.kill9()
+            found |= self.kill_store()
         return found
+
+    def kill_store(self):
+        """If it has not died yet."""
+        if self.backupd.process is None:
+            return set()
+        self.assertTrue(self.backupd.kill9(), "backupd had died by itself")
+        return self.store_page.current()
 
     def revive_store(self, is_needed):
         """A rollback under way is gone on with at the start, and needs it too."""
@@ -276,10 +297,10 @@ class KillWithBackupd(Kill):
 class KillWithKeys(KillWithBackupd):
     """Over TCP and TLS."""
 
-    def prepare(self):
-        self.kills = max(1, self.kills // 6)
-        keep_with_keys(self)
-        self.starter = None
+    share = share_over_link(1 / 6)
+
+    def keep_store(self, **options):
+        keep_with_keys(self, **options)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 """The way back after a fail-over: the old primary's image becomes the new one's back-up, and only what
 differs is shipped. Two sites, each with a backupd; a model says what the disk is.
 
-CKPT_FAILOVERS is the number of random ones in a row (20), CKPT_SEED repeats a run's choices."""
+CKPT_FAIL_OVERS is the number of random ones in a row (20), CKPT_SEED repeats a run's choices."""
 
 import os
 import random
@@ -381,7 +381,7 @@ class Interrupted(Sites):
 
 class FailOvers(Sites):
     def test_fail_overs_in_a_row(self):
-        for number in range(int(os.environ.get("CKPT_FAILOVERS", "20"))):
+        for number in range(int(os.environ.get("CKPT_FAIL_OVERS", "20"))):
             with self.subTest(number=number):
                 self.fail_over()
 

@@ -44,17 +44,18 @@ class StoreDies:
 
 
 class Rollback(StoreDies, test_rollback.RollbackExact):
-    """One death in each checkpoint, while blocks are shipped and while it is confirmed in turn, and
-    in each rollback, once the first block was written back."""
+    """One death in each checkpoint, while blocks are shipped, while it is confirmed and while it is
+    applied, in turn, and in each rollback, once the first block was written back."""
 
     rounds = 1
     least_restored = 0  # who goes on with a rollback may find that nothing is left
 
     def setUp(self):
         super().setUp()
-        self.expect_deaths(store=self.place / "shelf")
         self.page = PhasePage(self.folder / "phases")
-        self.phases = itertools.cycle(("shipping", "confirming"))
+        self.store_page = PhasePage(self.folder / "store-phases")
+        self.expect_deaths(store=self.place / "shelf", environment=self.store_page.environment)
+        self.phases = itertools.cycle(("shipping", "confirming", "applying"))
 
     def tearDown(self):
         print(f"{self.deaths.count} of {self.deaths.asked} deaths in the middle", flush=True)
@@ -65,8 +66,12 @@ class Rollback(StoreDies, test_rollback.RollbackExact):
 
     def checkpoint(self, server, hammer, name):
         phase = next(self.phases)
-        with self.deaths.when(lambda: phase in self.page.current()):
-            return self.insist(lambda: hammer.checkpoint(server, name, expect=None))
+        page = self.store_page if phase == "applying" else self.page
+        with self.deaths.when(lambda: phase in page.current()):
+            made = self.insist(lambda: hammer.checkpoint(server, name, expect=None))
+            if phase == "applying":
+                eventually(lambda: self.is_applied(server), "the store has applied it")
+            return made
 
     def ask_rollback(self, server, *options, **more):
         """A server waits for its store, and the tool alone says that it stopped half-way."""

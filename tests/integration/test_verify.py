@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verify finds a single wrong byte on either side, says where, and reports nothing else.
 CKPT_VERIFY_SECONDS is how long it is repeated under load (20); over a link, without and with TLS, a
-quarter of it each."""
+quarter of it each, or with CKPT_OVER_LINKS=all as long."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import time
 import unittest
 
 from harness import (BLOCK, DEGRADED, FAILED, MIB, MISMATCH, OK, Case, eventually,
-                     tool)
+                     share_over_link, tool)
 from nbd_client import NbdClient
 from store_deaths import StoreDeaths
 from tls_files import keep_with_keys
@@ -143,7 +143,7 @@ class Verify(Case):
 class OverLink:
     """To be mixed in: what is only so over a link."""
 
-    share = 0.25
+    share = share_over_link(0.25)
 
     def verify_while_the_store_dies(self):
         with self.deaths.within(self.takes):

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the server is doing at this instant, for a test that kills it in the middle: four counters
-// in a page of the file that $CKPT_PHASE_FILE names. Without that variable nothing happens.
+// What this process, a server or backupd, is doing at this instant, for a test that kills it in the
+// middle: four counters in a page of the file that $CKPT_PHASE_FILE names, each process its own.
+// Without that variable nothing happens.
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace ckpt {
 
 enum class Phase : uint32_t { kShipping = 0, kConfirming = 1, kApplying = 2, kRollingBack = 3 };
+inline constexpr size_t kPhaseCount = 4;
 
-// Maps the file, once, at start.
+// Maps the file, once, at start, in none of the phases.
 void open_phase_file();
 
 // Where the counters are; null: nobody looks.
