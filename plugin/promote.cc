@@ -12,6 +12,7 @@
 #include "common/fd.h"
 #include "common/posix_file.h"
 #include "plugin/local_volume.h"
+#include "plugin/role_change.h"
 
 namespace ckpt {
 namespace {
@@ -92,18 +93,6 @@ Unexpected judge(const Error& error, const std::string& path) {
                                              "ready to be served: " +
                                              error.message() + ". Mend that, and promote it again")
              : Unexpected(error);
-}
-
-// What the image's new state begins with.
-VolumeRecord origin_of(const StoreRecord& store) {
-  VolumeRecord record;
-  record.volume = store.volume;
-  record.timeline = store.last->id.timeline;
-  record.forks = store.forks;
-  record.last = store.last;
-  record.highest = store.last->id.number;
-  record.unplaced = true;
-  return record;
 }
 
 // A volume that was opened and closed: its stop leaves all that the next start looks for.

@@ -12,12 +12,12 @@
 #include "backupd/store/store.h"
 #include "backupd/store/volume_file.h"
 #include "common/posix_file.h"
-#include "common/saved_map.h"
 #include "common/shared_memory.h"
 #include "plugin/backup_place.h"
 #include "plugin/boot.h"
 #include "plugin/forget.h"
 #include "plugin/local_volume.h"
+#include "plugin/role_change.h"
 
 namespace ckpt {
 namespace {
@@ -96,7 +96,6 @@ class Rejoin {
   Result<> open_image();
   Result<> find_stale();
   Result<> check_record(const VolumeRecord& record) const;
-  Result<StoreRecord> write_stale(Directory& folder);
   Result<> convert();
   Result<> convert_in_place();
   Result<> move_into_shelf();
@@ -109,7 +108,8 @@ class Rejoin {
   std::string target_;
   std::unique_ptr<PosixFile> image_;
   std::unique_ptr<PosixDirectory> state_;
-  std::vector<BlockRange> stale_;
+  std::unique_ptr<TmpfsMemoryStore> memory_;
+  StartedVolume started_;  // refers to the three
   RejoinOutcome outcome_;
 };
 
@@ -245,17 +245,15 @@ Result<> Rejoin::open_image() {
 
 // As every start finds out: what the process or the machine knew when it died.
 Result<> Rejoin::find_stale() {
-  CKPT_ASSIGN(const auto memory, TmpfsMemoryStore::open());
-  const Surroundings surroundings{*image_,         *state_,        *memory,          system_clock(),
+  CKPT_ASSIGN(memory_, TmpfsMemoryStore::open());
+  const Surroundings surroundings{*image_,         *state_,        *memory_,         system_clock(),
                                   system_random(), this_boot_id(), this_boot_time(), false};
   StartOptions start;
   start.offline = true;
-  CKPT_ASSIGN(const StartedVolume started, start_volume(surroundings, start));
-  record_ = started.record->get();
+  CKPT_ASSIGN(started_, start_volume(surroundings, start));
+  record_ = started_.record->get();
   CKPT_TRY(check_record(record_));
-  const ChangeMap& written = started.disk->epochs.current().written;
-  stale_ = written.runs(kSavedRunsMax);
-  outcome_.plan.stale_bytes = written.count() * kBlockBytes;
+  outcome_.plan.stale_bytes = started_.disk->epochs.current().written.count() * kBlockBytes;
   if (!options_.discard) {
     outcome_.plan.base = record_.last;
   }
@@ -277,24 +275,6 @@ Result<> Rejoin::check_record(const VolumeRecord& record) const {
                                  "--discard all of the disk is compared"));
 }
 
-// The one that was intended may be what the back-up was promoted at.
-Result<StoreRecord> Rejoin::write_stale(Directory& folder) {
-  StoreRecord store;
-  store.volume = record_.volume;
-  store.size_bytes = record_.size_bytes;
-  RejoinedImage& image = store.rejoined.emplace();
-  CKPT_ASSIGN(image.stale, save_map(folder, kStaleName, record_.volume, stale_));
-  if (options_.discard) {
-    return store;
-  }
-  for (const auto& checkpoint : {record_.last, record_.intent}) {
-    if (checkpoint) {
-      image.bases.push_back({checkpoint->id, checkpoint->digest});
-    }
-  }
-  return store;
-}
-
 Result<> Rejoin::convert() { return is_in_place() ? convert_in_place() : move_into_shelf(); }
 
 // With its record the folder is a back-up's again: all else is there before.
@@ -303,7 +283,9 @@ Result<> Rejoin::convert_in_place() {
   CKPT_TRY(lock_now(folder->fd(), target_));
   CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
   CKPT_TRY(folder->subdirectory("journal", true));
-  CKPT_ASSIGN(const StoreRecord store, write_stale(*folder));
+  CKPT_ASSIGN(
+      const StoreRecord store,
+      save_stale(*folder, record_, started_.disk->epochs.current().written, !options_.discard));
   CKPT_TRY(folder->sync());
   CKPT_TRY(give_to_owner_of(options_.shelf_path, target_));
   return file->update([&store](StoreRecord& record) { record = store; });
@@ -313,7 +295,9 @@ Result<> Rejoin::convert_in_place() {
 Result<> Rejoin::move_into_shelf() {
   const std::string draft = options_.shelf_path + "/.rejoin-" + record_.volume.to_string();
   CKPT_ASSIGN(const auto folder, make_draft(draft));
-  CKPT_ASSIGN(const StoreRecord store, write_stale(*folder));
+  CKPT_ASSIGN(
+      const StoreRecord store,
+      save_stale(*folder, record_, started_.disk->epochs.current().written, !options_.discard));
   CKPT_TRY(VolumeFile::create(*folder, store));
   CKPT_TRY(link_image(draft + "/" + kStoreImageName));
   CKPT_TRY(folder->sync());
@@ -352,6 +336,7 @@ Result<> Rejoin::link_image(const std::string& path) const {
 
 // The state goes last: as long as it is there nobody serves the image, and this can be repeated.
 Result<> Rejoin::remove_primary() {
+  started_ = {};
   image_.reset();
   state_.reset();
   if (!is_in_place() && has_path(options_.image_path)) {

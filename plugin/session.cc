@@ -117,6 +117,10 @@ Result<> Session::change_maps(HandshakeRow row, const StoreGreeting& greeting) {
     return change_allocated();
   }
   if (row == HandshakeRow::kRejoin) {
+    CKPT_PROBE(image_rejoined);
+    if (CKPT_PLANTED(rejoin_skips_own_changes)) {
+      disk_.epochs.current().written.clear();
+    }
     // Where its machine lost its power, whole regions are named.
     inexact_ = true;
     return change_stale();

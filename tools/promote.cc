@@ -3,6 +3,11 @@
 #include "plugin/promote.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include "tools/command.h"
 #include "tools/format.h"
@@ -19,9 +24,12 @@ constexpr CommandHelp kPromoteHelp{
     "when it hears of it. Make sure that it is dead, or have --fence do so. Asks on a terminal;\n"
     "without one it needs --yes. A backupd that has the store must be stopped meanwhile (exit\n"
     "status 5).\n\n"
-    "Then serve the image, with a back-up of its own:\n"
+    "Then serve the image, with a back-up of its own, or have --serve do it: the tool becomes the\n"
+    "server then. Words after -- are nbdkit's (nbdkit(1)) and the plugin's.\n"
     "  ckpt-tool promote /var/lib/ckpt/UUID --fence 'ipmitool -H node1-bmc power off'\n"
-    "  nbdkit ckpt /var/lib/ckpt/UUID/backup.img backup=HOST:PORT"};
+    "  nbdkit ckpt /var/lib/ckpt/UUID/backup.img backup=HOST:PORT\n"
+    "  ckpt-tool promote /var/lib/ckpt/UUID --yes --serve -- -U /run/nbd.sock backup=HOST:PORT",
+    true, true};
 
 // What takes longer has failed: nobody knows then whether the old primary still writes.
 constexpr std::chrono::seconds kFencePatience{120};
@@ -30,6 +38,8 @@ struct PromoteCommandOptions {
   std::string fence;  // for a shell; empty: none
   bool force = false;
   bool yes = false;
+  bool serve = false;
+  std::vector<std::string> server_words;
 };
 
 Result<> fence(const std::string& command) {
@@ -79,9 +89,31 @@ void say(Console& console, const PromoteOutcome& outcome) {
                   checkpoint.id.number.value, quoted_name(checkpoint), serving_line(outcome)));
 }
 
+// Becomes the server.
+Result<int> serve(const std::string& image, const std::vector<std::string>& words) {
+  std::vector<std::string> all{"nbdkit", "ckpt", image};
+  all.insert(all.end(), words.begin(), words.end());
+  std::vector<char*> arguments;
+  for (std::string& word : all) {
+    arguments.push_back(word.data());
+  }
+  arguments.push_back(nullptr);
+  (void)std::fflush(nullptr);
+  ::execvp(arguments[0], arguments.data());
+  return fail(ErrorKind::kHalfway, "promoted, but nbdkit cannot be started: " +
+                                       std::string(std::strerror(errno)) + ". Serve " + image);
+}
+
+Result<> check_words(const PromoteCommandOptions& options) {
+  return options.serve || options.server_words.empty()
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kInvalid, "words after -- are the server's: give --serve"));
+}
+
 Result<int> run_promote(Context& context, const VolumeName& name,
                         const PromoteCommandOptions& options) {
   Console& console = context.console;
+  CKPT_TRY(check_words(options));
   CKPT_ASSIGN(const VolumePaths paths, find_volume(name));
   if (!paths.is_store || paths.remote) {
     return fail(ErrorKind::kInvalid,
@@ -100,21 +132,24 @@ Result<int> run_promote(Context& context, const VolumeName& name,
                          return fence(options.fence);
                        }}));
   say(console, outcome);
-  return kExitDone;
+  return options.serve ? serve(outcome.image, options.server_words) : kExitDone;
 }
 
 }  // namespace
 
 void add_promote(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<PromoteCommandOptions>();
-  Arguments arguments = add_command(app, invocation, kPromoteHelp,
-                                    [options](Context& context, const VolumeName& name) {
-                                      return run_promote(context, name, *options);
-                                    });
+  Arguments arguments =
+      add_command(app, invocation, kPromoteHelp,
+                  [options, &invocation](Context& context, const VolumeName& name) {
+                    options->server_words = invocation.rest;
+                    return run_promote(context, name, *options);
+                  });
   arguments.add_filled_text("--fence", "COMMAND", options->fence,
                             "Sees to it that the old primary is dead; run by a shell first. If it "
                             "fails, or takes 2 minutes, nothing is promoted");
   arguments.add_flag("--force", options->force, "Also of an embedded back-up whose image is there");
+  arguments.add_flag("--serve", options->serve, "Serves the image then");
   arguments.add_flag("--yes", options->yes, "Does not ask");
 }
 

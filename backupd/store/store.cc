@@ -48,7 +48,7 @@ class Store::Hurry {
 Result<StoreGreeting> Store::begin_session() {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(latch_.check());
-  CKPT_TRY(check_not_promoted());
+  CKPT_TRY(CKPT_PLANTED(no_fence_after_promotion) ? Result<>() : check_not_promoted());
   session_ = Session::kNone;
   over_.reset();
   if (!CKPT_PLANTED(keep_pending_across_sessions)) {
@@ -396,7 +396,7 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
     return *before.last;  // it was done
   }
   CKPT_TRY(drop_pending());
-  if (!before.promoted) {
+  if (!before.promoted && !CKPT_PLANTED(promotion_not_durable)) {
     auto recorded = volume_->update([&to](StoreRecord& record) {
       record.fork_to(to);
       record.promoted = true;
@@ -408,7 +408,9 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
   session_ = Session::kOver;
   over_ = check_not_promoted().error();
   const Hurry hurry(*this);
-  CKPT_TRY(applier_->finish());
+  if (!CKPT_PLANTED(promote_without_applying)) {
+    CKPT_TRY(applier_->finish());
+  }
   (void)reserve_->remove();  // the space may be the primary's; nobody else would miss it
   return *volume_->record().last;
 }

@@ -92,7 +92,7 @@ Result<> Store::recover(const std::vector<std::string>& names) {
   CKPT_ASSIGN(volume_, VolumeFile::open(*directory_));
   const StoreRecord record = volume_->record();
   CKPT_TRY(check_identity(record));
-  if (record.is_handed_over()) {
+  if (record.is_handed_over() && !CKPT_PLANTED(no_fence_after_promotion)) {
     return assemble_promoted();
   }
   if (has(names, kImageStateName) && !record.promoted && is_state(*directory_)) {

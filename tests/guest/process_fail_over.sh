@@ -40,10 +40,10 @@ kill_process() { # PID
 
 checkpoint_programs() {
     find_group
+    count_then=$(count_of count)
     check "a checkpoint of disk and programs" ckpt checkpoint "$primary" --criu "${group[0]}" --criu "${group[1]}" \
         --criu "${group[2]}" --fs "$mnt" -- --file-locks
     checkpoint=$(result_field checkpoint)
-    count_then=$(count_of count)
 }
 
 # The kernel stays: it loses the disk, and whoever was on it.

@@ -3,6 +3,7 @@
 """Fail-over: a back-up whose primary is lost becomes the primary; the old one is refused."""
 
 import hashlib
+import os
 import random
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import unittest
 from pathlib import Path
 
 from harness import (BUSY, DEGRADED, HALFWAY, MIB, OK, UNKNOWN, USAGE, Case, Server, build,
-                     eventually, free_port, tool)
+                     eventually, free_port, plugin, plugin_environment, tool)
 from nbd_client import NbdClient
 from tls_files import Secrets
 
@@ -93,6 +94,27 @@ class Promote(PromoteCase):
         promoted = self.serve_promoted(answer)
         self.assertEqual(tool("status", promoted.image)["timeline"], answer["timeline"])
         self.assert_works(promoted)
+
+    def test_it_becomes_the_server(self):
+        server, folder = self.lost_at(self.keep())
+        answer = tool("promote", folder, "--yes", "--", "backup=none", expect=USAGE)
+        self.assertIn("--serve", answer.message)
+        self.assertEqual(tool("status", folder)["state"], "stopped")
+        socket = self.folder / "s"
+        words = ["-f", "-U", socket, f"--pidfile={self.folder / 'pid'}", "backup=none"]
+        # Of nbdkit's own folder the plugin need not be this build's.
+        paths = self.folder / "bin"
+        paths.mkdir()
+        (paths / "nbdkit").write_text(f"#!/bin/sh\nshift\nexec {shutil.which('nbdkit')} {plugin()} \"$@\"\n")
+        (paths / "nbdkit").chmod(0o755)
+        with subprocess.Popen([build() / "tools" / "ckpt-tool", "promote", folder, "--yes", "--serve", "--", *words],
+                              env={**plugin_environment(), "PATH": f"{paths}:{os.environ['PATH']}"}) as process:
+            self.addCleanup(process.kill)
+            eventually((self.folder / "pid").exists, "it serves")
+            self.assertEqual(int((self.folder / "pid").read_text()), process.pid)
+            with NbdClient(str(socket)) as client:
+                self.assertEqual(client.read(0, SIZE), self.truth.read_bytes())
+            process.terminate()
 
     def test_the_new_primary_chooses_its_back_up(self):
         _, folder = self.lost_at(self.keep())

@@ -196,6 +196,11 @@ void Oracle::end_checkpoint(const std::string& name, Existence existence) {
   checkpoint.existence = existence;
 }
 
+void Oracle::lose_backup() {
+  last_answered_ = 0;
+  last_number_ = 0;
+}
+
 std::string Oracle::check_no_backup() const {
   return last_answered_ == 0 ? ""
                              : "O1: checkpoint " + std::to_string(last_answered_) +

@@ -91,6 +91,8 @@ class Oracle {
   [[nodiscard]] uint64_t last_answered() const { return last_answered_; }
   // The store was put back from a copy that holds this: what was confirmed since is gone.
   void restore_backup(uint64_t number, const std::vector<Version>& backup);
+  // Fail-over: the back-up is the disk, and has none yet, but may get one again.
+  void lose_backup();
   // Nothing was confirmed, says the store.
   [[nodiscard]] std::string check_no_backup() const;
   // What the last checked checkpoint holds.

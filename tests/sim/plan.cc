@@ -140,6 +140,9 @@ Plan draw_plan(uint64_t seed) {
   // (What others do to the image is another story.)
   plan.old_copies = has_faults && !plan.tampering && root.stream("copies").one_in(2);
   draw_remote(plan, has_faults, root.stream("remote"));
+  // (And so is what happens to one of two copies.)
+  plan.fail_overs = plan.server.remote && !plan.tampering && !plan.old_copies &&
+                    root.stream("fail-overs").one_in(2);
   slow_down(plan);
   return plan;
 }
@@ -186,6 +189,7 @@ std::string describe(const Plan& plan) {
   say("power losses", plan.power_losses ? 1 : 0);
   say("tampering", plan.tampering ? 1 : 0);
   say("old copies", plan.old_copies ? 1 : 0);
+  say("fail-overs", plan.fail_overs ? 1 : 0);
   say("corruption", plan.corruption ? 1 : 0);
   say("long pauses", plan.long_pauses ? 1 : 0);
   say("image write errors", plan.image_write_error_one_in);

@@ -38,6 +38,7 @@ struct Plan {
   bool power_losses = false;
   bool tampering = false;   // other programs write to the image while it is not served
   bool old_copies = false;  // the store is put back from an older copy of it
+  bool fail_overs = false;  // the back-up becomes the disk, and what was that the back-up
   bool corruption = false;  // bits of the journal flip, at rest
   uint64_t image_write_error_one_in = 0;
   uint64_t image_read_error_one_in = 0;

@@ -9,16 +9,6 @@ namespace {
 
 constexpr SteadyTime kApplierSleep = std::chrono::seconds(1);
 
-Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
-  return {image,
-          state,
-          machine.memory,
-          machine.scheduler.clock(),
-          machine.scheduler.random(),
-          machine.boot_id,
-          machine.boot_time()};
-}
-
 Result<std::unique_ptr<Store>> open_store_in(Directory& state, const VolumeRecord& record,
                                              const ServerOptions& options, const Clock& clock) {
   CKPT_ASSIGN(auto directory, state.subdirectory("store", true));
@@ -56,6 +46,16 @@ std::unique_ptr<Directory> root_of(Machine& machine) {
 }
 
 }  // namespace
+
+Surroundings surroundings_of(Machine& machine, File& image, Directory& state) {
+  return {image,
+          state,
+          machine.memory,
+          machine.scheduler.clock(),
+          machine.scheduler.random(),
+          machine.boot_id,
+          machine.boot_time()};
+}
 
 template <typename Call>
 auto ObservedLink::over_link(const Call& call) -> decltype(call()) {

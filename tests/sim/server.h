@@ -75,6 +75,9 @@ class ObservedLink final : public StoreLink {
   StoreLink* store_ = nullptr;  // outlives this
 };
 
+// What a volume of that machine lives on.
+Surroundings surroundings_of(Machine& machine, File& image, Directory& state);
+
 struct ServerOptions {
   VolumeOptions volume;
   uint64_t unapplied_bytes_max = uint64_t{1} << 30U;

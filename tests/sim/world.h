@@ -50,6 +50,10 @@ class World {
   void look();
   void take_copy(const Probe& found);
   void put_copy_back();
+  void fail_over();
+  void return_old_primary();
+  void change_machines(const StoreRecord& promoted);
+  bool in_process(const char* name, const std::function<Result<>()>& act);
   void put_image_back();
   [[nodiscard]] bool is_behind() const;
   void check_changed(const Probe& found);
