@@ -4,11 +4,20 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <thread>
 
+#include "common/clock.h"
 #include "plugin/store_volume.h"
 #include "tools/format.h"
 
 namespace ckpt {
+namespace {
+
+// This tool's own look at the server is one of them.
+constexpr std::chrono::seconds kClientsPatience{2};
+constexpr std::chrono::milliseconds kClientsLook{50};
+
+}  // namespace
 
 std::optional<PromotedDisk> find_promoted(const OpenedVolume& opened) {
   const std::filesystem::path image(opened.paths.image);
@@ -51,6 +60,16 @@ Result<> check_still_promoted(const PromotedDisk& promoted, const VolumeStatus& 
                             "made all of it counts: serve it with backup=none for this. If it was "
                             "only mounted, and nothing on it written to: --as-is",
                             format_bytes(status.changed_bytes), number)));
+}
+
+Result<> check_still_promoted(const PromotedDisk& promoted, VolumeApi& volume, bool as_is) {
+  const SteadyTime deadline = system_clock().steady() + kClientsPatience;
+  VolumeStatus status = volume.status();
+  while (status.connections > 0 && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kClientsLook);
+    status = volume.status();
+  }
+  return check_still_promoted(promoted, status, as_is);
 }
 
 }  // namespace ckpt

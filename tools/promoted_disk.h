@@ -23,5 +23,7 @@ std::optional<PromotedDisk> find_promoted(const OpenedVolume& opened);
 // kBusy: clients are connected, and might be writing; kInvalid: it was written to, or there is a
 // later checkpoint.
 Result<> check_still_promoted(const PromotedDisk& promoted, const VolumeStatus& status, bool as_is);
+// The same of a volume as it is now. Waits 2 s for clients that are just leaving.
+Result<> check_still_promoted(const PromotedDisk& promoted, VolumeApi& volume, bool as_is);
 
 }  // namespace ckpt

@@ -129,7 +129,7 @@ Result<RestoreSource> choose_source(const OpenedVolume& opened, const RestoreOpt
     return target ? Unexpected(check_has_processes(*target).error()) : Unexpected(target.error());
   }
   CKPT_TRY(check_has_processes(promoted->checkpoint));
-  CKPT_TRY(check_still_promoted(*promoted, opened.volume->status(), options.as_is));
+  CKPT_TRY(check_still_promoted(*promoted, *opened.volume, options.as_is));
   RestoreSource source{promoted->checkpoint, promoted->store.get()};
   source.promoted = std::move(promoted);
   return source;
@@ -137,7 +137,7 @@ Result<RestoreSource> choose_source(const OpenedVolume& opened, const RestoreOpt
 
 // Another may have been made since, or somebody may have come.
 Result<> check_still_there(const OpenedVolume& opened, const RestoreSource& source, bool as_is) {
-  return source.promoted ? check_still_promoted(*source.promoted, opened.volume->status(), as_is)
+  return source.promoted ? check_still_promoted(*source.promoted, *opened.volume, as_is)
                          : check_kept(*opened.volume, source.target);
 }
 
