@@ -2,9 +2,46 @@
 #include "plugin/handshake.h"
 
 #include <algorithm>
+#include <array>
 
 namespace ckpt {
 namespace {
+
+// What the store has, as the primary's record sees it.
+enum class Found {
+  kNothing,    // and the primary never had a checkpoint
+  kLost,       // nothing, though the primary had one
+  kBase,       // an image that was a primary's, at our last checkpoint but for what is stale
+  kOlderBase,  // the same, at an older one of ours
+  kLast,       // our last checkpoint
+  kIntent,     // the one that we intended
+  kOlder,      // an older one of ours
+  kTarget,     // what our rollback leads to
+  kForeign,    // anything else
+};
+
+// Whose incarnation the store accepted last. Another one in between means a copied or restored
+// image or store.
+enum class Whose { kOurs, kAny };
+
+struct Rule {
+  bool is_rolling_back;
+  Found found;
+  Whose whose;
+  HandshakeRow row;
+};
+
+// Design 3, "Session and handshake". What no rule names has diverged.
+constexpr std::array<Rule, 8> kRules{{
+    {false, Found::kNothing, Whose::kAny, HandshakeRow::kFirstCopy},
+    {false, Found::kLost, Whose::kAny, HandshakeRow::kResync},
+    {false, Found::kBase, Whose::kAny, HandshakeRow::kRejoin},
+    {false, Found::kOlderBase, Whose::kAny, HandshakeRow::kResync},
+    {false, Found::kLast, Whose::kOurs, HandshakeRow::kGoOn},
+    {false, Found::kIntent, Whose::kOurs, HandshakeRow::kAdopt},
+    {false, Found::kOlder, Whose::kAny, HandshakeRow::kResync},
+    {true, Found::kTarget, Whose::kOurs, HandshakeRow::kRollBack},
+}};
 
 bool is_rollback_target(const VolumeRecord& record, const CheckpointId& found) {
   const RollbackTarget& rollback = *record.rollback;
@@ -24,48 +61,54 @@ bool is_older(const VolumeRecord& record, const CheckpointId& found) {
          (record.last && at_or_before(record.last->id));
 }
 
-// Of a store whose image was a primary's. What that one answered for has to be on our line: else it
-// would be lost here.
-HandshakeRow decide_rejoin(const VolumeRecord& record, const std::vector<BaseCheckpoint>& bases) {
+// What that primary answered for has to be on our line: else it would be lost here.
+Found find_base(const VolumeRecord& record, const std::vector<BaseCheckpoint>& bases) {
   const auto is_last = [&record](const BaseCheckpoint& base) {
     return base.id.number == record.last->id.number && base.digest == record.last->digest &&
            (base.id == record.last->id || is_own_fork(record, base.id));
   };
-  const bool is_ours = is_last(bases.front()) || is_older(record, bases.front().id);
-  if (!is_ours) {
-    return HandshakeRow::kDiverged;
+  if (!record.last || !(is_last(bases.front()) || is_older(record, bases.front().id))) {
+    return Found::kForeign;
   }
-  return std::ranges::any_of(bases, is_last) ? HandshakeRow::kRejoin : HandshakeRow::kResync;
+  return std::ranges::any_of(bases, is_last) ? Found::kBase : Found::kOlderBase;
+}
+
+Found find_without_checkpoint(const VolumeRecord& record, const StoreGreeting& greeting) {
+  if (!greeting.bases.empty()) {
+    return find_base(record, greeting.bases);
+  }
+  return record.last ? Found::kLost : Found::kNothing;
+}
+
+Found find(const VolumeRecord& record, const StoreGreeting& greeting) {
+  if (!greeting.last) {
+    return find_without_checkpoint(record, greeting);
+  }
+  const CheckpointId found = greeting.last->id;
+  if (record.rollback) {
+    return is_rollback_target(record, found) ? Found::kTarget : Found::kForeign;
+  }
+  if (record.last && found == record.last->id) {
+    return Found::kLast;
+  }
+  if (record.intent && found == record.intent->id &&
+      greeting.last->digest == record.intent->digest) {
+    return Found::kIntent;
+  }
+  return is_older(record, found) ? Found::kOlder : Found::kForeign;
 }
 
 }  // namespace
 
 HandshakeRow decide_handshake(const VolumeRecord& record, const StoreGreeting& greeting) {
-  if (!greeting.last) {
-    if (record.rollback) {
-      return HandshakeRow::kDiverged;
-    }
-    if (!greeting.bases.empty()) {
-      return record.last ? decide_rejoin(record, greeting.bases) : HandshakeRow::kDiverged;
-    }
-    return record.last ? HandshakeRow::kResync : HandshakeRow::kFirstCopy;
-  }
-  const CheckpointId found = greeting.last->id;
-  // Another incarnation in between means a copied or restored image or store.
-  const bool ours =
+  const Found found = find(record, greeting);
+  const bool is_ours =
       greeting.incarnation == record.accepted || greeting.incarnation == record.offered;
-  if (record.rollback) {
-    return ours && is_rollback_target(record, found) ? HandshakeRow::kRollBack
-                                                     : HandshakeRow::kDiverged;
-  }
-  if (record.last && found == record.last->id) {
-    return ours ? HandshakeRow::kGoOn : HandshakeRow::kDiverged;
-  }
-  if (record.intent && found == record.intent->id &&
-      greeting.last->digest == record.intent->digest) {
-    return ours ? HandshakeRow::kAdopt : HandshakeRow::kDiverged;
-  }
-  return is_older(record, found) ? HandshakeRow::kResync : HandshakeRow::kDiverged;
+  const auto* const rule = std::ranges::find_if(kRules, [&](const Rule& one) {
+    return one.is_rolling_back == record.rollback.has_value() && one.found == found &&
+           (is_ours || one.whose == Whose::kAny);
+  });
+  return rule == kRules.end() ? HandshakeRow::kDiverged : rule->row;
 }
 
 }  // namespace ckpt

@@ -130,6 +130,13 @@ Result<PromoteOutcome> promote(const PromoteOptions& options) {
   const std::string image = path + "/backup.img";
   CKPT_ASSIGN(auto directory, lock_store(path));
   CKPT_ASSIGN(const StoreRecord before, read_record(*directory));
+  if (before.rejoined) {
+    return fail(ErrorKind::kNotFound,
+                path +
+                    " has no checkpoint yet: its image is what the old primary had when it "
+                    "rejoined, with what was in no checkpoint. If that is all there is, copy it "
+                    "(cp --sparse=always)");
+  }
   if (!before.last) {
     return fail(ErrorKind::kNotFound, path + " has no checkpoint yet: there is nothing to promote");
   }
