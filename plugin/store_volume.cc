@@ -107,6 +107,11 @@ VolumeStatus StoreVolume::status() {
   status.state = record_.promoted ? "promoted" : status.state;
   status.volume = record_.volume;
   status.size_bytes = record_.size_bytes;
+  if (record_.rejoined) {
+    status.problem =
+        "its image was a primary's, and is no back-up before the new primary has made a checkpoint "
+        "with it";
+  }
   status.store = StoreStatus{};
   status.store->address = "embedded:" + path_;
   status.store->state = "detached";
