@@ -35,7 +35,7 @@ class Scenario(Case):
 
     silence = 4
     steps = ("checkpoint", "flood", "reconnect", "attachments", "rollback", "verify",
-             "verify_changed", "export", "tools", "spoilt", "idle", "slow", "first_copy")
+             "verify_changed", "export", "tools", "spoilt", "idle", "slow", "rejoin", "first_copy")
 
     def setUp(self):
         super().setUp()
@@ -63,14 +63,14 @@ class Scenario(Case):
         return b"".join(self.random.randbytes(piece) + bytes(piece)
                         for _ in range(size // piece // 2))
 
-    def serve_through(self, image, content):
+    def serve_through(self, image, content, address=None):
         """A server over an image that has that content."""
         with open(image, "r+b") as file:
             for at in range(0, len(content), 4096):
                 if any(content[at:at + 4096]):
                     file.seek(at)
                     file.write(content[at:at + 4096])
-        return self.serve(image, f"backup={self.proxy.address}", "compress=none",
+        return self.serve(image, f"backup={address or self.proxy.address}", "compress=none",
                           "batch-bytes=64K")
 
     def through(self):
@@ -280,6 +280,39 @@ class Scenario(Case):
     def slow(self):
         """backupd has to wait for the end of a batch."""
         self.checkpoint()
+
+    def prepare_rejoin(self):
+        """Of another volume, whose back-up was promoted: its old image is here now."""
+        self.copies += 1
+        image, self.rejoined = self.image(f"{self.copies}.img", size=MIB), bytearray(self.content(MIB))
+        far = self.keep(store=self.folder / f"far-{self.copies}")
+        old = self.serve_through(image, self.rejoined, far.address)
+        volume = tool("checkpoint", image) and tool("status", image)["volume"]
+        with NbdClient(str(old.socket)) as client:
+            client.write(12345, b"lost" * 5000)
+        old.kill9()
+        far.kill9()
+        self.promoted = Path(tool("promote", far.store / volume, "--yes")["image"])
+        far.start()
+        tool("rejoin", image, "--store", self.backupd.store, "--yes")
+        far.stop()
+        for ended in old, far:
+            self._logged.remove(ended)
+
+    def rejoin(self):
+        server = self.serve_through(self.promoted, b"")
+        with NbdClient(str(server.socket)) as client:
+            data = self.random.randbytes(5000)
+            client.write(MIB // 2 + 99, data)
+            self.rejoined[MIB // 2 + 99:MIB // 2 + 99 + len(data)] = data
+        self.insist(lambda: tool("checkpoint", self.promoted, expect=None))
+        volume = tool("status", self.promoted)["volume"]
+        eventually(lambda: self.is_applied(volume), "it is applied", 60)
+        kept = (self.backupd.store / volume / "backup.img").read_bytes()
+        self.expect_bytes(kept, bytes(self.rejoined), "the image that rejoined")
+        tool("verify", self.promoted)
+        server.stop()
+        self._logged.remove(server)
 
     def first_copy(self):
         """Of another volume."""

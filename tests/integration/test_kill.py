@@ -74,7 +74,6 @@ class Kill(Case):
         self.page = PhasePage(self.folder / "phases")
         self.counts = collections.Counter({phase: 0 for phase in PHASES})
         self.prepare()
-        self.least = self.kills * LEAST_SHARE // 100
         self.backup_path = None
         self.server = self.serve(self.image(), "multi-conn=on", environment=self.page.environment)
         self.hammer_ = self.hammer(self.server, 4)
@@ -82,6 +81,11 @@ class Kill(Case):
 
     def prepare(self):
         pass
+
+    @property
+    def least(self):
+        """Of the kills, in each phase."""
+        return self.kills * LEAST_SHARE // 100
 
     def load(self):
         shape = self.random.choice((["pause=300"], ["max=65536"],

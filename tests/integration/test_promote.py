@@ -371,7 +371,7 @@ class WithItsBackUp(PromoteCase):
             client.read(0, 4096)
             client.flush()
             backupd.start()
-            eventually(lambda: tool("status", server.image)["backup"]["state"] != "detached", "back")
+            eventually(lambda: tool("status", server.image)["protected"], "it has a session again")
             client.write(0, b"x")
         tool("checkpoint", server.image)
         self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)

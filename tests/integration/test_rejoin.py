@@ -18,7 +18,7 @@ from link_proxy import READER, SESSION, LinkProxy
 from nbd_client import NbdClient
 from steps import KILL_BEFORE, Steps
 
-FENCED, UNREACHABLE = 11, 10
+NOTHING, UNREACHABLE = 4, 10
 SIZE = 32 * MIB
 
 
@@ -136,6 +136,9 @@ class Rejoin(Sites):
         self.assertEqual(answer["volume"], self.volume)
         self.assertFalse(self.server.image.exists())
         self.assertFalse(self.server.state.exists())
+        folder = self.near.store / self.volume
+        self.assertIn("is no back-up before", tool("status", folder)["problem"])
+        self.assertIn("the old primary", tool("promote", folder, "--yes", expect=NOTHING).message)
         self.near.start()
         proxy = LinkProxy(self.folder, self.near.address)
         self.addCleanup(proxy.close)
@@ -248,7 +251,7 @@ class Rejoin(Sites):
         promoted = self.promote()
         answer = tool("rejoin", self.server.image, "--yes", expect=USAGE)
         self.assertIn("--store", answer.message)
-        answer = tool("rejoin", self.server.image, "--yes", "--store", self.folder / "none", expect=4)
+        answer = tool("rejoin", self.server.image, "--yes", "--store", self.folder / "none", expect=NOTHING)
         answer = tool("rejoin", self.server.image, "--store", self.near.store, expect=USAGE)
         self.assertIn("--yes", answer.message)
         (self.near.store / self.volume).mkdir(parents=True)

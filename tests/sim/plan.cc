@@ -55,13 +55,16 @@ void draw_load(Plan& plan, SeededRandom& random) {
 
 // Many writers of a few bytes in the same few blocks, and one checkpoint after the other.
 void draw_crowd(Plan& plan, SeededRandom random) {
-  if (!random.one_in(8)) {
+  if (!random.one_in(4)) {
     return;
   }
   plan.writers = static_cast<uint32_t>(random.between(4, 8));
   plan.requests = static_cast<uint32_t>(random.between(10, 40));
-  plan.controls = static_cast<uint32_t>(random.between(4, 12));
+  plan.controls = static_cast<uint32_t>(random.between(6, 20));
   plan.hot_blocks = 1;
+  // At once, most often: a connection does one after the other.
+  plan.own_connections = !random.one_in(4);
+  plan.server.volume.clients.multi_conn = plan.own_connections;
   plan.crowded = true;
 }
 
@@ -141,7 +144,7 @@ Plan draw_plan(uint64_t seed) {
   plan.old_copies = has_faults && !plan.tampering && root.stream("copies").one_in(2);
   draw_remote(plan, has_faults, root.stream("remote"));
   // (And so is what happens to one of two copies.)
-  plan.fail_overs = plan.server.remote && !plan.tampering && !plan.old_copies &&
+  plan.fail_overs = plan.server.remote && !plan.tampering && !plan.old_copies && !plan.crowded &&
                     root.stream("fail-overs").one_in(2);
   slow_down(plan);
   return plan;
