@@ -305,7 +305,7 @@ Result<> Rejoin::move_into_shelf() {
   if (std::rename(draft.c_str(), target_.c_str()) != 0) {
     return fail_errno(errno, "rename " + draft + " to " + target_);
   }
-  return sync_folder(options_.shelf_path);
+  return {};
 }
 
 // What an interrupted call left in it is made anew.
@@ -334,8 +334,10 @@ Result<> Rejoin::link_image(const std::string& path) const {
              : fail_errno(errno, "link " + options_.image_path + " to " + path);
 }
 
-// The state goes last: as long as it is there nobody serves the image, and this can be repeated.
+// The state goes last: as long as it is there nobody serves the image, and this can be repeated. A
+// call that was killed may have given the folder its name, and not synced that.
 Result<> Rejoin::remove_primary() {
+  CKPT_TRY(sync_folder(options_.shelf_path));
   started_ = {};
   image_.reset();
   state_.reset();

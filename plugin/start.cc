@@ -45,6 +45,8 @@ Result<StartedVolume> Start::run() {
   auto record = VolumeRecordFile::open(at_.state, at_.random);
   if (record) {
     started_.record = std::move(*record);
+    // A start that was killed may have given it its name, and not synced that.
+    CKPT_TRY(at_.state.sync());
     CKPT_TRY(find(image));
   } else if (record.error().kind == ErrorKind::kNotFound) {
     CKPT_TRY(create(image));
