@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "common/stale_message.h"
 #include "common/text.h"
 
 namespace ckpt {

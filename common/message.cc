@@ -353,37 +353,6 @@ Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body) {
   return whole(decoder, valid, FrameType::kDigestList, digests);
 }
 
-std::vector<std::byte> encode_stale(uint64_t from) { return encode_number(from); }
-
-Result<uint64_t> decode_stale(ConstByteSpan body) { return decode_number(FrameType::kStale, body); }
-
-std::vector<std::byte> encode_stale_list(std::span<const BlockRange> runs) {
-  Encoder encoder;
-  encoder.put(static_cast<uint32_t>(runs.size()));
-  encoder.put_zeroes(4);
-  for (const BlockRange& run : runs) {
-    encoder.put(run.first);
-    encoder.put(run.count());
-  }
-  return encoder.take();
-}
-
-Result<std::vector<BlockRange>> decode_stale_list(ConstByteSpan body) {
-  Decoder decoder(body);
-  const auto count = decoder.get<uint32_t>();
-  decoder.get_zeroes(4);
-  bool valid = count <= kStaleMax && decoder.remaining() == count * uint64_t{16};
-  std::vector<BlockRange> runs;
-  for (uint64_t after = 0; valid && runs.size() < count; after = runs.back().end) {
-    const auto first = decoder.get<uint64_t>();
-    const auto length = decoder.get<uint64_t>();
-    constexpr uint64_t kBlocksMax = kDiskBytesMax / kBlockBytes;
-    valid = first >= after && length > 0 && first < kBlocksMax && length <= kBlocksMax - first;
-    runs.push_back({first, first + length});
-  }
-  return whole(decoder, valid, FrameType::kStaleList, runs);
-}
-
 std::vector<std::byte> encode_attach(const AttachRequest& request) {
   Encoder encoder;
   encoder.put(request.epoch.value);

@@ -113,11 +113,6 @@ std::vector<std::byte> encode_digests(const DigestQuery& query);
 Result<DigestQuery> decode_digests(ConstByteSpan body);
 std::vector<std::byte> encode_digest_list(std::span<const Digest> digests);
 Result<std::vector<Digest>> decode_digest_list(ConstByteSpan body);
-std::vector<std::byte> encode_stale(uint64_t from);
-Result<uint64_t> decode_stale(ConstByteSpan body);
-// At most kStaleMax runs, ascending, none of them empty.
-std::vector<std::byte> encode_stale_list(std::span<const BlockRange> runs);
-Result<std::vector<BlockRange>> decode_stale_list(ConstByteSpan body);
 std::vector<std::byte> encode_attach(const AttachRequest& request);
 Result<AttachRequest> decode_attach(ConstByteSpan body);
 std::vector<std::byte> encode_read_attachment(const AttachmentRequest& request);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "common/stale_message.h"
+
 namespace ckpt {
 namespace {
 

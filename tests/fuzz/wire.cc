@@ -5,6 +5,7 @@
 #include "common/attachment.h"
 #include "common/checksum.h"
 #include "common/message.h"
+#include "common/stale_message.h"
 #include "common/volume_message.h"
 #include "tests/fuzz/target.h"
 

@@ -6,6 +6,7 @@
 
 #include "backupd/access_list.h"
 #include "backupd/config_file.h"
+#include "common/stale_message.h"
 #include "tests/unit/served_talk.h"
 
 namespace ckpt::test {

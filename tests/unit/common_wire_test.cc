@@ -7,6 +7,7 @@
 
 #include "common/checksum.h"
 #include "common/message.h"
+#include "common/stale_message.h"
 #include "common/volume_message.h"
 #include "tests/unit/golden_file.h"
 
