@@ -168,6 +168,10 @@ is_served() {
     ckpt-tool --json status "$image" | grep -q '"state":"running".*"connections":1,'
 }
 
+is_served_alone() {
+    ckpt-tool --json status "$image" | grep -q '"state":"running".*"connections":0,'
+}
+
 server_has_ended() { # PID
     [[ ! -e /proc/$1 ]] || die "the server runs on without the domain"
     [[ ! -e /run/ckpt/web.sock && ! -e /run/ckpt/web.domain ]] || die "the server left something: $(ls /run/ckpt)"
@@ -215,6 +219,31 @@ run_as_words() {
     server_has_ended "$server"
 }
 
+# Programs in $folder/late: nbdkit, whose number comes half of a second after it has gone into the background, and
+# cat, which is slow to say that there is none.
+make_late_programs() {
+    mkdir -p "$folder/late"
+    # shellcheck disable=SC2016 # it is the programs that expand it
+    printf '%s\n' '#!/bin/bash' 'words=("$@")' 'for i in "${!words[@]}"; do' \
+        '    [[ ${words[i]} != -P ]] || { number=${words[i + 1]}; words[i + 1]+=.late; }' 'done' \
+        "$(command -v nbdkit) \"\${words[@]}\" || exit" \
+        '(sleep 0.5 && mv "$number.late" "$number") </dev/null >/dev/null 2>&1 &' >"$folder/late/nbdkit"
+    printf '%s\n' '#!/bin/bash' "! $(command -v cat) \"\$@\" || exit 0" 'sleep 1' 'exit 1' >"$folder/late/cat"
+    chmod 755 "$folder"/late/*
+}
+
+# A server whose number comes while the hook looks for it has not ended.
+run_with_late_number() {
+    local xml
+    make_late_programs
+    xml=$(virsh dumpxml words)
+    PATH=$folder/late:$PATH "$hook" words prepare begin - <<<"$xml" || die "the server was taken for ended"
+    is_served_alone || die "the volume is not served: $(ckpt-tool status "$image")"
+    "$hook" words release end - <<<"$xml"
+    [[ ! -e /run/ckpt/web.sock ]] || die "the server runs on"
+    ok "a server whose number comes late is waited for"
+}
+
 make_private
 make_user
 configure_libvirt
@@ -223,4 +252,5 @@ start_libvirt
 define words '' "$as_words"
 run_as_disk
 run_as_words
+run_with_late_number
 rm -rf "$image" "$image.ckpt" "$folder/root"
