@@ -74,6 +74,7 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kBatch:
     case FrameType::kAttach:
     case FrameType::kConfirm:
+    case FrameType::kConfirmCopy:
     case FrameType::kName:
     case FrameType::kRollBack: return Operation::kWrite;
     case FrameType::kHello:

@@ -51,14 +51,16 @@ Result<> set_silence(DaemonOptions& options, const toml::node& node) {
   return {};
 }
 
-Result<> set_tls(DaemonOptions& options, const toml::node& node) {
+template <typename Target>
+Result<> set_tls(Target& target, const toml::node& node) {
   CKPT_ASSIGN(const std::string word, text_of(node));
-  CKPT_ASSIGN(options.tls.use, parse_tls_use(word));
+  CKPT_ASSIGN(target.tls.use, parse_tls_use(word));
   return {};
 }
 
-Result<> set_verify_peer(DaemonOptions& options, const toml::node& node) {
-  CKPT_ASSIGN(options.tls.verify_peer, switch_of(node));
+template <typename Target>
+Result<> set_verify_peer(Target& target, const toml::node& node) {
+  CKPT_ASSIGN(target.tls.verify_peer, switch_of(node));
   return {};
 }
 
@@ -74,15 +76,21 @@ Result<> set_identities(Allowance& allowance, const toml::node& node) {
   return {};
 }
 
-Result<> set_volumes(Allowance& allowance, const toml::node& node) {
+// Nothing: any.
+Result<std::vector<std::optional<Uuid>>> volumes_of(const toml::node& node) {
   CKPT_ASSIGN(const auto texts, texts_of(node));
+  std::vector<std::optional<Uuid>> volumes;
   for (const std::string& text : texts) {
-    const auto volume = Uuid::parse(text);
-    if (!volume && text != "*") {
+    volumes.push_back(Uuid::parse(text));
+    if (!volumes.back() && text != "*") {
       return wrong("\"" + text + "\": a volume is its UUID, or \"*\" for any");
     }
-    allowance.volumes.push_back(volume);
   }
+  return volumes;
+}
+
+Result<> set_volumes(Allowance& allowance, const toml::node& node) {
+  CKPT_ASSIGN(allowance.volumes, volumes_of(node));
   return {};
 }
 
@@ -92,6 +100,24 @@ Result<> set_operations(Allowance& allowance, const toml::node& node) {
     CKPT_ASSIGN(const Operation operation, parse_operation(text));
     allowance.operations |= static_cast<uint8_t>(operation);
   }
+  return {};
+}
+
+// A further backupd, and the volumes that a [[relay]] names.
+struct Relaying {
+  std::optional<Address> to;
+  std::vector<std::optional<Uuid>> volumes;
+  TlsOptions tls;
+};
+
+Result<> set_to(Relaying& relaying, const toml::node& node) {
+  CKPT_ASSIGN(const std::string text, text_of(node));
+  CKPT_ASSIGN(relaying.to, parse_address(text));
+  return {};
+}
+
+Result<> set_relayed_volumes(Relaying& relaying, const toml::node& node) {
+  CKPT_ASSIGN(relaying.volumes, volumes_of(node));
   return {};
 }
 
@@ -107,9 +133,9 @@ Result<> set_text(DaemonOptions& options, const toml::node& node) {
   return {};
 }
 
-template <std::string TlsOptions::*kField>
-Result<> set_tls_path(DaemonOptions& options, const toml::node& node) {
-  CKPT_ASSIGN(options.tls.*kField, text_of(node));
+template <typename Target, std::string TlsOptions::*kField>
+Result<> set_tls_path(Target& target, const toml::node& node) {
+  CKPT_ASSIGN(target.tls.*kField, text_of(node));
   return {};
 }
 
@@ -119,9 +145,12 @@ class ConfigReader {
       : path_(std::move(path)), options_(options) {}
 
   Result<> read(const toml::table& root) {
-    CKPT_TRY(set_all(root, options_, kKeys, "allow"));
+    CKPT_TRY(set_all(root, options_, kKeys, {"allow", "relay"}));
     if (const toml::node* const allow = root.get("allow")) {
       CKPT_TRY(read_rules(*allow));
+    }
+    if (const toml::node* const relay = root.get("relay")) {
+      CKPT_TRY(read_relays(*relay));
     }
     return {};
   }
@@ -132,10 +161,18 @@ class ConfigReader {
       {"store", set_text<&DaemonOptions::store>},
       {"pidfile", set_text<&DaemonOptions::pid_file>},
       {"silence", set_silence},
-      {"tls", set_tls},
-      {"tls-certificates", set_tls_path<&TlsOptions::certificates>},
-      {"tls-psk", set_tls_path<&TlsOptions::psk>},
-      {"tls-verify-peer", set_verify_peer},
+      {"tls", set_tls<DaemonOptions>},
+      {"tls-certificates", set_tls_path<DaemonOptions, &TlsOptions::certificates>},
+      {"tls-psk", set_tls_path<DaemonOptions, &TlsOptions::psk>},
+      {"tls-verify-peer", set_verify_peer<DaemonOptions>},
+  }};
+  static constexpr std::array<Key<Relaying>, 6> kRelayKeys{{
+      {"to", set_to},
+      {"volume", set_relayed_volumes},
+      {"tls", set_tls<Relaying>},
+      {"tls-certificates", set_tls_path<Relaying, &TlsOptions::certificates>},
+      {"tls-psk", set_tls_path<Relaying, &TlsOptions::psk>},
+      {"tls-verify-peer", set_verify_peer<Relaying>},
   }};
   static constexpr std::array<Key<Allowance>, 3> kAllowKeys{{
       {"identity", set_identities},
@@ -147,15 +184,16 @@ class ConfigReader {
     return wrong(path_ + ":" + std::to_string(node.source().begin.line) + ": " + what);
   }
 
-  // All keys of a table; `known` is read by the caller.
+  // All keys of a table; those that are known else are read by the caller.
   template <typename Target, size_t kCount>
   Result<> set_all(const toml::table& table, Target& target,
-                   const std::array<Key<Target>, kCount>& keys, std::string_view known = "") {
+                   const std::array<Key<Target>, kCount>& keys,
+                   std::initializer_list<std::string_view> known = {}) {
     for (const auto& [name, node] : table) {
       const std::string word(name.str());
       const auto* const key =
           std::ranges::find_if(keys, [&](const Key<Target>& one) { return word == one.name; });
-      if (key == keys.end() && word != known) {
+      if (key == keys.end() && std::ranges::find(known, word) == known.end()) {
         return at(node, "there is no \"" + word + "\"; see backupd(8)");
       }
       if (key != keys.end()) {
@@ -183,6 +221,37 @@ class ConfigReader {
     }
     options_.access = std::make_shared<const AccessList>(std::move(rules));
     return {};
+  }
+
+  Result<> read_relays(const toml::node& node) {
+    const toml::array* const list = node.as_array();
+    if (list == nullptr || !list->is_array_of_tables()) {
+      return at(node, "relay: write [[relay]] above each");
+    }
+    for (const toml::node& one : *list) {
+      Relaying relaying;
+      CKPT_TRY(set_all(*one.as_table(), relaying, kRelayKeys));
+      if (!relaying.to) {
+        return at(one, "[[relay]] needs to: the address of a further backupd");
+      }
+      if (auto right = check_tls(relaying.tls); !right) {
+        return at(one, right.error().message());
+      }
+      add(relaying);
+    }
+    return {};
+  }
+
+  void add(const Relaying& relaying) {
+    RelayTarget target{.to = *relaying.to, .tls = relaying.tls};
+    for (const auto& volume : relaying.volumes) {
+      if (!volume) {
+        target.volumes.clear();
+        break;
+      }
+      target.volumes.push_back(*volume);
+    }
+    options_.relays.push_back(std::move(target));
   }
 
   static void add(const Allowance& allowance, std::vector<AccessRule>& rules) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "common/copy_message.h"
 #include "common/stale_message.h"
 #include "common/text.h"
 
@@ -271,6 +272,10 @@ Result<Connection::Answer> Connection::handle_session() {
     case FrameType::kConfirm: {
       CKPT_ASSIGN(const Confirmation confirmation, body_as(decode_confirmation));
       return in_session([&](Store& store) { return store.confirm(confirmation); });
+    }
+    case FrameType::kConfirmCopy: {
+      CKPT_ASSIGN(const CheckpointCopy copy, body_as(decode_copy));
+      return in_session([&](Store& store) { return store.confirm_copy(copy); });
     }
     default: {
       CKPT_ASSIGN(const Fork fork, body_as(decode_roll_back));

@@ -199,7 +199,7 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
   if (!options.pid_file.empty()) {
     CKPT_TRY(write_pid(options.pid_file));
   }
-  CKPT_TRY(shelf->start_pumps());
+  CKPT_TRY(shelf->start_pumps(options.relays, log));
   if (!options.foreground) {
     background.serve();
   }

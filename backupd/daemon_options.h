@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backupd/access_list.h"
+#include "backupd/relay_target.h"
 #include "common/tls_options.h"
 
 namespace ckpt {
@@ -22,6 +23,7 @@ struct DaemonOptions {
   TlsOptions tls{};                            // of TCP; Unix sockets have none
   std::shared_ptr<const AccessList> access{};  // nothing: whoever connects may do all
   std::chrono::milliseconds silence{15000};
+  std::vector<RelayTarget> relays{};  // to where checkpoints are passed on
 };
 
 // Reads the configuration file too, if one is named; the command line goes before it. kInvalid says

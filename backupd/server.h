@@ -7,13 +7,11 @@
 #include <thread>
 
 #include "backupd/connection.h"
+#include "backupd/log_line.h"
 #include "common/socket.h"
 #include "common/tls_stream.h"
 
 namespace ckpt {
-
-// Where lines for people go, without a newline; from any thread.
-using LogLine = std::function<void(const std::string&)>;
 
 struct ServerOptions {
   std::chrono::milliseconds silence{15000};

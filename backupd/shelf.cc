@@ -12,7 +12,9 @@
 #include "backupd/name_file.h"
 #include "backupd/store/volume_file.h"
 #include "backupd/thread.h"
+#include "common/boot.h"
 #include "common/clock.h"
+#include "common/image_place.h"
 
 namespace ckpt {
 namespace {
@@ -34,6 +36,14 @@ Error advised(Error error, const std::string& path) {
                      ", or move it away, and the primary copies all of its disk to a new one";
   }
   return error;
+}
+
+// Which store it is, as a further backupd tells it from a copy.
+Result<PrimaryPlace> relaying_place(const std::string& path) {
+  CKPT_ASSIGN(const auto folder, PosixDirectory::open(path, false, RingUse{}));
+  CKPT_ASSIGN(const auto image, folder->open("backup.img", OpenMode::kRead));
+  CKPT_ASSIGN(const FileStamp stamp, image->stamp());
+  return place_of_image(stamp, path, this_boot_id());
 }
 
 }  // namespace
@@ -131,7 +141,7 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bo
   opening_.erase(hello.volume);
   Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));
   if (place && is_pumping_) {
-    opened = start_pump(*place);
+    opened = start_pumps_of(*place);
   }
   if (!opened) {
     const bool was_there = !size_bytes.has_value();
@@ -182,20 +192,45 @@ Shelf::Damage Shelf::damage_of(const Uuid& volume, const Error& error) const {
   return {error, system_clock().steady(), folder ? read_name(**folder) : ""};
 }
 
-Result<> Shelf::start_pumps() {
+Result<> Shelf::start_pumps(std::vector<RelayTarget> relays, LogLine log) {
   const MutexLock lock(mutex_);
   is_pumping_ = true;
+  relays_ = std::move(relays);
+  log_ = std::move(log);
   for (auto& [volume, place] : places_) {
-    CKPT_TRY(start_pump(place));
+    CKPT_TRY(start_pumps_of(place));
   }
   return {};
 }
 
-Result<> Shelf::start_pump(Place& place) {
+Result<> Shelf::start_pumps_of(Place& place) {
+  CKPT_TRY(start_relays(place));
   CKPT_ASSIGN(place.pump, start_thread("backupd-apply",
                                        [this, volume = place.volume, waker = place.waker.get()] {
                                          apply(volume->store(), *waker);
                                        }));
+  return {};
+}
+
+// What is confirmed is news for the applier and for the relays.
+Result<> Shelf::start_relays(Place& place) {
+  const StoreRecord record = place.volume->store().record();
+  std::vector<RelayPump*> pumps;
+  for (const RelayTarget& target : relays_) {
+    if (!target.is_of(record.volume) || record.promoted) {
+      continue;
+    }
+    CKPT_ASSIGN(const PrimaryPlace relaying, relaying_place(path_of(record.volume)));
+    CKPT_ASSIGN(auto pump, RelayPump::start(place.volume, target, relaying, log_));
+    pumps.push_back(pump.get());
+    place.relays.push_back(std::move(pump));
+  }
+  place.volume->store().set_work_listener([waker = place.waker.get(), pumps] {
+    waker->wake();
+    for (RelayPump* const pump : pumps) {
+      pump->wake();
+    }
+  });
   return {};
 }
 
@@ -228,8 +263,13 @@ void Shelf::close() {
   const MutexLock lock(mutex_);
   for (auto& [volume, place] : places_) {
     place.waker->wake();
+    place.volume->store().set_work_listener({});
+    for (const auto& relay : place.relays) {
+      relay->stop();
+    }
   }
   for (auto& [volume, place] : places_) {
+    place.relays.clear();
     if (place.pump.joinable()) {
       place.pump.join();
     }

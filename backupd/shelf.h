@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "backupd/relay_pump.h"
 #include "backupd/served_volume.h"
 #include "common/clock.h"
 #include "common/posix_file.h"
@@ -39,8 +40,8 @@ class Shelf final : public VolumeShelf {
   std::vector<NamedVolume> volumes() override CKPT_EXCLUDES(mutex_);
   // In the file `name` of its folder.
   Result<> set_name(const Uuid& volume, const std::string& name) override CKPT_EXCLUDES(mutex_);
-  // kBusy: the system has no thread more.
-  Result<> start_pumps() CKPT_EXCLUDES(mutex_);
+  // Those of appliers, and of relays. kBusy: the system has no thread more.
+  Result<> start_pumps(std::vector<RelayTarget> relays, LogLine log) CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
   // may be left.
   void close() CKPT_EXCLUDES(mutex_);
@@ -54,6 +55,7 @@ class Shelf final : public VolumeShelf {
     std::shared_ptr<ServedVolume> volume;  // connections have it too
     std::unique_ptr<Waker> waker;
     std::thread pump;
+    std::vector<std::unique_ptr<RelayPump>> relays{};
   };
 
   // Why one could not be opened.
@@ -78,7 +80,8 @@ class Shelf final : public VolumeShelf {
   [[nodiscard]] std::string path_of(const Uuid& volume) const;
   // Of one that cannot be opened: with its name, as far as that can be read.
   [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
-  Result<> start_pump(Place& place);
+  Result<> start_pumps_of(Place& place) CKPT_REQUIRES(mutex_);
+  Result<> start_relays(Place& place) CKPT_REQUIRES(mutex_);
   void apply(Store& store, Waker& waker);
 
   const std::string path_;
@@ -86,6 +89,8 @@ class Shelf final : public VolumeShelf {
   std::atomic<bool> stopping_{false};
   Mutex mutex_;
   bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
+  std::vector<RelayTarget> relays_ CKPT_GUARDED_BY(mutex_);
+  LogLine log_ CKPT_GUARDED_BY(mutex_);
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);
   std::map<Uuid, Damage> damaged_ CKPT_GUARDED_BY(mutex_);
   std::set<Uuid> opening_ CKPT_GUARDED_BY(mutex_);

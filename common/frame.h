@@ -30,6 +30,7 @@ enum class FrameType : uint16_t {
   kName = 17,
   kVolumes = 18,
   kStale = 19,
+  kConfirmCopy = 20,
 
   kDone = 128,
   kFailed = 129,

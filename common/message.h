@@ -25,7 +25,9 @@ inline constexpr uint64_t kHasNames = 1;       // `name` is understood
 inline constexpr uint64_t kHasPlaces = 2;      // `begin session` may say which primary it is
 inline constexpr uint64_t kGoesOnCopying = 4;  // what there is of a first copy is compared with
 inline constexpr uint64_t kRejoins = 8;        // a greeting may have bases
-inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying | kRejoins;
+inline constexpr uint64_t kTakesCopies = 16;   // `confirm copy` is understood
+inline constexpr uint64_t kFeatures =
+    kHasNames | kHasPlaces | kGoesOnCopying | kRejoins | kTakesCopies;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

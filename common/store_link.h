@@ -62,6 +62,12 @@ struct Confirmation {
   std::vector<CoveredEpoch> covered;  // the store must have exactly these, or refuses
 };
 
+// A checkpoint that one store has, as it passes it on to a further one.
+struct CheckpointCopy {
+  Confirmation confirmation;
+  std::vector<CheckpointId> forks{};  // where older timelines of the volume ended, oldest first
+};
+
 struct StoreStatus {
   std::string address;
   std::string state;  // connected | syncing | detached | failed
@@ -101,6 +107,8 @@ class PieceSink {
   virtual Result<> take(const PieceHeader& header, ConstByteSpan piece) = 0;
 };
 
+// Older forks are forgotten; a primary that comes back from there is refused as foreign.
+inline constexpr size_t kForksMax = 1024;
 // Of one greeting: the last checkpoint, and the one that was intended.
 inline constexpr size_t kBasesMax = 2;
 // Of one call of stale().
@@ -143,6 +151,11 @@ class StoreLink {
   // number, and none of later ones. kVoid: the store was not asked, and never will be; after any
   // other error it may exist.
   virtual Result<> confirm(const Confirmation& confirmation) = 0;
+  // The same of a copy: the checkpoint is what it is at the store that it comes from, with its
+  // digest and its forks, and follows any that is on its line.
+  virtual Result<> confirm_copy(const CheckpointCopy& /*copy*/) {
+    return fail(ErrorKind::kInvalid, "this is no store that takes copies of checkpoints");
+  }
   // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
   // nothing), finishes applying. n must be the last checkpoint.
   virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;

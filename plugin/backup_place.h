@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 
 namespace ckpt {
 

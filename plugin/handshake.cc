@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "common/lineage.h"
+
 namespace ckpt {
 namespace {
 
@@ -54,11 +56,8 @@ bool is_own_fork(const VolumeRecord& record, const CheckpointId& found) {
 }
 
 bool is_older(const VolumeRecord& record, const CheckpointId& found) {
-  const auto at_or_before = [&found](const CheckpointId& end) {
-    return end.timeline == found.timeline && found.number <= end.number;
-  };
-  return std::any_of(record.forks.begin(), record.forks.end(), at_or_before) ||
-         (record.last && at_or_before(record.last->id));
+  return is_on_line(found, record.forks,
+                    record.last ? std::optional(record.last->id) : std::nullopt);
 }
 
 // What that primary answered for has to be on our line: else it would be lost here.

@@ -11,7 +11,7 @@
 #include "plugin/io_engine.h"
 #include "plugin/link_trace.h"
 #include "plugin/no_store.h"
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 #include "plugin/volume.h"
 
 namespace ckpt {

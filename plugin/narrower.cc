@@ -10,7 +10,7 @@ namespace ckpt {
 namespace {
 
 // Compared between two syncs.
-constexpr uint64_t kStepBytes = uint64_t{64} << 20U;
+constexpr uint64_t kNarrowedBytes = uint64_t{64} << 20U;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ void Narrower::stop() { active_.store(false); }
 Result<> Narrower::narrow_some() {
   std::vector<BlockRange> equal;
   const ChangeMap& written = disk_.epochs.current().written;
-  const uint64_t regions_a_step = std::max<uint64_t>(1, kStepBytes / disk_.geometry.region_bytes);
+  const uint64_t regions_a_step = std::max<uint64_t>(1, kNarrowedBytes / disk_.geometry.region_bytes);
   bool ended = false;
   for (uint64_t i = 0; i < regions_a_step && active_.load(); ++i) {
     const auto region = written.next_region(cursor_);

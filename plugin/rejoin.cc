@@ -14,7 +14,7 @@
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "plugin/backup_place.h"
-#include "plugin/boot.h"
+#include "common/boot.h"
 #include "plugin/forget.h"
 #include "plugin/local_volume.h"
 #include "plugin/role_change.h"

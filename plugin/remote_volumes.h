@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "common/volume_name.h"
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 
 namespace ckpt {
 

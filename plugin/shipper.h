@@ -9,7 +9,7 @@
 
 #include "common/store_link.h"
 #include "plugin/disk.h"
-#include "plugin/draft.h"
+#include "common/draft.h"
 #include "plugin/pace.h"
 
 namespace ckpt {

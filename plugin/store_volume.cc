@@ -9,7 +9,7 @@
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
 #include "plugin/checkpoint_name.h"
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 
 namespace ckpt {
 namespace {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 #include "plugin/volume_api.h"
 
 namespace ckpt {

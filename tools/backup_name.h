@@ -8,7 +8,7 @@
 
 #include "common/address.h"
 #include "common/volume_name.h"
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 
 namespace ckpt {
 

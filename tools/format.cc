@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <ctime>
 
 namespace ckpt {
@@ -59,7 +60,7 @@ std::string format_duration(std::chrono::nanoseconds time) {
   if (seconds < 59.95) {
     return fmt::format("{:.1f} s", seconds);
   }
-  const auto whole = static_cast<uint64_t>(std::chrono::round<Seconds>(time).count());
+  const auto whole = static_cast<uint64_t>(std::llround(seconds));
   if (whole < 3600) {
     return two_units(whole / 60, "min", whole % 60, "s");
   }

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 #include "plugin/volume_api.h"
 
 namespace ckpt {

@@ -50,16 +50,27 @@ Result<> Applier::catch_up() {
   return catch_up_locked();
 }
 
-Result<> Applier::begin_snapshot(Snapshot& snapshot) {
+Result<> Applier::begin_snapshot(Snapshot& snapshot, const std::function<void()>& at_begin) {
   const MutexLock lock(pass_mutex_);
   CKPT_TRY(catch_up_locked());
-  snapshot_ = &snapshot;
+  at_begin();
+  snapshots_.push_back(&snapshot);
   return {};
 }
 
-void Applier::end_snapshot() {
+void Applier::end_snapshot(Snapshot& snapshot) {
   const MutexLock lock(pass_mutex_);
-  snapshot_ = nullptr;
+  std::erase(snapshots_, &snapshot);
+}
+
+void Applier::follow(Changes& changes) {
+  const MutexLock lock(pass_mutex_);
+  followers_.push_back(&changes);
+}
+
+void Applier::unfollow(Changes& changes) {
+  const MutexLock lock(pass_mutex_);
+  std::erase(followers_, &changes);
 }
 
 bool Applier::has_work() const {
@@ -169,6 +180,17 @@ void Applier::note_progress() {
   }
 }
 
+// These are about to change.
+void Applier::warn(const std::vector<Extent>& extents) {
+  for (Snapshot* const snapshot : snapshots_) {
+    CKPT_PROBE(applied_during_an_export);
+    snapshot->preserve(extents);
+  }
+  for (Changes* const changes : followers_) {
+    changes->add(extents);
+  }
+}
+
 Result<> Applier::advance() {
   const PhaseScope phase(Phase::kApplying);
   if (work_done_ == work_.size()) {
@@ -176,10 +198,7 @@ Result<> Applier::advance() {
   }
   const Work& work = work_[work_done_];
   CKPT_TRY(work.file->read_into(buffer_, *work.batch, parts_.size_bytes));
-  if (snapshot_ != nullptr) {
-    CKPT_PROBE(applied_during_an_export);
-    snapshot_->preserve(buffer_.batch.extents, must_hurry_);
-  }
+  warn(buffer_.batch.extents);
   if (auto applied = parts_.image.apply(buffer_.batch);
       !applied && !CKPT_PLANTED(failed_write_taken_for_success)) {
     return applied;

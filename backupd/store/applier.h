@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backupd/store/backup_image.h"
+#include "backupd/store/changes.h"
 #include "backupd/store/journal_file.h"
 #include "backupd/store/latch.h"
 #include "backupd/store/snapshot.h"
@@ -62,12 +63,13 @@ class Applier {
   Result<> catch_up() CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
 
   // The image as it is at the last confirmed checkpoint, handed over before it changes, until
-  // end_snapshot(). There is one at a time.
-  Result<> begin_snapshot(Snapshot& snapshot) CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
-  void end_snapshot() CKPT_EXCLUDES(pass_mutex_);
-  // Asked while something is about to be handed over to a snapshot: whether the applier is wanted
-  // for something that must not wait for its sink. Set once, before the first step.
-  void set_must_hurry(std::function<bool()> must_hurry) { must_hurry_ = std::move(must_hurry); }
+  // end_snapshot(). at_begin: called at that instant, with steps kept out.
+  Result<> begin_snapshot(Snapshot& snapshot, const std::function<void()>& at_begin)
+      CKPT_EXCLUDES(pass_mutex_, queue_mutex_);
+  void end_snapshot(Snapshot& snapshot) CKPT_EXCLUDES(pass_mutex_);
+  // Tells of each block before it changes, until unfollow(). It outlives that.
+  void follow(Changes& changes) CKPT_EXCLUDES(pass_mutex_);
+  void unfollow(Changes& changes) CKPT_EXCLUDES(pass_mutex_);
 
   // These do not wait for I/O.
   [[nodiscard]] bool has_work() const CKPT_EXCLUDES(queue_mutex_);
@@ -94,6 +96,7 @@ class Applier {
   bool take_waiting() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   void plan(const ConfirmedCheckpoint& checkpoint) CKPT_REQUIRES(pass_mutex_);
   void note_progress() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
+  void warn(const std::vector<Extent>& extents) CKPT_REQUIRES(pass_mutex_);
   Result<> advance() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   Result<> end_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
   void forget_pass() CKPT_REQUIRES(pass_mutex_) CKPT_EXCLUDES(queue_mutex_);
@@ -110,8 +113,9 @@ class Applier {
   std::vector<Work> work_ CKPT_GUARDED_BY(pass_mutex_);
   size_t work_done_ CKPT_GUARDED_BY(pass_mutex_) = 0;
   BatchBuffer buffer_ CKPT_GUARDED_BY(pass_mutex_);
-  Snapshot* snapshot_ CKPT_GUARDED_BY(pass_mutex_) = nullptr;  // its owner's, until end_snapshot()
-  std::function<bool()> must_hurry_ = [] { return false; };
+  // Their owners', until end_snapshot() and unfollow().
+  std::vector<Snapshot*> snapshots_ CKPT_GUARDED_BY(pass_mutex_);
+  std::vector<Changes*> followers_ CKPT_GUARDED_BY(pass_mutex_);
   std::atomic<uint64_t> passes_{0};
   bool is_recorded_ CKPT_GUARDED_BY(pass_mutex_) = false;  // `applied` says that the pass is done
   std::deque<ConfirmedCheckpoint> queue_ CKPT_GUARDED_BY(queue_mutex_);

@@ -52,7 +52,8 @@ bool valid_confirm(const ConfirmRecord& record) {
   const auto& covered = record.covered;
   const bool ascending =
       std::adjacent_find(covered.begin(), covered.end(), by_epoch) == covered.end();
-  const bool inside = covered.empty() || (covered.front().epoch > record.checkpoint.parent.number &&
+  // A copy's parent may never have been here, and be later than what was sent first.
+  const bool inside = covered.empty() || (covered.front().epoch > record.previous.segment &&
                                           covered.back().epoch <= record.checkpoint.id.number);
   return ascending && inside && record.previous.segment < record.checkpoint.id.number;
 }

@@ -15,6 +15,15 @@ void Snapshot::set_checkpoint(const CheckpointInfo& checkpoint) {
   checkpoint_ = checkpoint;
 }
 
+void Snapshot::choose(const BlockSet& wanted) {
+  const MutexLock lock(mutex_);
+  BlockRange rest{0, block_count(size_bytes_)};
+  while (const auto gap = rest.empty() ? std::nullopt : wanted.find(rest, false)) {
+    ahead_.add(*gap);
+    rest.first = gap->end;
+  }
+}
+
 Result<bool> Snapshot::step() {
   const MutexLock lock(mutex_);
   while (preserving_.load() > 0) {
@@ -36,7 +45,7 @@ Result<bool> Snapshot::step() {
   return true;
 }
 
-void Snapshot::preserve(const std::vector<Extent>& extents, const std::function<bool()>& must_end) {
+void Snapshot::preserve(const std::vector<Extent>& extents) {
   ++preserving_;
   const MutexLock lock(mutex_);
   for (const Extent& extent : extents) {
@@ -45,7 +54,7 @@ void Snapshot::preserve(const std::vector<Extent>& extents, const std::function<
     }
     BlockRange blocks = blocks_of(ByteRange{extent.offset, extent.length});
     blocks.first = std::max(blocks.first, next_block_);
-    const auto preserved = ended_ ? Result<>() : preserve_blocks(blocks, must_end);
+    const auto preserved = ended_ ? Result<>() : preserve_blocks(blocks);
     if (!preserved) {
       ended_ = preserved.error();
     }
@@ -54,11 +63,11 @@ void Snapshot::preserve(const std::vector<Extent>& extents, const std::function<
   preserved_.notify_all();
 }
 
-Result<> Snapshot::preserve_blocks(BlockRange blocks, const std::function<bool()>& must_end) {
+Result<> Snapshot::preserve_blocks(BlockRange blocks) {
   while (const auto gap = blocks.empty() ? std::nullopt : ahead_.find(blocks, false)) {
     const ByteRange range = bytes_of(*gap, size_bytes_);
     for (uint64_t offset = range.offset; offset < range.end();) {
-      if (must_end()) {
+      if (must_end_()) {
         return fail(ErrorKind::kBusy,
                     "the export was ended: its destination is slower than what changes, and a "
                     "checkpoint or a rollback had to wait for it; export to a faster one");

@@ -5,12 +5,10 @@
 #include <cerrno>
 
 #include "common/checkpoint_codec.h"
+#include "common/lineage.h"
 
 namespace ckpt {
 namespace {
-
-// How long a checkpoint or rollback waits for an export's destination before the export is ended.
-constexpr std::chrono::seconds kExportPatience{2};
 
 // An error that says that the peer is wrong, or that no file could be opened just now; not that the
 // store is broken.
@@ -235,10 +233,20 @@ Result<> Store::check_batch(const BatchHeader& header) {
 }
 
 Result<> Store::confirm(const Confirmation& confirmation) {
+  return confirm_as(confirmation, nullptr);
+}
+
+Result<> Store::confirm_copy(const CheckpointCopy& copy) {
+  return confirm_as(copy.confirmation, &copy.forks);
+}
+
+// forks: of a copy.
+Result<> Store::confirm_as(const Confirmation& confirmation,
+                           const std::vector<CheckpointId>* forks) {
   {
     const MutexLock lock(session_mutex_);
     CKPT_TRY(check_session());
-    if (auto confirmed = confirm_pending(confirmation); !confirmed) {
+    if (auto confirmed = confirm_pending(confirmation, forks); !confirmed) {
       return end_session(confirmed.error());
     }
     publish_pending();
@@ -248,7 +256,8 @@ Result<> Store::confirm(const Confirmation& confirmation) {
   return {};
 }
 
-Result<> Store::check_confirmation(const Confirmation& confirmation) const {
+Result<> Store::check_confirmation(const Confirmation& confirmation,
+                                   const std::vector<CheckpointId>* forks) const {
   const CheckpointInfo& checkpoint = confirmation.checkpoint;
   const StoreRecord record = volume_->record();
   const std::string name = "store: checkpoint " + std::to_string(checkpoint.id.number.value);
@@ -256,8 +265,11 @@ Result<> Store::check_confirmation(const Confirmation& confirmation) const {
       (!timeline_.is_nil() && checkpoint.id.timeline != timeline_)) {
     return fail(ErrorKind::kInvalid, name + ": a field is not valid");
   }
-  if ((record.last && checkpoint.id.number <= record.last->id.number) ||
-      !record.is_last(checkpoint.parent)) {
+  const bool is_next = !record.last || checkpoint.id.number > record.last->id.number;
+  const bool follows = forks == nullptr
+                           ? record.is_last(checkpoint.parent)
+                           : !record.last || is_on_line(record.last->id, *forks, checkpoint.id);
+  if (!is_next || !follows) {
     return fail(ErrorKind::kInvalid, name + ": does not follow the last one");
   }
   const std::vector<CoveredEpoch> covered = epochs_of(pending_->covered(checkpoint.id.number));
@@ -266,7 +278,9 @@ Result<> Store::check_confirmation(const Confirmation& confirmation) const {
   }
   const Digest parent = record.last ? record.last->digest : Digest{};
   const CheckpointId& id = checkpoint.id;
-  if (checkpoint.digest != checkpoint_digest(parent, id.timeline, id.number, covered)) {
+  // A copy's is of what was sent to another store.
+  if (forks == nullptr &&
+      checkpoint.digest != checkpoint_digest(parent, id.timeline, id.number, covered)) {
     return fail(ErrorKind::kCorrupt, name + ": the digest differs");
   }
   return {};
@@ -296,8 +310,9 @@ bool Store::may_sync_later() const {
          applier_->waiting_bytes() <= options_.unapplied_bytes_max / 2;
 }
 
-Result<> Store::confirm_pending(const Confirmation& confirmation) {
-  CKPT_TRY(check_confirmation(confirmation));
+Result<> Store::confirm_pending(const Confirmation& confirmation,
+                                const std::vector<CheckpointId>* forks) {
+  CKPT_TRY(check_confirmation(confirmation, forks));
   const CheckpointInfo& checkpoint = confirmation.checkpoint;
   const Epoch number = checkpoint.id.number;
   CKPT_TRY(attachments_->check(checkpoint));
@@ -311,8 +326,11 @@ Result<> Store::confirm_pending(const Confirmation& confirmation) {
   CKPT_ASSIGN(const JournalPosition position,
               pending_->write_confirm({checkpoint, before.confirmed, {}}, header));
   is_begun_ = false;
-  const auto change = [&checkpoint, &position](StoreRecord& record) {
-    if (record.last && record.last->id.timeline != checkpoint.id.timeline) {
+  const auto change = [&checkpoint, &position, forks](StoreRecord& record) {
+    if (forks != nullptr) {
+      record.forks = *forks;
+      record.has_copies = true;
+    } else if (record.last && record.last->id.timeline != checkpoint.id.timeline) {
       record.fork_to(checkpoint.id.timeline);
     }
     record.last = checkpoint;
@@ -446,60 +464,8 @@ Result<> Store::read_attachment(Epoch number, const std::string& name, PieceSink
              : Result<>(fail(ErrorKind::kNotFound, "store: " + which + " is no longer kept"));
 }
 
-Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
-  CKPT_TRY(latch_.check());
-  CKPT_TRY(check_not_promoted());
-  if (is_exporting_.exchange(true)) {
-    return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
-  }
-  struct Leave {
-    std::atomic<bool>& is_exporting;
-    ~Leave() { is_exporting.store(false); }
-  } const leave{is_exporting_};
-  CKPT_TRY(hand_over(number, sink));
-  // A failed sync of the image may have taken content away while it was read.
-  return latch_.check();
-}
-
-Result<> Store::hand_over(std::optional<Epoch> number, ExportSink& sink) {
-  Snapshot snapshot(*image_, options_.size_bytes, sink);
-  struct End {
-    Applier& applier;
-    ~End() { applier.end_snapshot(); }
-  } const end{*applier_};
-  // Most of it before the session has to wait.
-  CKPT_TRY(applier_->catch_up());
-  CKPT_TRY(begin_snapshot(number, snapshot));
-  Result<bool> more = true;
-  while (more && *more) {
-    more = snapshot.step();
-  }
-  return more ? Result<>() : Unexpected(more.error());
-}
-
-// No checkpoint is confirmed meanwhile: the image is at the one that is on record.
-Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot) {
-  const MutexLock lock(session_mutex_);
-  const StoreRecord record = volume_->record();
-  if (!record.last) {
-    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
-  }
-  if (number && record.last->id.number != *number) {
-    return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(number->value) +
-                                          " is no longer kept; the last is " +
-                                          std::to_string(record.last->id.number.value));
-  }
-  snapshot.set_checkpoint(*record.last);
-  return applier_->begin_snapshot(snapshot);
-}
-
 SteadyTime Store::now() const {
   return options_.clock == nullptr ? SteadyTime{} : options_.clock->steady();
-}
-
-bool Store::must_hurry() const {
-  const auto patience = options_.clock == nullptr ? std::chrono::seconds(0) : kExportPatience;
-  return is_waited_for_.load() && now() - waited_since_.load() >= patience;
 }
 
 Result<std::vector<CheckpointInfo>> Store::checkpoints() {

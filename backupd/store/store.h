@@ -9,6 +9,7 @@
 #include "backupd/store/applier.h"
 #include "backupd/store/attachments.h"
 #include "backupd/store/pending.h"
+#include "backupd/store/relay_sink.h"
 #include "backupd/store/reserve.h"
 #include "common/store_link.h"
 
@@ -59,6 +60,7 @@ class Store : public StoreLink {
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
       CKPT_EXCLUDES(session_mutex_);
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
+  Result<> confirm_copy(const CheckpointCopy& copy) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);
   // Fail-over: drops pending, goes on as the timeline `to` from the last checkpoint, and applies
@@ -73,6 +75,15 @@ class Store : public StoreLink {
   Result<> read_attachment(Epoch number, const std::string& name, PieceSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;
+
+  // Hands over blocks of the last checkpoint in order to pass them on: which, the sink says. An
+  // error of the sink's ends it, and does nobody else harm.
+  Result<> relay(RelaySink& sink) CKPT_EXCLUDES(session_mutex_);
+  // Tells of each block of the image before it changes, from now on until unfollow().
+  void follow(Changes& changes) { applier_ ? applier_->follow(changes) : void(); }
+  void unfollow(Changes& changes) { applier_ ? applier_->unfollow(changes) : void(); }
+  // What is on record.
+  [[nodiscard]] StoreRecord record() const { return volume_->record(); }
 
   // One step of the applier. True: there is more to do. After kNoSpace, wait before the next call.
   Result<bool> apply_some() { return applier_ ? applier_->step() : Result<bool>(false); }
@@ -127,17 +138,22 @@ class Store : public StoreLink {
   [[nodiscard]] Result<> check_reserve() const CKPT_REQUIRES(session_mutex_);
   Result<> remove_leftovers(const std::vector<std::string>& of_journal);
   Result<> take_batch(const EncodedBatch& batch) CKPT_REQUIRES(session_mutex_);
-  [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation) const
+  Result<> confirm_as(const Confirmation& confirmation, const std::vector<CheckpointId>* forks)
+      CKPT_EXCLUDES(session_mutex_);
+  [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation,
+                                            const std::vector<CheckpointId>* forks) const
       CKPT_REQUIRES(session_mutex_);
   Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
-  Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot)
+  Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
+                          const std::function<void(const StoreRecord&)>& at_begin)
       CKPT_EXCLUDES(session_mutex_);
   Result<> hand_over(std::optional<Epoch> number, ExportSink& sink) CKPT_EXCLUDES(session_mutex_);
   // Until the end of this object the applier is wanted by a checkpoint or a rollback.
   class Hurry;
   [[nodiscard]] bool must_hurry() const;
   [[nodiscard]] SteadyTime now() const;
-  Result<> confirm_pending(const Confirmation& confirmation) CKPT_REQUIRES(session_mutex_);
+  Result<> confirm_pending(const Confirmation& confirmation, const std::vector<CheckpointId>* forks)
+      CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<> check_not_promoted() const;
   [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
   void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);

@@ -172,7 +172,6 @@ Result<> Store::assemble_promoted() {
 Result<> Store::assemble(std::vector<ConfirmedCheckpoint> unapplied) {
   applier_ = std::make_unique<Applier>(
       Applier::Parts{*image_, *journal_, *volume_, latch_, options_.size_bytes});
-  applier_->set_must_hurry([this] { return must_hurry(); });
   for (ConfirmedCheckpoint& checkpoint : unapplied) {
     applier_->enqueue(std::move(checkpoint));
   }

@@ -9,21 +9,22 @@
 namespace ckpt {
 namespace {
 
-constexpr std::string_view kRecordMagic = "CKPTSTOR";
-constexpr uint16_t kRecordVersion = 1;
+constexpr std::string_view kStoreRecordMagic = "CKPTSTOR";
+constexpr uint16_t kStoreRecordVersion = 1;
 constexpr size_t kRecordReservedBytes = 64;
 constexpr size_t kForkBytes = 24;
 constexpr size_t kBaseBytes = 40;
 constexpr uint64_t kPromotedFeature = 1;
 constexpr uint64_t kRejoinedFeature = 2;
+constexpr uint64_t kCopiesFeature = 4;
 // Fixed fields, the longest checkpoint, and all forks.
 static_assert(512 + kCheckpointBytesMax + kBasesMax * kBaseBytes + kForksMax * kForkBytes <=
               kSlotPayloadBytesMax);
 
 // The features that a reader must know.
 Result<uint64_t> decode_features(Decoder& decoder) {
-  const bool ours =
-      std::ranges::equal(decoder.get_bytes(kRecordMagic.size()), as_bytes_of(kRecordMagic));
+  const bool ours = std::ranges::equal(decoder.get_bytes(kStoreRecordMagic.size()),
+                                       as_bytes_of(kStoreRecordMagic));
   const auto version = decoder.get<uint16_t>();
   decoder.get_zeroes(6);
   const auto required = decoder.get<uint64_t>();
@@ -31,7 +32,8 @@ Result<uint64_t> decode_features(Decoder& decoder) {
   if (!ours || !decoder.ok()) {
     return fail(ErrorKind::kCorrupt, "store record: not one");
   }
-  if (version != kRecordVersion || (required & ~(kPromotedFeature | kRejoinedFeature)) != 0) {
+  if (version != kStoreRecordVersion ||
+      (required & ~(kPromotedFeature | kRejoinedFeature | kCopiesFeature)) != 0) {
     return fail(ErrorKind::kInvalid,
                 "store record: written by a newer version of ckpt; use one as new");
   }
@@ -72,7 +74,8 @@ void encode_rejoined(Encoder& encoder, const RejoinedImage& rejoined) {
 }
 
 uint64_t features_of(const StoreRecord& record) {
-  return (record.promoted ? kPromotedFeature : 0) | (record.rejoined ? kRejoinedFeature : 0);
+  return (record.promoted ? kPromotedFeature : 0) | (record.rejoined ? kRejoinedFeature : 0) |
+         (record.has_copies ? kCopiesFeature : 0);
 }
 
 Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
@@ -115,8 +118,8 @@ bool StoreRecord::is_last(const CheckpointId& id) const {
 
 std::vector<std::byte> encode_store_record(const StoreRecord& record) {
   Encoder encoder;
-  encoder.put_bytes(as_bytes_of(kRecordMagic));
-  encoder.put(kRecordVersion);
+  encoder.put_bytes(as_bytes_of(kStoreRecordMagic));
+  encoder.put(kStoreRecordVersion);
   encoder.put_zeroes(6);
   encoder.put(features_of(record));
   encoder.put(uint64_t{0});  // features that it may ignore
@@ -145,6 +148,7 @@ Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
   CKPT_ASSIGN(const uint64_t features, decode_features(decoder));
   StoreRecord record;
   record.promoted = (features & kPromotedFeature) != 0;
+  record.has_copies = (features & kCopiesFeature) != 0;
   record.volume.bytes = decoder.get_array<16>();
   record.size_bytes = decoder.get<uint64_t>();
   record.incarnation = decoder.get<uint64_t>();

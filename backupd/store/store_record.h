@@ -12,9 +12,6 @@
 
 namespace ckpt {
 
-// Older forks are forgotten; a primary that comes back from there is refused as foreign.
-inline constexpr size_t kForksMax = 1024;
-
 // Of an image that was a primary's, and is to become a back-up.
 struct RejoinedImage {
   Digest stale;                       // of the map of the blocks that are not as in the bases
@@ -32,6 +29,9 @@ struct StoreRecord {
   std::vector<CheckpointId> forks;  // where older timelines ended, oldest first; at most kForksMax
   // Fail-over: the image is a primary now, from the last checkpoint on; no session begins any more.
   bool promoted = false;
+  // A checkpoint came from another store once: a confirm record may cover epochs from before its
+  // checkpoint's parent.
+  bool has_copies = false;
   // What the image is until the first checkpoint is confirmed.
   std::optional<RejoinedImage> rejoined;
 

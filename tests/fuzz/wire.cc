@@ -4,6 +4,7 @@
 
 #include "common/attachment.h"
 #include "common/checksum.h"
+#include "common/copy_message.h"
 #include "common/message.h"
 #include "common/stale_message.h"
 #include "common/volume_message.h"
@@ -19,7 +20,7 @@ constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
 using Body = bool (*)(ConstByteSpan);
 
 // The bodies of all frames that have one.
-constexpr std::array<Body, 30> kBodies{
+constexpr std::array<Body, 31> kBodies{
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_hello, encode_hello); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_welcome, encode_welcome); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_greeting, encode_greeting); },
@@ -80,6 +81,7 @@ constexpr std::array<Body, 30> kBodies{
     [](ConstByteSpan body) {
       return expect_same_bytes(body, decode_stale_list, encode_stale_list);
     },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_copy, encode_copy); },
 };
 
 // The first byte says which.

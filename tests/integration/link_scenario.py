@@ -35,7 +35,7 @@ class Scenario(Case):
 
     silence = 4
     steps = ("checkpoint", "flood", "reconnect", "attachments", "rollback", "verify",
-             "verify_changed", "export", "tools", "spoilt", "idle", "slow", "rejoin", "first_copy")
+             "verify_changed", "export", "tools", "spoilt", "idle", "slow", "rejoin", "relay", "first_copy")
 
     def setUp(self):
         super().setUp()
@@ -313,6 +313,35 @@ class Scenario(Case):
         tool("verify", self.promoted)
         server.stop()
         self._logged.remove(server)
+
+    def prepare_relay(self):
+        """Of another volume, whose back-up another backupd has."""
+        self.copies += 1
+        image, self.relayed = self.image(f"{self.copies}.img", size=MIB), self.content(MIB)
+        near = self.keep(store=self.folder / f"near-{self.copies}")
+        server = self.serve_through(image, self.relayed, near.address)
+        tool("checkpoint", image)
+        self.relayed_volume = tool("status", image)["volume"]
+        server.stop()
+        near.stop()
+        config = self.folder / "relay.toml"
+        config.write_text(f'[[relay]]\nto = "{self.proxy.address}"\nvolume = "{self.relayed_volume}"\n')
+        self.near = self.keep("--config", config, f"--silence={self.silence}", store=near.store, start=False)
+        for ended in server, near:
+            self._logged.remove(ended)
+
+    def relay(self):
+        """It passes the last checkpoint on."""
+        self.near.start()
+        def has_passed():
+            status = tool("status", f"{self.backupd.address}/{self.relayed_volume}", expect=None)
+            return status.code == OK and status["backup"]["confirmed"] is not None
+        eventually(has_passed, "it is passed on", 120)
+        eventually(lambda: self.is_applied(self.relayed_volume), "it is applied", 60)
+        kept = (self.backupd.store / self.relayed_volume / "backup.img").read_bytes()
+        self.expect_bytes(kept, self.relayed, "what was passed on")
+        self.near.stop()
+        self._logged.remove(self.near)
 
     def first_copy(self):
         """Of another volume."""

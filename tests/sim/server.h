@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "backupd/store/store.h"
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 #include "plugin/volume.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_memory.h"

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "common/checksum.h"
+#include "common/copy_message.h"
 #include "common/message.h"
 #include "common/stale_message.h"
 #include "common/volume_message.h"
@@ -97,6 +98,9 @@ std::vector<Sample> samples() {
       {"confirm", FrameType::kConfirm,
        encode_confirmation({wire_checkpoint(7), {{{5}, digest_of({})}, {{7}, digest_of({})}}}),
        taken_by(decode_confirmation)},
+      {"confirm-copy", FrameType::kConfirmCopy,
+       encode_copy({{wire_checkpoint(7), {{{5}, digest_of({})}}}, {{wire_uuid(0x22), {3}}}}),
+       taken_by(decode_copy)},
       {"roll-back", FrameType::kRollBack,
        encode_roll_back({{wire_uuid(0x22), {7}}, wire_uuid(0x33)}), taken_by(decode_roll_back)},
       {"read", FrameType::kRead, encode_read({4096, 65536}), taken_by(decode_read)},

@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "common/socket.h"
 #include "common/socket_stream.h"
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 #include "tests/unit/store_peer.h"
 #include "tests/unit/versioned_frame.h"
 

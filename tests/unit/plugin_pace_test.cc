@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "plugin/crowd_meter.h"
-#include "plugin/draft.h"
+#include "common/draft.h"
 #include "plugin/pace.h"
 #include "tests/unit/plugin_fakes.h"
 

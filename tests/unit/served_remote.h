@@ -12,7 +12,7 @@
 
 #include "backupd/server.h"
 #include "common/clock.h"
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 #include "tests/unit/first_checkpoint.h"
 
 namespace ckpt::test {

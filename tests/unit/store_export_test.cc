@@ -40,7 +40,7 @@ class SnapshotTest : public ::testing::Test {
   void change(Snapshot* snapshot) {
     Batch batch = draw_batch();
     if (snapshot != nullptr) {
-      snapshot->preserve(batch.extents, [] { return false; });
+      snapshot->preserve(batch.extents);
     }
     ASSERT_DONE(image_->apply(batch));
   }
@@ -103,8 +103,8 @@ TEST_F(SnapshotTest, AnErrorWhileItPreservesEndsIt) {
 TEST_F(SnapshotTest, ItEndsWhereSomethingCannotWait) {
   change(nullptr);
   MemorySink sink;
-  Snapshot snapshot(*image_, kBytes, sink);
-  snapshot.preserve({data(0, kExportedBlocks, kBytes)}, [] { return true; });
+  Snapshot snapshot(*image_, kBytes, sink, [] { return true; });
+  snapshot.preserve({data(0, kExportedBlocks, kBytes)});
   EXPECT_FALSE(sink.checkpoint);
   EXPECT_KIND(kBusy, snapshot.step());
 }

@@ -160,6 +160,10 @@ TEST(StoreFormat, StoreRecord) {
   EXPECT_FALSE(decoded->promoted);
   promoted.promoted = true;
   EXPECT_TRUE(decode_store_record(encode_store_record(promoted))->promoted);
+  StoreRecord copies = a_store_record();
+  EXPECT_FALSE(decoded->has_copies);
+  copies.has_copies = true;
+  EXPECT_TRUE(decode_store_record(encode_store_record(copies))->has_copies);
   empty.promoted = true;  // nothing could have been
   EXPECT_FALSE(decode_store_record(encode_store_record(empty)));
 }
@@ -208,7 +212,7 @@ TEST(StoreFormat, StoreRecordMustMakeSense) {
 TEST(StoreFormat, NewerVersionsAndFeaturesAreRefusedAsSuch) {
   const auto kind_of = [](size_t at) {
     auto bytes = encode_store_record(a_store_record());
-    bytes[at] = std::byte{4};
+    bytes[at] = std::byte{8};
     return decode_store_record(bytes).error().kind;
   };
   EXPECT_EQ(kind_of(8), ErrorKind::kInvalid);   // version

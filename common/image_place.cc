@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/image_place.h"
+#include "common/image_place.h"
 
 #include <unistd.h>
 

@@ -10,9 +10,9 @@
 #include "common/address.h"
 #include "common/mutex.h"
 #include "common/primary_place.h"
+#include "common/store_client.h"
 #include "common/stream.h"
 #include "common/tls_options.h"
-#include "plugin/store_client.h"
 
 namespace ckpt {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/draft.h"
+#include "common/draft.h"
 
 #include <algorithm>
 #include <cstring>
@@ -41,6 +41,11 @@ void Draft::add(std::span<const Transfer> transfers) {
   for (const Transfer& transfer : transfers) {
     add_blocks(transfer.offset, transfer.buffer);
   }
+}
+
+void Draft::add_hole(ByteRange range) {
+  add_extent(extents_, {range.offset, range.length, ExtentKind::kZero});
+  blocks_ += blocks_of(range).count();
 }
 
 // Blocks with data move down over those of zeroes before them.

@@ -27,6 +27,8 @@ class Draft {
   [[nodiscard]] ByteSpan room(uint64_t bytes);
   // These were read, one after the other, from the start of the room on.
   void add(std::span<const Transfer> transfers);
+  // Whole blocks of zeroes, as many as there are: they take no memory.
+  void add_hole(ByteRange range);
 
   [[nodiscard]] bool empty() const { return extents_.empty(); }
   [[nodiscard]] uint64_t sequence() const { return sequence_; }

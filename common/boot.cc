@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/boot.h"
+#include "common/boot.h"
 
 #include <ctime>
 #include <fstream>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "common/store_dialer.h"
 #include "common/tls_stream.h"
-#include "plugin/store_dialer.h"
 
 namespace ckpt {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/store_client.h"
+#include "common/store_client.h"
 
 namespace ckpt {
 namespace {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/remote_store.h"
+#include "common/remote_store.h"
 
 #include <algorithm>
 
+#include "common/copy_message.h"
 #include "common/stale_message.h"
 
 namespace ckpt {
@@ -209,11 +210,26 @@ Result<> RemoteStore::attach(Epoch epoch, uint32_t index, ConstByteSpan piece) {
 }
 
 Result<> RemoteStore::confirm(const Confirmation& confirmation) {
+  return ask_to_confirm(FrameType::kConfirm, encode_confirmation(confirmation),
+                        confirmation.checkpoint);
+}
+
+Result<> RemoteStore::confirm_copy(const CheckpointCopy& copy) {
+  CKPT_TRY(in_session([](StoreClient& client) -> Result<> {
+    return (client.welcome().features & kTakesCopies) != 0
+               ? Result<>()
+               : fail(ErrorKind::kInvalid,
+                      "it is of an older version of ckpt, which takes no copies of checkpoints");
+  }));
+  return ask_to_confirm(FrameType::kConfirmCopy, encode_copy(copy), copy.confirmation.checkpoint);
+}
+
+Result<> RemoteStore::ask_to_confirm(FrameType type, ConstByteSpan body,
+                                     const CheckpointInfo& checkpoint) {
   bool was_sent = false;
   auto confirmed = in_session([&](StoreClient& client) -> Result<> {
     const uint64_t before = client.last_request();
-    const auto answered =
-        client.ask(FrameType::kConfirm, encode_confirmation(confirmation), FrameType::kDone);
+    const auto answered = client.ask(type, body, FrameType::kDone);
     was_sent = client.last_request() != before;
     return answered ? Result<>() : Result<>(Unexpected(answered.error()));
   });
@@ -221,7 +237,7 @@ Result<> RemoteStore::confirm(const Confirmation& confirmation) {
     return was_sent ? confirmed : Result<>(fail(ErrorKind::kVoid, confirmed.error().message()));
   }
   const MutexLock lock(status_mutex_);
-  status_.confirmed = confirmation.checkpoint;
+  status_.confirmed = checkpoint;
   status_at_ = {};
   return {};
 }
@@ -393,7 +409,7 @@ StoreStatus RemoteStore::status() {
   return found;
 }
 
-void RemoteStore::look_after() {
+void RemoteStore::look() {
   {
     const MutexLock lock(status_mutex_);
     is_looked_after_ = true;
@@ -403,6 +419,10 @@ void RemoteStore::look_after() {
     keep_session(true);  // the back-up may be gone
   }
   tell_status();
+}
+
+void RemoteStore::look_after() {
+  look();
   keeper_.wait(std::min<std::chrono::nanoseconds>(kLookEvery, silence_.load() / 4));
 }
 

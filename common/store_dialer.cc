@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "plugin/store_dialer.h"
+#include "common/store_dialer.h"
 
 namespace ckpt {
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "common/clock.h"
+#include "common/store_dialer.h"
 #include "common/waker.h"
-#include "plugin/store_dialer.h"
 
 namespace ckpt {
 
@@ -26,6 +26,7 @@ class RemoteStore final : public StoreLink {
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
       CKPT_EXCLUDES(session_mutex_);
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
+  Result<> confirm_copy(const CheckpointCopy& copy) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
@@ -44,8 +45,11 @@ class RemoteStore final : public StoreLink {
   [[nodiscard]] uint64_t size_bytes() const { return size_bytes_.load(); }
   [[nodiscard]] const std::string& address() const { return address_; }
   // Keeps connections that have nothing to do alive, notices that one is gone, asks for the status.
-  // Returns when it is worth calling again, or somebody waits for the status.
+  void look();
+  // The same, and returns when it is worth calling again, or somebody waits for the status.
   void look_after();
+  // How long a connection may stay without a word.
+  [[nodiscard]] std::chrono::milliseconds silence() const { return silence_.load(); }
   // The server stops: whoever waits in here returns soon, with an error.
   void stop();
 
@@ -61,6 +65,8 @@ class RemoteStore final : public StoreLink {
   // Its connection: made if there is none, given up if it breaks.
   template <typename Act>
   auto read_once(CallPtr& reader, const Act& act) -> decltype(act(std::declval<StoreClient&>()));
+  Result<> ask_to_confirm(FrameType type, ConstByteSpan body, const CheckpointInfo& checkpoint)
+      CKPT_EXCLUDES(session_mutex_, status_mutex_);
   Result<StoreGreeting> greet() CKPT_REQUIRES(session_mutex_);
   // Tells a back-up that knows names what the volume is called.
   Result<> tell_name(StoreClient& client) const;

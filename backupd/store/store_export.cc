@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a store hands over a checkpoint, whole or in parts, while later ones come to exist.
+#include "backupd/store/store.h"
+
+namespace ckpt {
+namespace {
+
+// How long a checkpoint or rollback waits for an export's destination before the export is ended.
+constexpr std::chrono::seconds kExportPatience{2};
+
+// Until its end the applier sees to a snapshot.
+class SnapshotHold {
+ public:
+  SnapshotHold(Applier& applier, Snapshot& snapshot) : applier_(applier), snapshot_(snapshot) {}
+  ~SnapshotHold() { applier_.end_snapshot(snapshot_); }
+  SnapshotHold(const SnapshotHold&) = delete;
+  SnapshotHold& operator=(const SnapshotHold&) = delete;
+
+ private:
+  Applier& applier_;
+  Snapshot& snapshot_;
+};
+
+}  // namespace
+
+Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
+  CKPT_TRY(latch_.check());
+  CKPT_TRY(check_not_promoted());
+  if (is_exporting_.exchange(true)) {
+    return fail(ErrorKind::kBusy, "another export of this volume is under way: wait for its end");
+  }
+  struct Leave {
+    std::atomic<bool>& is_exporting;
+    ~Leave() { is_exporting.store(false); }
+  } const leave{is_exporting_};
+  CKPT_TRY(hand_over(number, sink));
+  // A failed sync of the image may have taken content away while it was read.
+  return latch_.check();
+}
+
+Result<> Store::hand_over(std::optional<Epoch> number, ExportSink& sink) {
+  Snapshot snapshot(*image_, options_.size_bytes, sink, [this] { return must_hurry(); });
+  const SnapshotHold hold(*applier_, snapshot);
+  // Most of it before the session has to wait.
+  CKPT_TRY(applier_->catch_up());
+  CKPT_TRY(begin_snapshot(number, snapshot, [](const StoreRecord&) {}));
+  Result<bool> more = true;
+  while (more && *more) {
+    more = snapshot.step();
+  }
+  return more ? Result<>() : Unexpected(more.error());
+}
+
+Result<> Store::relay(RelaySink& sink) {
+  CKPT_TRY(latch_.check());
+  CKPT_TRY(check_not_promoted());
+  Snapshot snapshot(*image_, options_.size_bytes, sink);
+  const SnapshotHold hold(*applier_, snapshot);
+  CKPT_TRY(applier_->catch_up());
+  CKPT_TRY(begin_snapshot(
+      {}, snapshot, [&](const StoreRecord& record) { snapshot.choose(sink.choose(record)); }));
+  bool more = true;
+  while (more) {
+    CKPT_ASSIGN(more, snapshot.step());
+    CKPT_TRY(sink.rest());
+  }
+  return latch_.check();  // as for an export
+}
+
+// No checkpoint is confirmed meanwhile: the image is at the one that is on record.
+Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
+                               const std::function<void(const StoreRecord&)>& at_begin) {
+  const MutexLock lock(session_mutex_);
+  const StoreRecord record = volume_->record();
+  if (!record.last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
+  }
+  if (number && record.last->id.number != *number) {
+    return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(number->value) +
+                                          " is no longer kept; the last is " +
+                                          std::to_string(record.last->id.number.value));
+  }
+  snapshot.set_checkpoint(*record.last);
+  return applier_->begin_snapshot(snapshot, [&] { at_begin(record); });
+}
+
+bool Store::must_hurry() const {
+  const auto patience = options_.clock == nullptr ? std::chrono::seconds(0) : kExportPatience;
+  return is_waited_for_.load() && now() - waited_since_.load() >= patience;
+}
+
+}  // namespace ckpt
