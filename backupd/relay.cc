@@ -126,7 +126,10 @@ void Relay::find_what_it_lacks(const StoreGreeting& greeting) {
   const auto last = base_of(greeting);
   const MutexLock lock(mutex_);
   if (is_known_ && last == base_) {
-    merge(to_compare_, handed_, all);
+    CKPT_PROBE(relay_went_on_after_a_break);
+    if (!CKPT_PLANTED(relay_forgets_what_was_pending)) {
+      merge(to_compare_, handed_, all);
+    }
   } else if (!is_known_ || !last || last != confirming_) {
     to_send_.clear();
     to_compare_.add(all);
@@ -151,6 +154,7 @@ Result<> Relay::follow_forks(const StoreRecord& record) {
     }
     const auto next = std::next(fork);
     const Uuid to = next == record.forks.end() ? record.last->id.timeline : next->timeline;
+    CKPT_PROBE(relay_followed_a_rollback);
     CKPT_TRY(further_.roll_back(base_->id, to));
     base_->id.timeline = to;
     const MutexLock lock(mutex_);
@@ -173,6 +177,7 @@ Result<> Relay::pass() {
   CKPT_TRY(drain());
   CKPT_TRY(parcel_->flush());
   if (is_overtaken || !is_of_session(target_)) {
+    CKPT_PROBE(relay_was_overtaken);
     return {};
   }
   CKPT_TRY(pass_attachments());
@@ -185,7 +190,7 @@ BlockSet Relay::choose(const StoreRecord& record) {
   if (is_of_session(record)) {
     const BlockRange all{0, block_count(size_bytes_)};
     const MutexLock lock(mutex_);
-    merge(to_send_, changes_.take(), all);
+    merge(CKPT_PLANTED(relay_compares_what_changed) ? to_compare_ : to_send_, changes_.take(), all);
     merge(wanted, to_send_, all);
     merge(wanted, to_compare_, all);
   }

@@ -28,6 +28,7 @@ constexpr std::chrono::seconds kNoticePatience{5};
 constexpr std::chrono::milliseconds kEndLook{10};
 constexpr size_t kCommandBytes = 512;                // tell one program from another
 constexpr unsigned long kKernelThread = 0x00200000;  // PF_KTHREAD, proc_pid_stat(5)
+constexpr unsigned long kExiting = 0x00000004;       // PF_EXITING
 
 // What proc_pid_stat(5) says.
 struct Stat {
@@ -129,10 +130,16 @@ std::string owner_of(pid_t pid) {
               : "a process that has ended";
 }
 
-// One that has become another program's number has ended, too.
+// One that has become another program's number has ended, too. One that is ending still holds its
+// files, while its memory, and with it its command, is gone: looked at before its state.
 bool has_ended(const ProcessIdentity& process) {
+  const std::string command = command_of(process.pid);
   const auto stat = stat_of(process.pid);
-  return !stat || !is_alive(*stat) || identity_of(process.pid, *stat) != process;
+  if (!stat || !is_alive(*stat)) {
+    return true;
+  }
+  const bool is_ending = command.empty() && (stat->flags & kExiting) != 0;
+  return stat->name != process.name || (command != process.command && !is_ending);
 }
 
 }  // namespace

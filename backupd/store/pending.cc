@@ -72,15 +72,19 @@ ConfirmedCheckpoint Pending::take(Epoch number) {
   return checkpoint;
 }
 
-Result<> Pending::apply() {
+Result<> Pending::each(const std::function<Result<>(Batch&)>& act) {
   BatchBuffer buffer;
   for (const auto& [epoch, file] : files_) {
     for (const auto& [sequence, batch] : file->batches()) {
       CKPT_TRY(file->read_into(buffer, batch, size_bytes_));
-      CKPT_TRY(image_.apply(buffer.batch));
+      CKPT_TRY(act(buffer.batch));
     }
   }
   return {};
+}
+
+Result<> Pending::apply() {
+  return each([this](Batch& batch) { return image_.apply(batch); });
 }
 
 Result<> Pending::drop() {

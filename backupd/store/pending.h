@@ -2,6 +2,7 @@
 // The epochs of one session that no checkpoint covers yet.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -36,6 +37,8 @@ class Pending {
   Result<JournalPosition> write_confirm(ConfirmRecord record, const JournalHeader& header);
   // Hands over the files of that checkpoint: it is confirmed.
   ConfirmedCheckpoint take(Epoch number);
+  // All of it, in order, decoded.
+  Result<> each(const std::function<Result<>(Batch&)>& act);
   // Writes all of it into the image, where nobody needs what is there: before the first checkpoint.
   Result<> apply();
   // Unlinks all files, and syncs the directory.

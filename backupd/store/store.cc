@@ -65,6 +65,12 @@ Result<StoreGreeting> Store::begin_session() {
 }
 
 Result<> Store::accept(uint64_t incarnation) {
+  CKPT_TRY(accept_locked(incarnation));
+  announce_work();  // to relays, which pass it on
+  return {};
+}
+
+Result<> Store::accept_locked(uint64_t incarnation) {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(latch_.check());
   if (session_ == Session::kOver) {

@@ -96,8 +96,8 @@ class Store : public StoreLink {
   // run out.
   [[nodiscard]] bool may_sync_later() const CKPT_EXCLUDES(state_mutex_);
   Result<> finish_applying() { return applier_ ? applier_->finish() : Result<>(); }
-  // Called when there is new work for the applier, from the thread that brought it, with no lock
-  // held that has_work() or apply_some() takes. It must return soon.
+  // Called when there is new work for the applier, or another incarnation, from the thread that
+  // brought it, with no lock held that has_work() or apply_some() takes. It must return soon.
   void set_work_listener(std::function<void()> listener) CKPT_EXCLUDES(state_mutex_);
 
   // Gives up space because the primary needs it: drops pending, the reserve, and what was reserved
@@ -138,12 +138,14 @@ class Store : public StoreLink {
   [[nodiscard]] Result<> check_reserve() const CKPT_REQUIRES(session_mutex_);
   Result<> remove_leftovers(const std::vector<std::string>& of_journal);
   Result<> take_batch(const EncodedBatch& batch) CKPT_REQUIRES(session_mutex_);
+  Result<> accept_locked(uint64_t incarnation) CKPT_EXCLUDES(session_mutex_);
   Result<> confirm_as(const Confirmation& confirmation, const std::vector<CheckpointId>* forks)
       CKPT_EXCLUDES(session_mutex_);
   [[nodiscard]] Result<> check_confirmation(const Confirmation& confirmation,
                                             const std::vector<CheckpointId>* forks) const
       CKPT_REQUIRES(session_mutex_);
   Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
+  Result<> relay_pending(RelaySink& sink) CKPT_EXCLUDES(session_mutex_);
   Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
                           const std::function<void(const StoreRecord&)>& at_begin)
       CKPT_EXCLUDES(session_mutex_);

@@ -64,7 +64,26 @@ Result<> Store::relay(RelaySink& sink) {
     CKPT_ASSIGN(more, snapshot.step());
     CKPT_TRY(sink.rest());
   }
+  if (CKPT_PLANTED(relay_passes_pending)) {
+    CKPT_TRY(relay_pending(sink));
+  }
   return latch_.check();  // as for an export
+}
+
+// What no relay may do.
+Result<> Store::relay_pending(RelaySink& sink) {
+  const MutexLock lock(session_mutex_);
+  return pending_->each([&sink](const Batch& batch) -> Result<> {
+    uint64_t taken = 0;
+    for (const Extent& extent : batch.extents) {
+      const bool is_data = extent.kind == ExtentKind::kData;
+      CKPT_TRY(is_data ? sink.write(extent.offset,
+                                    ConstByteSpan(batch.data).subspan(taken, extent.length))
+                       : sink.zero({extent.offset, extent.length}));
+      taken += is_data ? extent.length : 0;
+    }
+    return {};
+  });
 }
 
 // No checkpoint is confirmed meanwhile: the image is at the one that is on record.

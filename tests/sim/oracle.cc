@@ -209,8 +209,12 @@ std::string Oracle::check_no_backup() const {
 
 std::string Oracle::check_backup(const std::string& name, uint64_t number,
                                  const std::vector<Version>& backup) {
+  const auto asked = checkpoints_.find(name);
+  const bool is_gone =
+      asked != checkpoints_.end() && asked->second.existence == Existence::kGone;
   const std::string wrong =
       number < last_answered_ ? "checkpoint " + std::to_string(last_answered_) + " was answered"
+      : is_gone               ? "it was put back from before that"
                               : check_content(name, number, backup);
   if (!wrong.empty()) {
     return "O1: the store's checkpoint " + std::to_string(number) + " (" + name + "): " + wrong;
@@ -226,7 +230,7 @@ void Oracle::restore_backup(uint64_t number, const std::vector<Version>& backup)
   last_backup_ = backup;
   for (auto& [name, checkpoint] : checkpoints_) {
     if (checkpoint.existence == Existence::kExists && checkpoint.number > number) {
-      checkpoint.existence = Existence::kVoid;
+      checkpoint.existence = Existence::kGone;
     }
   }
 }
@@ -256,7 +260,9 @@ std::string Oracle::check_asked(const Checkpoint& checkpoint, uint64_t number,
   if (checkpoint.existence == Existence::kVoid) {
     return "its caller was told that it never will exist";
   }
-  if (checkpoint.existence == Existence::kExists && checkpoint.number != number) {
+  const bool existed =
+      checkpoint.existence == Existence::kExists || checkpoint.existence == Existence::kGone;
+  if (existed && checkpoint.number != number) {
     return "its caller was told number " + std::to_string(checkpoint.number);
   }
   return check_cut(eras_[checkpoint.era], {checkpoint.asked, checkpoint.answered}, backup);

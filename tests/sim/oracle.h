@@ -39,7 +39,8 @@ struct Request {
 using RequestPtr = std::shared_ptr<Request>;  // of each era that it lies in, and of the client
 
 // What became of a checkpoint, as far as its caller knows.
-enum class Existence { kUnknown, kExists, kVoid };
+// kGone: the store was put back from before it; a further one may have it.
+enum class Existence { kUnknown, kExists, kVoid, kGone };
 
 struct Checkpoint {
   std::string name;

@@ -146,6 +146,9 @@ Plan draw_plan(uint64_t seed) {
   // (And so is what happens to one of two copies.)
   plan.fail_overs = plan.server.remote && !plan.tampering && !plan.old_copies && !plan.crowded &&
                     root.stream("fail-overs").one_in(2);
+  SeededRandom relays = root.stream("relay");
+  plan.relay = plan.server.remote && !plan.fail_overs && !plan.crowded && relays.one_in(2);
+  plan.few_wait = relays.one_in(2);
   slow_down(plan);
   return plan;
 }
@@ -211,6 +214,7 @@ std::string describe(const Plan& plan) {
   say("exports", plan.exports > 0 ? 1 : 0);
   say("remote", plan.server.remote ? 1 : 0);
   say("link breaks", plan.link_break_one_in);
+  say("relay", plan.relay ? 1 : 0);
   say("back-up's kills", plan.backup_kills ? 1 : 0);
   say("back-up's power losses", plan.backup_power_losses ? 1 : 0);
   say("back-up's full disk", plan.backup_no_space ? 1 : 0);

@@ -55,6 +55,11 @@ struct Plan {
   bool backup_power_losses = false;
   bool backup_no_space = false;
 
+  // A third machine, to which the second passes its checkpoints on; it may be killed, and lose its
+  // power, when the second may.
+  bool relay = false;
+  bool few_wait = false;  // of what is about to change, until the relay begins again
+
   // A history, instead of a random load, and the step at which the first life ends by a crash.
   std::vector<Act> script;
   uint64_t crash_at = 0;

@@ -2,6 +2,8 @@
 #include "tests/sim/sim_backupd.h"
 
 #include "backupd/store/volume_file.h"
+#include "common/bytes.h"
+#include "common/checksum.h"
 
 namespace ckpt::sim {
 namespace {
@@ -87,11 +89,16 @@ Result<std::shared_ptr<ServedVolume>> SimBackupd::open_store(const std::string& 
   CKPT_ASSIGN(auto store, Store::open(std::move(folder), options));
   CKPT_TRY(root_->sync());
   Waker& waker = wakers_.emplace_back();
-  store->set_work_listener([&waker] { waker.wake(); });
+  Waker& relay_waker = wakers_.emplace_back();
+  store->set_work_listener([&waker, &relay_waker] {
+    waker.wake();
+    relay_waker.wake();
+  });
   auto served = std::make_shared<ServedVolume>(std::move(store), options.size_bytes);
   machine_.scheduler.spawn(
       machine_.scheduler.process(), "apply",
       [this, served, &waker] { apply(served->store(), waker); }, FiberKind::kBackground);
+  start_relay(served, relay_waker);
   return volumes_.insert_or_assign(volume, std::move(served)).first->second;
 }
 
@@ -111,6 +118,39 @@ Result<std::shared_ptr<ServedVolume>> SimBackupd::find(const Hello& hello, bool 
   return hello.size_bytes != 0 && hello.size_bytes != volume->size_bytes()
              ? fail(ErrorKind::kInvalid, "of another size")
              : Result<std::shared_ptr<ServedVolume>>(volume);
+}
+
+void SimBackupd::start_relay(const std::shared_ptr<ServedVolume>& served, Waker& waker) {
+  if (options_.further != nullptr) {
+    machine_.scheduler.spawn(
+        machine_.scheduler.process(), "relay", [this, served, &waker] { relay(served, waker); },
+        FiberKind::kBackground);
+  }
+}
+
+// As backupd/relay_pump.cc does it.
+void SimBackupd::relay(const std::shared_ptr<ServedVolume>& served, Waker& waker) {
+  Store& store = served->store();
+  while (!store.record().last) {
+    waker.wait(kStoreSleep);
+  }
+  const StoreRecord record = store.record();
+  RemoteOptions remote;
+  remote.address.path = "/sim/further";
+  remote.volume = record.volume;
+  remote.size_bytes = record.size_bytes;
+  remote.patience = std::chrono::milliseconds(300);
+  remote.place = make_place(digest_of(as_bytes_of("the back-up")), "sim", "backup.img");
+  RemoteStore& further = further_.emplace_back(
+      remote, machine_.scheduler.clock(),
+      [this](const RemoteOptions& to) { return options_.further->connect(to.patience); });
+  Relay& relay = relays_.emplace_back(store, further, options_.relay_queue_bytes);
+  for (;;) {
+    further.look();
+    if (const auto passed = relay.step(); !passed || !*passed) {
+      waker.wait(kStoreSleep);
+    }
+  }
 }
 
 void SimBackupd::apply(Store& store, Waker& waker) {

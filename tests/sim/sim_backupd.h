@@ -9,6 +9,8 @@
 #include <memory>
 
 #include "backupd/connection.h"
+#include "backupd/relay.h"
+#include "common/remote_store.h"
 #include "tests/sim/guard.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_network.h"
@@ -20,6 +22,8 @@ struct BackupdOptions {
   SteadyTime pass_rest{};  // how long a pass of the applier stays open when it has only to sync
   std::chrono::milliseconds silence{15000};
   uint64_t window_bytes = uint64_t{16} << 20U;
+  SimNetwork* further = nullptr;  // to where checkpoints are passed on; nothing: nowhere
+  uint64_t relay_queue_bytes = kRelayQueueBytesMax;
 };
 
 // What survives a daemon: the machine that it runs on.
@@ -55,6 +59,8 @@ class SimBackupd final : public VolumeShelf {
   Result<std::shared_ptr<ServedVolume>> open_store(const std::string& name, const Uuid& volume,
                                                    std::optional<uint64_t> size_bytes);
   void apply(Store& store, Waker& waker);
+  void start_relay(const std::shared_ptr<ServedVolume>& served, Waker& waker);
+  void relay(const std::shared_ptr<ServedVolume>& served, Waker& waker);
   void serve(const std::shared_ptr<Served>& served);
   void herald();
 
@@ -63,6 +69,8 @@ class SimBackupd final : public VolumeShelf {
   std::unique_ptr<Directory> root_;
   std::map<Uuid, std::shared_ptr<ServedVolume>> volumes_;
   std::list<Waker> wakers_;
+  std::list<RemoteStore> further_;
+  std::list<Relay> relays_;  // from the stores above to those
   Mutex opening_;
   std::list<std::shared_ptr<Served>> served_;
   std::string problem_;  // why a store could not be opened

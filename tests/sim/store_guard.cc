@@ -38,17 +38,18 @@ DurableSlot slot_at(ConstByteSpan bytes) {
 
 }  // namespace
 
-std::optional<StoreRecord> StoreGuard::read_record(const std::string& folder) const {
-  const auto bytes = disk_.durable(folder + std::string(kStoreRecord));
-  if (!bytes || bytes->size() != kSlotCount * kSlotBytes) {
-    return {};
-  }
+ConstByteSpan StoreGuard::newest_slot(ConstByteSpan file) {
   DurableSlot newest;
-  for (size_t i = 0; i < kSlotCount; ++i) {
-    const DurableSlot slot = slot_at(ConstByteSpan(*bytes).subspan(i * kSlotBytes, kSlotBytes));
+  for (size_t i = 0; file.size() == kSlotCount * kSlotBytes && i < kSlotCount; ++i) {
+    const DurableSlot slot = slot_at(file.subspan(i * kSlotBytes, kSlotBytes));
     newest = slot.generation > newest.generation ? slot : newest;
   }
-  auto record = decode_store_record(newest.payload);
+  return newest.payload;
+}
+
+std::optional<StoreRecord> StoreGuard::read_record(const std::string& folder) const {
+  const auto bytes = disk_.durable(folder + std::string(kStoreRecord));
+  auto record = decode_store_record(bytes ? newest_slot(*bytes) : ConstByteSpan());
   return record ? std::optional(std::move(*record)) : std::nullopt;
 }
 

@@ -26,6 +26,9 @@ class StoreGuard : public IoGuard {
   void restart() override;
 
  protected:
+  // What the newest whole slot of such a file says (docs/volume-format.md, "Slots"); empty: none is.
+  static ConstByteSpan newest_slot(ConstByteSpan file);
+
   SimDisk& disk_;  // outlives this
 
  private:

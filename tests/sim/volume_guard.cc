@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/volume_guard.h"
 
+#include "plugin/volume_record.h"
+
 namespace ckpt::sim {
 namespace {
 
@@ -54,8 +56,15 @@ void VolumeGuard::restart() {
   serving_ = false;
 }
 
+// Another update of the record may be under way.
+bool VolumeGuard::has_durable_intent(uint64_t number) const {
+  const auto bytes = disk_.durable(kRecord);
+  const auto record = decode_volume_record(bytes ? newest_slot(*bytes) : ConstByteSpan());
+  return record && record->intent && record->intent->id.number.value == number;
+}
+
 void VolumeGuard::on_answer(const std::string& label, uint64_t number) {
-  if (label == "send CONFIRM" && !disk_.is_clean(kRecord)) {
+  if (label == "send CONFIRM" && !has_durable_intent(number)) {
     report("guard: CONFIRM(" + std::to_string(number) + ") is sent before its intent is durable");
   }
 }

@@ -36,6 +36,7 @@ class VolumeGuard final : public StoreGuard {
   }
   [[nodiscard]] bool is_marked(uint64_t region) const;
   void check_unmarked();
+  [[nodiscard]] bool has_durable_intent(uint64_t number) const;
 
   const Shape shape_;
   bool marks_excused_ = false;

@@ -22,10 +22,12 @@ NetworkOptions network_options(const Plan& plan) {
   return options;
 }
 
-BackupdOptions backupd_options(const Plan& plan) {
+BackupdOptions backupd_options(const Plan& plan, Further* further) {
   BackupdOptions options;
   options.unapplied_bytes_max = plan.server.unapplied_bytes_max;
   options.pass_rest = plan.server.pass_rest;
+  options.further = further == nullptr ? nullptr : &further->network();
+  options.relay_queue_bytes = plan.few_wait ? 2 * kBlockBytes : kRelayQueueBytesMax;
   return options;
 }
 
@@ -54,6 +56,10 @@ World::World(const Plan& plan, Probes& probes)
                .timeline = {},
                .probes = probes} {
   scheduler_.advance(seconds(5));
+  if (plan_.relay) {
+    further_ = std::make_unique<Further>(scheduler_, plan_, random_,
+                                         [this](const std::string& what) { report(what); });
+  }
   set_probes(&probes);
 }
 
@@ -74,6 +80,9 @@ std::string World::failure() const {
 
 bool World::run() {
   make_image();
+  if (further_) {
+    further_->start();
+  }
   if (plan_.server.remote) {
     start_backupd();
   }
@@ -88,9 +97,15 @@ bool World::run() {
     if (plan_.fail_overs && !scheduler_.failed() && random_.one_in(2)) {
       fail_over();
     }
+    if (further_) {
+      check_further();
+    }
   }
   if (!scheduler_.failed()) {
     live(true);
+  }
+  if (further_) {
+    expect_further_caught_up();
   }
   const NetworkCounts& counts = network_.counts();
   history_.probes.hit("link reset", counts.resets);
@@ -183,7 +198,10 @@ RunEnd World::run_primary(uint64_t steps, bool crashes) {
     if (end != RunEnd::kSteps || left == 0) {
       return end;
     }
-    if (backup_process_ == kHarness) {
+    if (further_ && random_.one_in(3)) {
+      further_->crash(plan_.backup_power_losses && random_.one_in(2));
+      further_->start();
+    } else if (backup_process_ == kHarness) {
       start_backupd();
     } else {
       crash_backupd(plan_.backup_power_losses && (!plan_.backup_kills || random_.one_in(2))
@@ -253,6 +271,9 @@ void World::switch_backup_errors(bool on) {
   backup_disk_.set_faults(on ? &backup_faults_ : nullptr);
   backup_disk_.set_capacity_bytes(uint64_t{1} << 40U);
   network_.set_breaking(on);
+  if (further_) {
+    further_->set_breaking(on);
+  }
   if (!on) {
     return;
   }
@@ -278,7 +299,7 @@ void World::end_life(ProcessId process) {
 // ---- the back-up's machine
 
 void World::start_backupd() {
-  backupd_ = std::make_unique<SimBackupd>(backup_machine_, backupd_options(plan_));
+  backupd_ = std::make_unique<SimBackupd>(backup_machine_, backupd_options(plan_, further_.get()));
   backup_process_ = scheduler_.new_process();
   scheduler_.event("backupd", "", backup_process_);
   scheduler_.spawn(

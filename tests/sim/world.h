@@ -2,6 +2,7 @@
 // One seed: a machine, the lives of a server on it, and what happens in between.
 #pragma once
 
+#include "tests/sim/further.h"
 #include "tests/sim/life.h"
 #include "tests/sim/sim_backupd.h"
 #include "tests/sim/volume_guard.h"
@@ -53,6 +54,11 @@ class World {
   void fail_over();
   void return_old_primary();
   void change_machines(const StoreRecord& promoted);
+  std::optional<FurtherStore> look_further(bool power);
+  void check_further();
+  bool is_as_told(const FurtherStore& found);
+  void change_store(const FurtherStore& found);
+  void expect_further_caught_up();
   bool in_process(const char* name, const std::function<Result<>()>& act);
   void put_image_back();
   [[nodiscard]] bool is_behind() const;
@@ -82,6 +88,7 @@ class World {
   StoreGuard backup_guard_;
   Machine machine_;
   BackupMachine backup_machine_;
+  std::unique_ptr<Further> further_;     // nothing: the plan has no relay
   std::unique_ptr<SimBackupd> backupd_;  // the last one, dead or alive
   ProcessId backup_process_ = kHarness;  // kHarness: none runs
   History history_;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the tool knows of processes, mounts and CRIU: out of texts that others have written.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -177,6 +180,7 @@ class Sleeper {
  public:
   Sleeper() : pid_(::fork()) {
     if (pid_ == 0) {
+      ::signal(SIGSEGV, SIG_DFL);  // a sanitizer handles it
       for (;;) {
         ::pause();
       }
@@ -258,6 +262,38 @@ TEST(ProcessTree, EndsThoseOnRecordAndNobodyElse) {
   EXPECT_EQ(check_can_freeze(child.pid()).error().kind, ErrorKind::kNotFound);
   EXPECT_TRUE(end_processes({{1 << 22, "gone", ""}}));
   EXPECT_EQ(check_can_end(*process_tree(::getppid())).error().kind, ErrorKind::kBusy);
+}
+
+// It gives its memory back first, which takes its time, and only then its files.
+TEST(ProcessTree, OneThatIsStillEndingHasNotEnded) {
+  char path[] = "/tmp/ckpt-ending-XXXXXX";
+  const int file = ::mkostemp(path, O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  ::unlink(path);
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const std::string own = "/proc/self/fd/" + std::to_string(file);
+    const int held = ::open(own.c_str(), O_RDWR | O_CLOEXEC);
+    constexpr size_t kBytes = size_t{512} << 20U;
+    void* const memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    const bool done = memory != MAP_FAILED && ::flock(held, LOCK_EX) == 0;
+    (void)::write(ready[1], done ? "y" : "n", 1);
+    for (;;) {
+      ::pause();
+    }
+  }
+  char word = 0;
+  ASSERT_EQ(::read(ready[0], &word, 1), 1);
+  ASSERT_EQ(word, 'y');
+  EXPECT_TRUE(end_processes(*process_tree(child)));
+  EXPECT_EQ(::flock(file, LOCK_EX | LOCK_NB), 0) << "it still has its files";
+  ::waitpid(child, nullptr, 0);
+  for (const int end : {file, ready[0], ready[1]}) {
+    ::close(end);
+  }
 }
 
 // A number is free when the parent has taken notice, and not before: who does not is named.
