@@ -75,6 +75,7 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kAttach:
     case FrameType::kConfirm:
     case FrameType::kConfirmCopy:
+    case FrameType::kForks:
     case FrameType::kName:
     case FrameType::kRollBack: return Operation::kWrite;
     case FrameType::kHello:

@@ -273,6 +273,10 @@ Result<Connection::Answer> Connection::handle_session() {
       CKPT_ASSIGN(const Confirmation confirmation, body_as(decode_confirmation));
       return in_session([&](Store& store) { return store.confirm(confirmation); });
     }
+    case FrameType::kForks: {
+      CKPT_ASSIGN(const auto forks, body_as(decode_forks));
+      return in_session([&](Store& store) { return store.tell_forks(forks); });
+    }
     case FrameType::kConfirmCopy: {
       CKPT_ASSIGN(const CheckpointCopy copy, body_as(decode_copy));
       return in_session([&](Store& store) { return store.confirm_copy(copy); });

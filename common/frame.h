@@ -31,6 +31,7 @@ enum class FrameType : uint16_t {
   kVolumes = 18,
   kStale = 19,
   kConfirmCopy = 20,
+  kForks = 21,
 
   kDone = 128,
   kFailed = 129,

@@ -26,8 +26,9 @@ inline constexpr uint64_t kHasPlaces = 2;      // `begin session` may say which 
 inline constexpr uint64_t kGoesOnCopying = 4;  // what there is of a first copy is compared with
 inline constexpr uint64_t kRejoins = 8;        // a greeting may have bases
 inline constexpr uint64_t kTakesCopies = 16;   // `confirm copy` is understood
+inline constexpr uint64_t kHearsForks = 32;    // `forks` is understood
 inline constexpr uint64_t kFeatures =
-    kHasNames | kHasPlaces | kGoesOnCopying | kRejoins | kTakesCopies;
+    kHasNames | kHasPlaces | kGoesOnCopying | kRejoins | kTakesCopies | kHearsForks;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

@@ -187,6 +187,15 @@ Result<> RemoteStore::accept(uint64_t incarnation) {
   });
 }
 
+Result<> RemoteStore::tell_forks(const std::vector<CheckpointId>& forks) {
+  return in_session([&](StoreClient& client) -> Result<> {
+    if ((client.welcome().features & kHearsForks) != 0) {
+      CKPT_TRY(client.ask(FrameType::kForks, encode_forks(forks), FrameType::kDone));
+    }
+    return {};
+  });
+}
+
 // That a back-up cannot keep it is no reason not to use it, and is in its log.
 Result<> RemoteStore::tell_name(StoreClient& client) const {
   const std::string& name = dialer_.options().name;

@@ -22,6 +22,8 @@ class RemoteStore final : public StoreLink {
   Result<StoreGreeting> begin_session() override CKPT_EXCLUDES(session_mutex_);
   Result<std::vector<BlockRange>> stale(uint64_t from) override;
   Result<> accept(uint64_t incarnation) override CKPT_EXCLUDES(session_mutex_);
+  Result<> tell_forks(const std::vector<CheckpointId>& forks) override
+      CKPT_EXCLUDES(session_mutex_);
   Result<> receive(const EncodedBatch& batch) override CKPT_EXCLUDES(session_mutex_);
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override
       CKPT_EXCLUDES(session_mutex_);

@@ -142,6 +142,9 @@ class StoreLink {
   }
   // Records the primary's incarnation durably. Nothing is received before.
   virtual Result<> accept(uint64_t incarnation) = 0;
+  // Where older timelines of the volume ended, oldest first, at most kForksMax: for a store that
+  // has no checkpoint yet, and cannot know. Recorded durably.
+  virtual Result<> tell_forks(const std::vector<CheckpointId>& /*forks*/) { return {}; }
   // Takes a batch as pending. Its space in the image is reserved. Not durable when it returns.
   virtual Result<> receive(const EncodedBatch& batch) = 0;
   // Takes the next piece of attachment number `index` of the checkpoint that this epoch will be, as

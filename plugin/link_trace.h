@@ -30,6 +30,9 @@ class LinkTrace : public StoreLink {
   Result<StoreGreeting> begin_session() override;
   Result<std::vector<BlockRange>> stale(uint64_t from) override { return link_.stale(from); }
   Result<> accept(uint64_t incarnation) override;
+  Result<> tell_forks(const std::vector<CheckpointId>& forks) override {
+    return link_.tell_forks(forks);
+  }
   Result<> receive(const EncodedBatch& batch) override;
   Result<> confirm(const Confirmation& confirmation) override;
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;

@@ -72,6 +72,9 @@ Result<HandshakeRow> Session::open() {
   CKPT_TRY(record_handshake(row, greeting));
   CKPT_TRY(store_.accept(incarnation_));
   const VolumeRecord record = record_.get();
+  if (!greeting.last && !record.forks.empty()) {
+    CKPT_TRY(store_.tell_forks(record.forks));
+  }
   shipper_.start_session({record.volume, record.timeline, incarnation_});
   disk_.preserved.clear();
   EpochObject& current = disk_.epochs.current();

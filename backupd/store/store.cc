@@ -90,6 +90,18 @@ Result<> Store::accept_locked(uint64_t incarnation) {
   return {};
 }
 
+// Of a store that has a checkpoint they are its own.
+Result<> Store::tell_forks(const std::vector<CheckpointId>& forks) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(check_session());
+  const StoreRecord record = volume_->record();
+  if (record.last || record.forks == forks || forks.size() > kForksMax) {
+    return {};
+  }
+  auto recorded = volume_->update([&forks](StoreRecord& told) { told.forks = forks; });
+  return recorded ? Result<>() : Result<>(end_session(recorded.error()));
+}
+
 Result<> Store::check_session() const {
   CKPT_TRY(latch_.check());
   if (session_ == Session::kOver) {

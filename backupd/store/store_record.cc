@@ -78,7 +78,7 @@ uint64_t features_of(const StoreRecord& record) {
          (record.has_copies ? kCopiesFeature : 0);
 }
 
-Result<> decode_forks(Decoder& decoder, StoreRecord& record) {
+Result<> decode_record_forks(Decoder& decoder, StoreRecord& record) {
   const auto count = decoder.get<uint32_t>();
   if (!decoder.ok() || count > kForksMax || decoder.remaining() != count * kForkBytes) {
     return fail(ErrorKind::kCorrupt, "store record: not of the declared length");
@@ -159,7 +159,7 @@ Result<StoreRecord> decode_store_record(ConstByteSpan bytes) {
   if ((features & kRejoinedFeature) != 0) {
     CKPT_TRY(decode_rejoined(decoder, record));
   }
-  CKPT_TRY(decode_forks(decoder, record));
+  CKPT_TRY(decode_record_forks(decoder, record));
   if (!decoder.ok() || !consistent(record)) {
     return fail(ErrorKind::kCorrupt, "store record: a field is not valid");
   }

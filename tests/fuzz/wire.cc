@@ -20,7 +20,7 @@ constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
 using Body = bool (*)(ConstByteSpan);
 
 // The bodies of all frames that have one.
-constexpr std::array<Body, 31> kBodies{
+constexpr std::array<Body, 32> kBodies{
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_hello, encode_hello); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_welcome, encode_welcome); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_greeting, encode_greeting); },
@@ -82,6 +82,7 @@ constexpr std::array<Body, 31> kBodies{
       return expect_same_bytes(body, decode_stale_list, encode_stale_list);
     },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_copy, encode_copy); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_forks, encode_forks); },
 };
 
 // The first byte says which.

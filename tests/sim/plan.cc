@@ -147,7 +147,7 @@ Plan draw_plan(uint64_t seed) {
   plan.fail_overs = plan.server.remote && !plan.tampering && !plan.old_copies && !plan.crowded &&
                     root.stream("fail-overs").one_in(2);
   SeededRandom relays = root.stream("relay");
-  plan.relay = plan.server.remote && !plan.fail_overs && !plan.crowded && relays.one_in(2);
+  plan.relay = plan.server.remote && !plan.crowded && relays.one_in(2);
   plan.few_wait = relays.one_in(2);
   slow_down(plan);
   return plan;

@@ -76,6 +76,10 @@ Result<StoreGreeting> ObservedLink::begin_session() {
   return over_link([&] { return store_->begin_session(); });
 }
 
+Result<> ObservedLink::tell_forks(const std::vector<CheckpointId>& forks) {
+  return over_link([&] { return store_->tell_forks(forks); });
+}
+
 Result<std::vector<BlockRange>> ObservedLink::stale(uint64_t from) {
   return over_link([&] { return store_->stale(from); });
 }

@@ -47,6 +47,7 @@ class ObservedLink final : public StoreLink {
   Result<StoreGreeting> begin_session() override;
   Result<std::vector<BlockRange>> stale(uint64_t from) override;
   Result<> accept(uint64_t incarnation) override;
+  Result<> tell_forks(const std::vector<CheckpointId>& forks) override;
   Result<> receive(const EncodedBatch& batch) override;
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;
   Result<> confirm(const Confirmation& confirmation) override;

@@ -351,6 +351,31 @@ TEST_F(RelayTest, WhatIsNotOnTheLineIsLeftAlone) {
   expect_whole();
 }
 
+// Of a store that has no checkpoint of its own yet: after a fail-over, say.
+TEST_F(RelayTest, ANewStoreIsToldOfItsLine) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 4)}));
+  checkpoint(1);
+  relay_all();
+  const CheckpointId fork = peer_.last->checkpoint.id;
+  relay_.reset();
+  MemoryDisk other_disk;
+  StorePeer other(other_disk);
+  ASSERT_DONE(other.open());
+  other.timeline = test_uuid(0x44);
+  ASSERT_DONE(other.begin());
+  ASSERT_DONE(other.store().tell_forks({fork}));
+  ASSERT_DONE(other.ship(2, {data(2, 5)}));
+  ASSERT_DONE(other.checkpoint(2));
+  ASSERT_DONE(other.store().tell_forks({}));  // it has its own now
+  known_[other.last->checkpoint.id] = *other.last;
+  Relay relay(other.store(), link_);
+  for (Result<bool> more = true; *more; more = relay.step()) {
+    ASSERT_DONE(more);
+  }
+  expect_passed(2);
+  EXPECT_EQ(further_->record().forks, std::vector{fork});
+}
+
 TEST_F(RelayTest, NothingIsPassedToOneThatWasPromoted) {
   checkpoint(1);
   relay_all();

@@ -101,6 +101,8 @@ std::vector<Sample> samples() {
       {"confirm-copy", FrameType::kConfirmCopy,
        encode_copy({{wire_checkpoint(7), {{{5}, digest_of({})}}}, {{wire_uuid(0x22), {3}}}}),
        taken_by(decode_copy)},
+      {"forks", FrameType::kForks, encode_forks({{wire_uuid(0x22), {3}}, {wire_uuid(0x23), {3}}}),
+       taken_by(decode_forks)},
       {"roll-back", FrameType::kRollBack,
        encode_roll_back({{wire_uuid(0x22), {7}}, wire_uuid(0x33)}), taken_by(decode_roll_back)},
       {"read", FrameType::kRead, encode_read({4096, 65536}), taken_by(decode_read)},
