@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 
+#include "common/store_link.h"
+
 namespace ckpt {
 namespace {
 
@@ -231,6 +233,9 @@ class ConfigReader {
     for (const toml::node& one : *list) {
       Relaying relaying;
       CKPT_TRY(set_all(*one.as_table(), relaying, kRelayKeys));
+      if (options_.relays.size() >= kRelaysMax) {
+        return at(one, "more than " + std::to_string(kRelaysMax) + " relays");
+      }
       if (!relaying.to) {
         return at(one, "[[relay]] needs to: the address of a further backupd");
       }

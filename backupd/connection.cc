@@ -226,8 +226,7 @@ Result<Connection::Answer> Connection::handle() {
   switch (request_.header.type) {
     case FrameType::kExport: return hand_over();
     case FrameType::kCheckpoints: return list();
-    case FrameType::kStatus:
-      return Answer{FrameType::kStoreStatus, encode_store_status(volume_->store().status())};
+    case FrameType::kStatus: return tell_status();
     case FrameType::kPing: return rest();
     case FrameType::kRead:
     case FrameType::kNextData: return handle_read();
@@ -240,6 +239,14 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kBeginSession: return begin_session();
     default: return handle_session();
   }
+}
+
+Result<Connection::Answer> Connection::tell_status() {
+  StoreStatus status = volume_->status();
+  if ((hello_.features & kHearsOfRelays) == 0) {
+    status.relays.clear();
+  }
+  return Answer{FrameType::kStoreStatus, encode_store_status(status)};
 }
 
 // A client that pings has nothing to ask for; what its largest request took is for others.

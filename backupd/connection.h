@@ -78,6 +78,7 @@ class Connection {
   [[nodiscard]] Result<> check_visitor() const;
   Result<Answer> handle();
   Answer rest();
+  Result<Answer> tell_status();
   Result<Answer> handle_session();
   [[nodiscard]] Result<> check_understood(const StoreGreeting& greeting) const;
   Result<Answer> handle_read();

@@ -45,25 +45,28 @@ void RelayPump::stop() {
   }
 }
 
-// When there is something to pass on: by then the volume has a name.
-RemoteStore* RelayPump::connect(const StoreRecord& record) {
+// When there is something to pass on: by then the volume has a name. The lock is not held while the
+// store is asked for anything.
+RelayPump::Parties RelayPump::connect(const StoreRecord& record) {
+  auto further = std::make_unique<RemoteStore>(RemoteOptions{.address = target_.to,
+                                                             .tls = target_.tls,
+                                                             .volume = record.volume,
+                                                             .size_bytes = record.size_bytes,
+                                                             .name = volume_->name(),
+                                                             .place = place_},
+                                               system_clock());
+  auto relay = std::make_unique<Relay>(volume_->store(), *further);
   const MutexLock lock(mutex_);
-  further_ = std::make_unique<RemoteStore>(RemoteOptions{.address = target_.to,
-                                                         .tls = target_.tls,
-                                                         .volume = record.volume,
-                                                         .size_bytes = record.size_bytes,
-                                                         .name = volume_->name(),
-                                                         .place = place_},
-                                           system_clock());
-  relay_ = std::make_unique<Relay>(volume_->store(), *further_);
+  further_ = std::move(further);
+  relay_ = std::move(relay);
   if (stopping_.load()) {
     further_->stop();
   }
-  return further_.get();
+  return {further_.get(), relay_.get()};
 }
 
 void RelayPump::run() {
-  RemoteStore* further = nullptr;
+  Parties parties;
   std::chrono::nanoseconds retry = kRelayLook;
   while (!stopping_.load()) {
     const StoreRecord record = volume_->store().record();
@@ -71,11 +74,11 @@ void RelayPump::run() {
       waker_.wait(kRelayLook);
       continue;
     }
-    if (further == nullptr) {
-      further = connect(record);
+    if (parties.relay == nullptr) {
+      parties = connect(record);
     }
-    further->look();
-    const auto passed = relay_->step();
+    parties.further->look();
+    const auto passed = parties.relay->step();
     report(passed);
     if (!passed) {
       rest(retry);
@@ -83,11 +86,21 @@ void RelayPump::run() {
     } else {
       retry = kRelayLook;
       if (!*passed) {
-        waker_.wait(std::min<std::chrono::nanoseconds>(kRelayLook, further->silence() / 4));
+        waker_.wait(std::min<std::chrono::nanoseconds>(kRelayLook, parties.further->silence() / 4));
       }
     }
   }
-  relay_.reset();
+}
+
+RelayState RelayPump::state() {
+  RelayState state;
+  state.address = target_.to.to_string();
+  const MutexLock lock(mutex_);
+  state.error = error_;
+  if (const auto passed = relay_ ? relay_->passed() : std::nullopt) {
+    state.passed = passed->number;
+  }
+  return state;
 }
 
 // However often it is woken.
@@ -102,6 +115,10 @@ void RelayPump::rest(std::chrono::nanoseconds time) {
 void RelayPump::report(const Result<bool>& passed) {
   if (stopping_.load()) {
     return;
+  }
+  {
+    const MutexLock lock(mutex_);
+    error_ = passed ? "" : passed.error().message();
   }
   if (!passed) {
     say(passed.error().message());

@@ -29,6 +29,7 @@ class RelayPump {
 
   // There may be a checkpoint more.
   void wake() { waker_.wake(); }
+  [[nodiscard]] RelayState state() CKPT_EXCLUDES(mutex_);
   // What is under way ends soon; the destructor waits for it.
   void stop() CKPT_EXCLUDES(mutex_);
 
@@ -36,10 +37,15 @@ class RelayPump {
   RelayPump(std::shared_ptr<ServedVolume> volume, RelayTarget target, PrimaryPlace place,
             LogLine log);
   void run();
-  RemoteStore* connect(const StoreRecord& record) CKPT_EXCLUDES(mutex_);
+  // What the thread works with.
+  struct Parties {
+    RemoteStore* further = nullptr;
+    Relay* relay = nullptr;
+  };
+  Parties connect(const StoreRecord& record) CKPT_EXCLUDES(mutex_);
   void rest(std::chrono::nanoseconds time);
   void say(const std::string& what);
-  void report(const Result<bool>& passed);
+  void report(const Result<bool>& passed) CKPT_EXCLUDES(mutex_);
 
   const std::shared_ptr<ServedVolume> volume_;
   const RelayTarget target_;
@@ -47,11 +53,11 @@ class RelayPump {
   const LogLine log_;
   Waker waker_;
   std::atomic<bool> stopping_{false};
-  Mutex mutex_;  // of the pointer; what it points to is the thread's, but for stop()
+  Mutex mutex_;  // of the pointers; what they point to is the thread's, but for stop() and passed()
   std::unique_ptr<RemoteStore> further_ CKPT_GUARDED_BY(mutex_);
-  // The thread's.
-  std::unique_ptr<Relay> relay_;
-  std::string said_;  // last
+  std::unique_ptr<Relay> relay_ CKPT_GUARDED_BY(mutex_);
+  std::string error_ CKPT_GUARDED_BY(mutex_);  // of the last step
+  std::string said_;                           // last; the thread's
   std::thread thread_;
 };
 

@@ -43,8 +43,20 @@ class ServedVolume {
     name_ = name;
     return {};
   }
-  // For what needs no session: reads, exports, lists, status.
+  // For what needs no session: reads, exports, lists.
   Store& store() { return *store_; }
+  // The store's, and what its relays say.
+  [[nodiscard]] StoreStatus status() CKPT_EXCLUDES(relays_mutex_) {
+    StoreStatus status = store_->status();
+    const MutexLock lock(relays_mutex_);
+    status.relays = relays_ ? relays_() : std::vector<RelayState>();
+    return status;
+  }
+  // Nothing: there are none (any more).
+  void set_relays(std::function<std::vector<RelayState>()> relays) CKPT_EXCLUDES(relays_mutex_) {
+    const MutexLock lock(relays_mutex_);
+    relays_ = std::move(relays);
+  }
 
   // Takes the session over. Waits for what the one before has under way; nothing of it is accepted
   // any more. kBusy: that one is of another primary, which was accepted and is still there; it
@@ -71,6 +83,8 @@ class ServedVolume {
   Mutex mutex_;
   SessionOwner owner_ CKPT_GUARDED_BY(mutex_);
   bool is_accepted_ CKPT_GUARDED_BY(mutex_) = false;
+  Mutex relays_mutex_;
+  std::function<std::vector<RelayState>()> relays_ CKPT_GUARDED_BY(relays_mutex_);
   Mutex naming_mutex_;  // before the other one: a name is written at a time
   Mutex name_mutex_;
   std::string name_ CKPT_GUARDED_BY(name_mutex_);

@@ -225,6 +225,13 @@ Result<> Shelf::start_relays(Place& place) {
     pumps.push_back(pump.get());
     place.relays.push_back(std::move(pump));
   }
+  place.volume->set_relays([pumps] {
+    std::vector<RelayState> states;
+    for (RelayPump* const pump : pumps) {
+      states.push_back(pump->state());
+    }
+    return states;
+  });
   place.volume->store().set_work_listener([waker = place.waker.get(), pumps] {
     waker->wake();
     for (RelayPump* const pump : pumps) {
@@ -263,6 +270,7 @@ void Shelf::close() {
   const MutexLock lock(mutex_);
   for (auto& [volume, place] : places_) {
     place.waker->wake();
+    place.volume->set_relays({});
     place.volume->store().set_work_listener({});
     for (const auto& relay : place.relays) {
       relay->stop();

@@ -5,25 +5,19 @@
 #include <array>
 
 #include "common/checkpoint_codec.h"
+#include "common/relay_codec.h"
+#include "common/text.h"
 #include "common/whole_body.h"
 
 namespace ckpt {
 namespace {
 
 constexpr size_t kCoveredEpochBytes = 24;
+constexpr unsigned kRelayCountShift = 8;
 constexpr size_t kStatusTextBytesMax = 4096;
 
 bool is_on_disk(const ByteRange& range) {
   return range.offset <= kDiskBytesMax && range.length <= kDiskBytesMax - range.offset;
-}
-
-// Not in the middle of a character of UTF-8.
-std::string shortened(const std::string& text, size_t bytes_max) {
-  size_t end = std::min(text.size(), bytes_max);
-  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0U) == 0x80U) {
-    --end;
-  }
-  return text.substr(0, end);
 }
 
 void put_range(Encoder& encoder, const ByteRange& range) {
@@ -523,7 +517,12 @@ std::vector<std::byte> encode_store_status(const StoreStatus& status) {
   encoder.put_string(shortened(status.address, kStatusTextBytesMax));
   encoder.put_string(shortened(status.state, kStatusTextBytesMax));
   encoder.put_string(shortened(status.error, kStatusTextBytesMax));
-  put_checkpoint(encoder, status.confirmed);
+  encoder.put(uint64_t{status.confirmed ? 1U : 0U} | uint64_t{status.relays.size()}
+                                                         << kRelayCountShift);
+  if (status.confirmed) {
+    encode_checkpoint(encoder, *status.confirmed);
+  }
+  put_relays(encoder, status.relays);
   return encoder.take();
 }
 
@@ -537,7 +536,14 @@ Result<StoreStatus> decode_store_status(ConstByteSpan body) {
   status.address = decoder.get_string();
   status.state = decoder.get_string();
   status.error = decoder.get_string();
-  CKPT_ASSIGN(status.confirmed, get_checkpoint(decoder));
+  const auto parts = decoder.get<uint64_t>();
+  const uint64_t checkpoints = parts % (uint64_t{1} << kRelayCountShift);
+  if (checkpoints == 1) {
+    CKPT_ASSIGN(status.confirmed, decode_checkpoint(decoder));
+  } else if (checkpoints != 0) {
+    return fail(ErrorKind::kCorrupt, "store status: a checkpoint that is neither there nor not");
+  }
+  CKPT_ASSIGN(status.relays, get_relays(decoder, parts >> kRelayCountShift));
   return whole(decoder,
                status.address.size() <= kStatusTextBytesMax &&
                    status.state.size() <= kStatusTextBytesMax &&

@@ -21,14 +21,15 @@ enum class Role : uint8_t {
 };
 
 // Features, a bit each.
-inline constexpr uint64_t kHasNames = 1;       // `name` is understood
-inline constexpr uint64_t kHasPlaces = 2;      // `begin session` may say which primary it is
-inline constexpr uint64_t kGoesOnCopying = 4;  // what there is of a first copy is compared with
-inline constexpr uint64_t kRejoins = 8;        // a greeting may have bases
-inline constexpr uint64_t kTakesCopies = 16;   // `confirm copy` is understood
-inline constexpr uint64_t kHearsForks = 32;    // `forks` is understood
-inline constexpr uint64_t kFeatures =
-    kHasNames | kHasPlaces | kGoesOnCopying | kRejoins | kTakesCopies | kHearsForks;
+inline constexpr uint64_t kHasNames = 1;        // `name` is understood
+inline constexpr uint64_t kHasPlaces = 2;       // `begin session` may say which primary it is
+inline constexpr uint64_t kGoesOnCopying = 4;   // what there is of a first copy is compared with
+inline constexpr uint64_t kRejoins = 8;         // a greeting may have bases
+inline constexpr uint64_t kTakesCopies = 16;    // `confirm copy` is understood
+inline constexpr uint64_t kHearsForks = 32;     // `forks` is understood
+inline constexpr uint64_t kHearsOfRelays = 64;  // a store's status may tell of relays
+inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying | kRejoins |
+                                      kTakesCopies | kHearsForks | kHearsOfRelays;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

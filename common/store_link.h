@@ -68,6 +68,16 @@ struct CheckpointCopy {
   std::vector<CheckpointId> forks{};  // where older timelines of the volume ended, oldest first
 };
 
+// A further store, to which a store passes its checkpoints on.
+struct RelayState {
+  std::string address;
+  std::optional<Epoch> passed;  // what it has; nothing: none, or it is not known
+  std::string error;            // empty: nothing is wrong
+  bool operator==(const RelayState&) const = default;
+};
+// Of one store's status.
+inline constexpr size_t kRelaysMax = 16;
+
 struct StoreStatus {
   std::string address;
   std::string state;  // connected | syncing | detached | failed
@@ -77,6 +87,7 @@ struct StoreStatus {
   uint64_t pending_bytes = 0;    // as stored
   uint64_t confirmed_bytes = 0;  // confirmed and not yet applied, as stored
   uint64_t free_bytes = 0;
+  std::vector<RelayState> relays{};  // at most kRelaysMax
 };
 
 // Where content goes that a store hands over. Each byte is handed over once.

@@ -80,4 +80,12 @@ std::string printable(std::string_view text) {
   return safe;
 }
 
+std::string shortened(const std::string& text, size_t bytes_max) {
+  size_t end = std::min(text.size(), bytes_max);
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0U) == 0x80U) {
+    --end;
+  }
+  return text.substr(0, end);
+}
+
 }  // namespace ckpt

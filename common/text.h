@@ -15,5 +15,7 @@ bool has_control_character(std::string_view text);
 // Made safe for a terminal, and for one line of a log: control characters and what is not UTF-8
 // become '?'.
 std::string printable(std::string_view text);
+// At most so many bytes of it; not ended in the middle of a character of UTF-8.
+std::string shortened(const std::string& text, size_t bytes_max);
 
 }  // namespace ckpt

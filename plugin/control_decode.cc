@@ -51,6 +51,25 @@ Result<CheckpointInfo> decode_checkpoint(const ParsedJson& object) {
   return fields.finish(std::move(checkpoint));
 }
 
+// Of a server that does not tell: none.
+Result<std::vector<RelayState>> take_relays(Fields& fields) {
+  std::vector<RelayState> relays;
+  if (fields.optional("relays") == nullptr) {
+    return relays;
+  }
+  for (const ParsedJson& element : fields.array("relays")) {
+    Fields relay = answer_fields(element);
+    RelayState state;
+    state.address = relay.text("address");
+    if (relay.optional("checkpoint") != nullptr) {
+      state.passed = Epoch{relay.number("checkpoint")};
+    }
+    state.error = relay.text("error");
+    CKPT_ASSIGN(relays.emplace_back(), relay.finish(std::move(state)));
+  }
+  return relays;
+}
+
 Result<StoreStatus> decode_store(const ParsedJson& object) {
   Fields fields = answer_fields(object);
   StoreStatus store;
@@ -64,6 +83,7 @@ Result<StoreStatus> decode_store(const ParsedJson& object) {
   store.pending_bytes = fields.number("pending_bytes");
   store.confirmed_bytes = fields.number("confirmed_bytes");
   store.free_bytes = fields.number("free_bytes");
+  CKPT_ASSIGN(store.relays, take_relays(fields));
   return fields.finish(std::move(store));
 }
 

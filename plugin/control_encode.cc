@@ -53,6 +53,16 @@ Json request_of(const ExportRequest& exported) {
   return object;
 }
 
+Json to_json(const std::vector<RelayState>& relays) {
+  Json array = Json::array();
+  for (const RelayState& relay : relays) {
+    array.push_back(Json{{"address", relay.address},
+                         {"checkpoint", relay.passed ? Json(relay.passed->value) : Json()},
+                         {"error", relay.error}});
+  }
+  return array;
+}
+
 Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
   return Json{{"address", store.address},
               {"state", store.state},
@@ -62,7 +72,8 @@ Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
               {"unshipped_bytes", unshipped_bytes},
               {"pending_bytes", store.pending_bytes},
               {"confirmed_bytes", store.confirmed_bytes},
-              {"free_bytes", store.free_bytes}};
+              {"free_bytes", store.free_bytes},
+              {"relays", to_json(store.relays)}};
 }
 
 }  // namespace

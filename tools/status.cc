@@ -48,6 +48,13 @@ std::string describe_unshipped(const VolumeStatus& status) {
   return is_first_copy ? left + " of " + format_bytes(status.changed_bytes) : left;
 }
 
+std::string describe(const Console& console, const RelayState& relay) {
+  const std::string has = relay.passed ? "has checkpoint " + std::to_string(relay.passed->value)
+                                       : "has nothing yet, as far as is known";
+  return printable(relay.address) + " " + has +
+         (relay.error.empty() ? "" : "; " + console.paint(Colour::kBad, printable(relay.error)));
+}
+
 void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& status,
                bool served) {
   if (!status.store) {
@@ -64,6 +71,9 @@ void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& s
                                                                store.confirmed->id.number.value,
                                                                store.applied.value)
                                                  : "none yet"});
+  for (const RelayState& relay : store.relays) {
+    rows.push_back({"  relay", describe(console, relay)});
+  }
   if (!served) {
     return;
   }

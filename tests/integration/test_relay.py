@@ -102,7 +102,20 @@ class Passing(Relayed):
         tool("rollback", server.image, "--yes")
         number = self.checkpoint(server)
         self.expect_passed(server, number)
-        self.assertEqual(self.further.said().count("cannot"), 0)
+        self.expect_told(server, {"address": self.further.address, "checkpoint": number, "error": ""})
+        self.further.kill9()
+        self.checkpoint(server)
+        self.expect_told(server, {"address": self.further.address, "checkpoint": number}, "error")
+
+    def expect_told(self, server, wanted, wrong=None):
+        """By the volume's own server and by the back-up's."""
+        volume = tool("status", server.image)["volume"]
+        for name in (server.image, f"{self.backupd.address}/{volume}"):
+            def is_told():
+                relay, = tool("status", name)["backup"]["relays"]
+                return (relay if relay.items() >= wanted.items() and (wrong is None or relay[wrong])
+                        else None)
+            eventually(is_told, f"{name} says {wanted}")
 
     def test_what_is_pending_is_not_passed_on(self):
         server = self.served("batch-delay=10")

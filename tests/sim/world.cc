@@ -489,7 +489,7 @@ void World::put_copy_back() {
 void World::fail_over() {
   const History& seen = history_;
   const auto has_checkpoint = [&] { return seen.oracle.last_answered() > 0; };
-  if (seen.oracle.rolling_back() || seen.image_suspect || seen.image_syncs_failed ||
+  if (seen.oracle.rolling_back() || is_behind() || seen.image_suspect || seen.image_syncs_failed ||
       !has_checkpoint()) {
     return;
   }

@@ -65,6 +65,8 @@ std::vector<Sample> samples() {
   status.state = "connected";
   status.applied = {6};
   status.confirmed = wire_checkpoint(7);
+  StoreStatus relaying = status;
+  relaying.relays = {{"third:7000", Epoch{6}, ""}, {"fourth:7000", std::nullopt, "not there"}};
   return {
       {"hello", FrameType::kHello,
        encode_hello({.volume = wire_uuid(0x11),
@@ -131,6 +133,8 @@ std::vector<Sample> samples() {
        encode_checkpoint_list({{wire_checkpoint(6), wire_checkpoint(7)}, true}),
        taken_by(decode_checkpoint_list)},
       {"store-status", FrameType::kStoreStatus, encode_store_status(status),
+       taken_by(decode_store_status)},
+      {"store-status-relays", FrameType::kStoreStatus, encode_store_status(relaying),
        taken_by(decode_store_status)},
       {"visit", FrameType::kHello,
        encode_hello(
@@ -320,6 +324,7 @@ TEST(Wire, LongestBodiesFit) {
   StoreStatus status;
   status.error = std::string(100000, 'e');
   status.confirmed = longest;
+  status.relays.assign(kRelaysMax, {status.error, Epoch{1}, status.error});
   EXPECT_LE(encode_store_status(status).size(), body_bytes_max(FrameType::kStoreStatus));
   EXPECT_TRUE(decode_store_status(encode_store_status(status)));
 }
