@@ -28,20 +28,20 @@ std::optional<BaseCheckpoint> base_of(const StoreGreeting& greeting) {
                        : std::nullopt;
 }
 
+BaseCheckpoint last_of(const StoreRecord& record) { return {record.last->id, record.last->digest}; }
+
 // What the further store has answered for has to be on this one's line: else it would be lost.
-Result<> check_line(const StoreRecord& record, const StoreGreeting& greeting) {
-  auto found = base_of(greeting);
-  if (!found && !greeting.bases.empty()) {
-    found = greeting.bases.front();
-  }
-  const bool is_same = found && found->id == record.last->id;
-  const bool fits = !found || (is_same ? found->digest == record.last->digest
-                                       : is_on_line(found->id, record.forks, record.last->id));
+Result<> check_line(const StoreRecord& record, const std::optional<BaseCheckpoint>& found) {
+  const CheckpointInfo& last = *record.last;
+  const bool fits =
+      !found || (is_on_line(found->id, record.forks, last.id) &&
+                 (found->id.number != last.id.number || found->digest == last.digest));
   return fits ? Result<>()
-              : fail(ErrorKind::kFenced,
-                     "the further back-up has " + described(found->id) +
-                         ", which is not on the line that leads to " + described(record.last->id) +
-                         " here: nothing is passed on, and both stay as they are");
+              : fail(ErrorKind::kFenced, "the further back-up has " + described(found->id) +
+                                             ", which is not on the line that leads to " +
+                                             described(last.id) +
+                                             " here: nothing is passed on, and both stay as they "
+                                             "are");
 }
 
 // Passes an attachment on, piece by piece.
@@ -61,10 +61,12 @@ class AttachmentRelay final : public PieceSink {
 
 }  // namespace
 
-Relay::Relay(Store& store, StoreLink& further, uint64_t queue_bytes)
+Relay::Relay(Store& store, StoreLink& further, uint64_t queue_bytes,
+             std::function<void()> keep_alive)
     : store_(store),
       further_(further),
       size_bytes_(store.record().size_bytes),
+      keep_alive_(std::move(keep_alive)),
       queue_(queue_bytes) {
   store_.follow(changes_);
 }
@@ -91,6 +93,11 @@ Result<bool> Relay::step() {
 
 Result<bool> Relay::bring(const StoreRecord& record) {
   if (!is_of_session(record) || !further_.check_link()) {
+    is_in_session_ = false;
+    CKPT_ASSIGN(const bool lacks_some, lacks(record));
+    if (!lacks_some) {
+      return false;
+    }
     CKPT_TRY(begin_session(record));
   }
   if (passed() == record.last->id) {
@@ -98,6 +105,30 @@ Result<bool> Relay::bring(const StoreRecord& record) {
   }
   CKPT_TRY(pass());
   return true;
+}
+
+// A session is begun only for what the further store lacks: it may be another's, such as where two
+// pass on to each other.
+Result<bool> Relay::lacks(const StoreRecord& record) {
+  const auto kept = further_.checkpoints();
+  if (!kept && kept.error().kind != ErrorKind::kNotFound) {
+    return Unexpected(kept.error());
+  }
+  const auto found = kept && !kept->empty()
+                         ? std::optional(BaseCheckpoint{kept->back().id, kept->back().digest})
+                         : std::nullopt;
+  CKPT_TRY(check_line(record, found));
+  if (found != last_of(record)) {
+    return true;
+  }
+  const MutexLock lock(mutex_);
+  passed_ = found->id;
+  if (!is_known_) {
+    // Whatever has changed in the image since this began is noted.
+    is_known_ = true;
+    base_ = found;
+  }
+  return record.incarnation != incarnation_ && incarnation_ != 0;
 }
 
 bool Relay::is_of_session(const StoreRecord& record) const {
@@ -110,7 +141,10 @@ bool Relay::is_of_session(const StoreRecord& record) const {
 Result<> Relay::begin_session(const StoreRecord& record) {
   is_in_session_ = false;
   CKPT_ASSIGN(const StoreGreeting greeting, further_.begin_session());
-  CKPT_TRY(check_line(record, greeting));
+  CKPT_TRY(further_.check_takes_copies());
+  const auto rejoined =
+      greeting.bases.empty() ? std::nullopt : std::optional(greeting.bases.front());
+  CKPT_TRY(check_line(record, greeting.last ? base_of(greeting) : rejoined));
   find_what_it_lacks(greeting);
   CKPT_TRY(further_.accept(record.incarnation));
   CKPT_TRY(follow_forks(record));
@@ -137,7 +171,7 @@ void Relay::find_what_it_lacks(const StoreGreeting& greeting) {
   handed_.clear();
   (void)queue_.take();
   covered_.clear();
-  attached_ = {};
+  tried_ = attached_ = {};
   confirming_.reset();
   base_ = last;
   is_begun_ = greeting.is_begun;
@@ -176,12 +210,14 @@ Result<> Relay::pass() {
   }
   CKPT_TRY(drain());
   CKPT_TRY(parcel_->flush());
-  if (is_overtaken || !is_of_session(target_)) {
-    CKPT_PROBE(relay_was_overtaken);
-    return {};
+  if (!is_overtaken && is_of_session(target_)) {
+    CKPT_TRY(pass_attachments());
+    if (attached_ == target_.last->id.number) {
+      return confirm();
+    }
   }
-  CKPT_TRY(pass_attachments());
-  return confirm();
+  CKPT_PROBE(relay_was_overtaken);
+  return {};
 }
 
 BlockSet Relay::choose(const StoreRecord& record) {
@@ -230,14 +266,22 @@ Result<> Relay::take(ByteRange range, ConstByteSpan data) {
 }
 
 Result<> Relay::rest() {
+  keep_alive_();
   CKPT_TRY(pass_attachments());
   return queue_.bytes() < kDrainBytes ? Result<>() : drain();
 }
 
-Result<> Relay::drain() { return parcel_->add(queue_.take()); }
+// What was taken and is not sent is lost to this session.
+Result<> Relay::drain() {
+  auto added = parcel_->add(queue_.take());
+  is_in_session_ = is_in_session_ && added.has_value();
+  return added;
+}
 
 Result<> Relay::send(const std::vector<Extent>& extents, ConstByteSpan data) {
-  const Epoch number = target_.last->id.number;
+  // Of what is not confirmed all is of one epoch, however many checkpoints overtake it: a store
+  // takes only so many.
+  const Epoch number = covered_.empty() ? target_.last->id.number : covered_.begin()->first;
   const EncodedBatch batch = encode_batch({.volume = target_.volume,
                                            .timeline = timeline_,
                                            .epoch = number,
@@ -250,19 +294,22 @@ Result<> Relay::send(const std::vector<Extent>& extents, ConstByteSpan data) {
   return {};
 }
 
-// Early: when the next checkpoint comes, these are gone here.
+// Early: when the next checkpoint comes, these are gone here, and what is there of them is void.
+// The disk is passed on all the same.
 Result<> Relay::pass_attachments() {
   const CheckpointInfo& checkpoint = *target_.last;
   const Epoch number = checkpoint.id.number;
-  if (attached_ == number) {
+  if (std::exchange(tried_, number) == number) {
     return {};
   }
   for (uint32_t i = 0; i < checkpoint.attachments.size(); ++i) {
     AttachmentRelay sink(further_, number, i);
     const auto passed = store_.read_attachment(number, checkpoint.attachments[i].name, sink);
-    if (!passed && passed.error().kind == ErrorKind::kNotFound) {
-      return fail(ErrorKind::kBusy, "the next checkpoint has come");
+    if (!passed && store_.record().last->id != checkpoint.id) {
+      // If the link is broken, too, the next use of it tells.
+      return {};
     }
+    is_in_session_ = is_in_session_ && passed.has_value();
     CKPT_TRY(passed);
   }
   attached_ = number;

@@ -2,6 +2,7 @@
 // A relay: a store passes its checkpoints on to a further store.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -24,8 +25,11 @@ namespace ckpt {
 //           the further store has what is not on this one's line: nothing is passed on.
 class Relay final : private RelaySink {
  public:
-  // queue_bytes: of data that may wait in memory.
-  Relay(Store& store, StoreLink& further, uint64_t queue_bytes = kRelayQueueBytesMax);
+  // queue_bytes: of what may wait in memory. keep_alive: called every so often while a step takes
+  // its time.
+  Relay(
+      Store& store, StoreLink& further, uint64_t queue_bytes = kRelayQueueBytesMax,
+      std::function<void()> keep_alive = [] {});
   ~Relay() override;
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
@@ -43,6 +47,7 @@ class Relay final : private RelaySink {
   Result<> zero(ByteRange range) override CKPT_EXCLUDES(mutex_);
 
   Result<bool> bring(const StoreRecord& record) CKPT_EXCLUDES(mutex_);
+  Result<bool> lacks(const StoreRecord& record) CKPT_EXCLUDES(mutex_);
   [[nodiscard]] bool is_of_session(const StoreRecord& record) const;
   Result<> begin_session(const StoreRecord& record) CKPT_EXCLUDES(mutex_);
   void find_what_it_lacks(const StoreGreeting& greeting) CKPT_EXCLUDES(mutex_);
@@ -57,19 +62,21 @@ class Relay final : private RelaySink {
   Store& store_;
   StoreLink& further_;
   const uint64_t size_bytes_;
+  const std::function<void()> keep_alive_;
   Changes changes_;
   RelayQueue queue_;
 
   // The step's.
   bool is_in_session_ = false;
-  StoreRecord target_;                        // what is being passed on
-  std::optional<RelayParcel> parcel_;         // while something is
-  uint64_t sequence_ = 0;                     // of the last batch
-  Uuid timeline_;                             // of the session
-  uint64_t incarnation_ = 0;                  // the same
-  Epoch attached_;                            // its attachments are there
-  std::map<Epoch, Digest> covered_;           // chains of what was sent and is not confirmed
-  bool is_known_ = false;                     // what base_ is
+  StoreRecord target_;                 // what is being passed on
+  std::optional<RelayParcel> parcel_;  // while something is
+  uint64_t sequence_ = 0;              // of the last batch
+  Uuid timeline_;                      // of the session
+  uint64_t incarnation_ = 0;           // the same
+  Epoch tried_;                      // its attachments were passed on, or the next checkpoint came
+  Epoch attached_;                   // they are there
+  std::map<Epoch, Digest> covered_;  // chains of what was sent and is not confirmed
+  bool is_known_ = false;            // what base_ is
   std::optional<BaseCheckpoint> base_;        // the further store's last; nothing: none
   bool is_begun_ = false;                     // and something of a first one
   std::optional<BaseCheckpoint> confirming_;  // it may have this one instead

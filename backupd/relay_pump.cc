@@ -5,6 +5,7 @@
 
 #include "backupd/thread.h"
 #include "common/clock.h"
+#include "common/text.h"
 
 namespace ckpt {
 namespace {
@@ -55,7 +56,13 @@ RelayPump::Parties RelayPump::connect(const StoreRecord& record) {
                                                              .name = volume_->name(),
                                                              .place = place_},
                                                system_clock());
-  auto relay = std::make_unique<Relay>(volume_->store(), *further);
+  const auto keep_alive = [further = further.get(), looked_at = SteadyTime{}]() mutable {
+    if (const SteadyTime now = system_clock().steady(); now - looked_at >= kRelayLook) {
+      looked_at = now;
+      further->look();
+    }
+  };
+  auto relay = std::make_unique<Relay>(volume_->store(), *further, kRelayQueueBytesMax, keep_alive);
   const MutexLock lock(mutex_);
   further_ = std::move(further);
   relay_ = std::move(relay);
@@ -121,7 +128,7 @@ void RelayPump::report(const Result<bool>& passed) {
     error_ = passed ? "" : passed.error().message();
   }
   if (!passed) {
-    say(passed.error().message());
+    say(printable(passed.error().message()));
   } else if (!*passed) {
     say("it has what is here");
   }

@@ -12,9 +12,9 @@
 
 namespace ckpt {
 
-// Bytes of data that may wait. More come only where the store changes faster than the further one
-// takes them.
-inline constexpr uint64_t kRelayQueueBytesMax = uint64_t{64} << 20U;
+// Bytes that may wait. More come only where the store changes faster than the further one takes
+// them. As much again may be on its way.
+inline constexpr uint64_t kRelayQueueBytesMax = uint64_t{32} << 20U;
 
 // Whole blocks, or a hole; the disk's last block may be short.
 struct RelayPart {
@@ -26,15 +26,16 @@ struct RelayPart {
 // Threads: any.
 class RelayQueue {
  public:
-  // bytes_max: of data that may wait.
+  // bytes_max: that may wait.
   explicit RelayQueue(uint64_t bytes_max) : bytes_max_(bytes_max) {}
   // kBusy: too much would wait. One part always may.
   Result<> put(RelayPart part) CKPT_EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
-    if (bytes_ > 0 && bytes_ + part.data.size() > bytes_max_) {
+    const uint64_t bytes = sizeof(part) + part.data.size();
+    if (bytes_ > 0 && bytes_ + bytes > bytes_max_) {
       return fail(ErrorKind::kBusy, "the further back-up is slower than what changes here");
     }
-    bytes_ += part.data.size();
+    bytes_ += bytes;
     parts_.push_back(std::move(part));
     return {};
   }

@@ -15,6 +15,7 @@
 #include "common/boot.h"
 #include "common/clock.h"
 #include "common/image_place.h"
+#include "common/text.h"
 
 namespace ckpt {
 namespace {
@@ -204,7 +205,7 @@ Result<> Shelf::start_pumps(std::vector<RelayTarget> relays, LogLine log) {
 }
 
 Result<> Shelf::start_pumps_of(Place& place) {
-  CKPT_TRY(start_relays(place));
+  start_relays(place);
   CKPT_ASSIGN(place.pump, start_thread("backupd-apply",
                                        [this, volume = place.volume, waker = place.waker.get()] {
                                          apply(volume->store(), *waker);
@@ -212,18 +213,30 @@ Result<> Shelf::start_pumps_of(Place& place) {
   return {};
 }
 
+Result<std::unique_ptr<RelayPump>> Shelf::start_relay(const Place& place,
+                                                      const RelayTarget& target) {
+  CKPT_ASSIGN(const PrimaryPlace relaying,
+              relaying_place(path_of(place.volume->store().record().volume)));
+  return RelayPump::start(place.volume, target, relaying, log_);
+}
+
 // What is confirmed is news for the applier and for the relays.
-Result<> Shelf::start_relays(Place& place) {
+void Shelf::start_relays(Place& place) {
   const StoreRecord record = place.volume->store().record();
   std::vector<RelayPump*> pumps;
   for (const RelayTarget& target : relays_) {
     if (!target.is_of(record.volume) || record.promoted) {
       continue;
     }
-    CKPT_ASSIGN(const PrimaryPlace relaying, relaying_place(path_of(record.volume)));
-    CKPT_ASSIGN(auto pump, RelayPump::start(place.volume, target, relaying, log_));
-    pumps.push_back(pump.get());
-    place.relays.push_back(std::move(pump));
+    auto pump = start_relay(place, target);
+    if (!pump) {
+      // The volume is served all the same.
+      log_(name_of(record.volume) + ": no relay to " + target.to.to_string() +
+           " until a restart: " + printable(pump.error().message()));
+      continue;
+    }
+    pumps.push_back(pump->get());
+    place.relays.push_back(std::move(*pump));
   }
   place.volume->set_relays([pumps] {
     std::vector<RelayState> states;
@@ -238,7 +251,6 @@ Result<> Shelf::start_relays(Place& place) {
       pump->wake();
     }
   });
-  return {};
 }
 
 void Shelf::apply(Store& store, Waker& waker) {

@@ -81,7 +81,9 @@ class Shelf final : public VolumeShelf {
   // Of one that cannot be opened: with its name, as far as that can be read.
   [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
   Result<> start_pumps_of(Place& place) CKPT_REQUIRES(mutex_);
-  Result<> start_relays(Place& place) CKPT_REQUIRES(mutex_);
+  void start_relays(Place& place) CKPT_REQUIRES(mutex_);
+  Result<std::unique_ptr<RelayPump>> start_relay(const Place& place, const RelayTarget& target)
+      CKPT_REQUIRES(mutex_);
   void apply(Store& store, Waker& waker);
 
   const std::string path_;

@@ -223,13 +223,16 @@ Result<> RemoteStore::confirm(const Confirmation& confirmation) {
                         confirmation.checkpoint);
 }
 
-Result<> RemoteStore::confirm_copy(const CheckpointCopy& copy) {
-  CKPT_TRY(in_session([](StoreClient& client) -> Result<> {
+Result<> RemoteStore::check_takes_copies() {
+  return in_session([](StoreClient& client) -> Result<> {
     return (client.welcome().features & kTakesCopies) != 0
                ? Result<>()
                : fail(ErrorKind::kInvalid,
                       "it is of an older version of ckpt, which takes no copies of checkpoints");
-  }));
+  });
+}
+
+Result<> RemoteStore::confirm_copy(const CheckpointCopy& copy) {
   return ask_to_confirm(FrameType::kConfirmCopy, encode_copy(copy), copy.confirmation.checkpoint);
 }
 

@@ -165,6 +165,8 @@ class StoreLink {
   // number, and none of later ones. kVoid: the store was not asked, and never will be; after any
   // other error it may exist.
   virtual Result<> confirm(const Confirmation& confirmation) = 0;
+  // Whether confirm_copy() is worth beginning. In a session.
+  virtual Result<> check_takes_copies() { return {}; }
   // The same of a copy: the checkpoint is what it is at the store that it comes from, with its
   // digest and its forks, and follows any that is on its line.
   virtual Result<> confirm_copy(const CheckpointCopy& /*copy*/) {

@@ -225,14 +225,33 @@ std::vector<ProcessIdentity> living(const std::vector<ProcessIdentity>& processe
   return all;
 }
 
-Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
+namespace {
+
+// One whose number another has.
+std::optional<ProcessIdentity> displaced(const std::vector<ProcessIdentity>& processes) {
   for (const ProcessIdentity& process : processes) {
     const auto stat = stat_of(process.pid);
     if (stat && is_alive(*stat) && has_ended(process)) {
-      return fail(ErrorKind::kBusy, "the number " + std::to_string(process.pid) + " of process " +
-                                        process.name + " is now that of another, " +
-                                        owner_of(process.pid) + ": end that one first");
+      return process;
     }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+// What a CRIU that was killed has made in their place ends, too, in a moment.
+Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
+  const SteadyTime deadline = system_clock().steady() + kNoticePatience;
+  auto found = displaced(processes);
+  while (found && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kEndLook);
+    found = displaced(processes);
+  }
+  if (found) {
+    return fail(ErrorKind::kBusy, "the number " + std::to_string(found->pid) + " of process " +
+                                      found->name + " is now that of another, " +
+                                      owner_of(found->pid) + ": end that one first");
   }
   const auto ours = [](const ProcessIdentity& process) { return process.pid == getpid(); };
   if (std::ranges::any_of(living(processes), ours)) {

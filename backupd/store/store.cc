@@ -482,6 +482,24 @@ Result<> Store::read_attachment(Epoch number, const std::string& name, PieceSink
              : Result<>(fail(ErrorKind::kNotFound, "store: " + which + " is no longer kept"));
 }
 
+// No checkpoint is confirmed meanwhile: the image is at the one that is on record.
+Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
+                               const std::function<void(const StoreRecord&)>& at_begin) {
+  const MutexLock lock(session_mutex_);
+  const StoreRecord record = volume_->record();
+  if (!record.last) {
+    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
+  }
+  if (number && record.last->id.number != *number) {
+    return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(number->value) +
+                                          " is no longer kept; the last is " +
+                                          std::to_string(record.last->id.number.value));
+  }
+  snapshot.set_checkpoint(*record.last);
+  const Hurry hurry(*this);  // the session waits
+  return applier_->begin_snapshot(snapshot, [&] { at_begin(record); });
+}
+
 SteadyTime Store::now() const {
   return options_.clock == nullptr ? SteadyTime{} : options_.clock->steady();
 }

@@ -86,23 +86,6 @@ Result<> Store::relay_pending(RelaySink& sink) {
   });
 }
 
-// No checkpoint is confirmed meanwhile: the image is at the one that is on record.
-Result<> Store::begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
-                               const std::function<void(const StoreRecord&)>& at_begin) {
-  const MutexLock lock(session_mutex_);
-  const StoreRecord record = volume_->record();
-  if (!record.last) {
-    return fail(ErrorKind::kNotFound, "store: there is no checkpoint yet");
-  }
-  if (number && record.last->id.number != *number) {
-    return fail(ErrorKind::kNotFound, "store: checkpoint " + std::to_string(number->value) +
-                                          " is no longer kept; the last is " +
-                                          std::to_string(record.last->id.number.value));
-  }
-  snapshot.set_checkpoint(*record.last);
-  return applier_->begin_snapshot(snapshot, [&] { at_begin(record); });
-}
-
 bool Store::must_hurry() const {
   const auto patience = options_.clock == nullptr ? std::chrono::seconds(0) : kExportPatience;
   return is_waited_for_.load() && now() - waited_since_.load() >= patience;

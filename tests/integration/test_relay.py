@@ -236,7 +236,7 @@ class TakingOver(Relayed):
         # Who comes back does not overwrite it.
         self.further.start()
         self.backupd.start()
-        eventually(lambda: "was promoted" in self.backupd.said(), "the relay is refused")
+        eventually(lambda: "not on the line" in self.backupd.said(), "the relay is refused")
         self.assertEqual(digest(answer["image"]), self.truth)
 
 

@@ -15,6 +15,9 @@ class BreakableLink final : public StoreLink {
   // Asked before each call, and after it with its answer on the way.
   std::function<Result<>(bool is_after)> on_call = [](bool) { return Result<>(); };
   std::function<void()> on_attach = [] {};
+  std::function<Result<>(uint64_t nth)> on_compare = [](uint64_t) { return Result<>(); };
+  uint64_t compared = 0;  // questions
+  uint64_t sessions = 0;
   uint64_t batches = 0;
   uint64_t blocks = 0;
   uint64_t confirmed = 0;
@@ -25,6 +28,7 @@ class BreakableLink final : public StoreLink {
   }
   Result<StoreGreeting> begin_session() override {
     is_over_ = false;
+    ++sessions;
     return call([&] { return store_->begin_session(); });
   }
   Result<> accept(uint64_t incarnation) override {
@@ -55,6 +59,11 @@ class BreakableLink final : public StoreLink {
   }
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override {
     return call([&] { return store_->read_confirmed(offset, buffer); });
+  }
+  // On a connection of its own.
+  Result<std::vector<Digest>> digests(const DigestQuery& query) override {
+    CKPT_TRY(on_compare(++compared));
+    return call([&] { return store_->digests(query); });
   }
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override {
     return call([&] { return store_->next_confirmed_data(offset); });
@@ -276,6 +285,80 @@ TEST_F(RelayTest, GoesOnWithALaterCheckpointWhereTooMuchWaits) {
   further_disk_.lose_power(0);
   open_further();
   expect_passed(2);
+}
+
+// Nothing is compared, though the relay is new.
+TEST_F(RelayTest, OneThatWasRestartedAtTheLastCheckpointGoesOn) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 12)}));
+  checkpoint(1);
+  relay_all();
+  start_relay();
+  relay_all();
+  EXPECT_EQ(relay_->passed(), peer_.last->checkpoint.id);
+  link_.blocks = link_.compared = link_.sessions = 0;
+  ASSERT_DONE(peer_.ship(2, {data(3, 1)}));
+  checkpoint(2);
+  relay_all();
+  EXPECT_EQ(link_.blocks, 1U);
+  EXPECT_EQ(link_.compared, 0U);
+  expect_passed(2);
+}
+
+// It may be another's.
+TEST_F(RelayTest, BeginsNoSessionWhereNothingIsLacking) {
+  checkpoint(1);
+  relay_all();
+  start_relay();
+  link_.sessions = 0;
+  relay_all();
+  EXPECT_EQ(link_.sessions, 0U);
+}
+
+// What was taken for it and is not sent is not left out, whatever the error looks like.
+TEST_F(RelayTest, AnAnswerThatIsBusyIsNoOvertaking) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 12)}));
+  checkpoint(1);
+  relay_all();
+  start_relay();  // compares
+  ASSERT_DONE(peer_.ship(2, {data(3, 4)}));
+  checkpoint(2);
+  link_.on_compare = [](uint64_t nth) {
+    return nth == 1 ? Result<>(fail(ErrorKind::kBusy, "no memory")) : Result<>();
+  };
+  (void)relay_->step();
+  relay_all();
+  expect_passed(2);
+}
+
+// While it takes its time.
+TEST_F(RelayTest, IsKeptAlive) {
+  uint64_t told = 0;
+  relay_.reset();
+  relay_ = std::make_unique<Relay>(peer_.store(), link_, kRelayQueueBytesMax, [&] { ++told; });
+  ASSERT_DONE(peer_.ship(1, {data(0, 1), data(8, 1)}));
+  checkpoint(1);
+  relay_all();
+  EXPECT_GE(told, 3U);
+}
+
+// The disk goes on where attachments never get there in time.
+TEST_F(RelayTest, OvertakenAttachmentsDoNotHoldTheDiskBack) {
+  ASSERT_DONE(peer_.ship(1, {data(0, 16)}));
+  ASSERT_DONE(peer_.attach(1, "memory", 10000));
+  checkpoint(1);
+  uint64_t number = 1;
+  link_.on_attach = [&] {
+    if (number < 4) {
+      ++number;
+      ASSERT_DONE(peer_.attach(number, "memory", 10000));
+      checkpoint(number);
+    }
+  };
+  EXPECT_EQ(*relay_->step(), true);
+  EXPECT_EQ(link_.blocks, 16U);
+  relay_all();
+  EXPECT_EQ(link_.blocks, 16U);
+  expect_passed(4);
 }
 
 TEST_F(RelayTest, FollowsRollbacks) {
