@@ -8,8 +8,8 @@
 namespace ckpt {
 namespace {
 
-// What waits is sent when it is so much.
-constexpr uint64_t kDrainBytes = uint64_t{8} << 20U;
+// What waits is sent when it is such a part of what may.
+constexpr uint64_t kDrainedPart = 4;
 
 void merge(BlockSet& into, const BlockSet& from, BlockRange within) {
   while (const auto run = within.empty() ? std::nullopt : from.find(within, true)) {
@@ -66,6 +66,7 @@ Relay::Relay(Store& store, StoreLink& further, uint64_t queue_bytes,
     : store_(store),
       further_(further),
       size_bytes_(store.record().size_bytes),
+      queue_bytes_(queue_bytes),
       keep_alive_(std::move(keep_alive)),
       queue_(queue_bytes) {
   store_.follow(changes_);
@@ -268,7 +269,7 @@ Result<> Relay::take(ByteRange range, ConstByteSpan data) {
 Result<> Relay::rest() {
   keep_alive_();
   CKPT_TRY(pass_attachments());
-  return queue_.bytes() < kDrainBytes ? Result<>() : drain();
+  return queue_.bytes() < queue_bytes_ / kDrainedPart ? Result<>() : drain();
 }
 
 // What was taken and is not sent is lost to this session.

@@ -62,6 +62,7 @@ class Relay final : private RelaySink {
   Store& store_;
   StoreLink& further_;
   const uint64_t size_bytes_;
+  const uint64_t queue_bytes_;
   const std::function<void()> keep_alive_;
   Changes changes_;
   RelayQueue queue_;
