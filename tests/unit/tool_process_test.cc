@@ -180,7 +180,6 @@ class Sleeper {
  public:
   Sleeper() : pid_(::fork()) {
     if (pid_ == 0) {
-      ::signal(SIGSEGV, SIG_DFL);  // a sanitizer handles it
       for (;;) {
         ::pause();
       }
@@ -234,7 +233,9 @@ TEST(ProcessTree, ThatOneIsToldToEndIsSeen) {
 
 // Frozen with it, it would die of it whenever it is brought back.
 TEST(ProcessTree, WhatKillsOneIsSeen) {
+  auto* const handler = ::signal(SIGSEGV, SIG_DFL);  // a sanitizer's, perhaps
   const Sleeper child;
+  ::signal(SIGSEGV, handler);
   ::kill(child.pid(), SIGSTOP);
   siginfo_t info{};
   ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WSTOPPED), 0);
