@@ -79,7 +79,7 @@ Result<StoreRecord> promote_store(std::unique_ptr<Directory> directory, StoreRec
   options.clock = &system_clock();
   CKPT_ASSIGN(const auto store, Store::open(std::move(directory), options));
   CKPT_ASSIGN(record.last, store->promote(system_random().uuid()));
-  record.forks = store->forks();
+  record.forks = store->record().forks;
   return record;
 }
 

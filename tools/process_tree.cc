@@ -227,6 +227,19 @@ std::vector<ProcessIdentity> living(const std::vector<ProcessIdentity>& processe
 
 namespace {
 
+// What is found of them, and found again for a while.
+std::optional<ProcessIdentity> stays(
+    std::optional<ProcessIdentity> (*find)(const std::vector<ProcessIdentity>&),
+    const std::vector<ProcessIdentity>& processes) {
+  const SteadyTime deadline = system_clock().steady() + kNoticePatience;
+  auto found = find(processes);
+  while (found && system_clock().steady() < deadline) {
+    std::this_thread::sleep_for(kEndLook);
+    found = find(processes);
+  }
+  return found;
+}
+
 // One whose number another has.
 std::optional<ProcessIdentity> displaced(const std::vector<ProcessIdentity>& processes) {
   for (const ProcessIdentity& process : processes) {
@@ -242,13 +255,7 @@ std::optional<ProcessIdentity> displaced(const std::vector<ProcessIdentity>& pro
 
 // What a CRIU that was killed has made in their place ends, too, in a moment.
 Result<> check_can_end(const std::vector<ProcessIdentity>& processes) {
-  const SteadyTime deadline = system_clock().steady() + kNoticePatience;
-  auto found = displaced(processes);
-  while (found && system_clock().steady() < deadline) {
-    std::this_thread::sleep_for(kEndLook);
-    found = displaced(processes);
-  }
-  if (found) {
+  if (const auto found = stays(displaced, processes)) {
     return fail(ErrorKind::kBusy, "the number " + std::to_string(found->pid) + " of process " +
                                       found->name + " is now that of another, " +
                                       owner_of(found->pid) + ": end that one first");
@@ -280,12 +287,7 @@ std::optional<ProcessIdentity> unnoticed(const std::vector<ProcessIdentity>& pro
 }  // namespace
 
 Result<> check_numbers_free(const std::vector<ProcessIdentity>& processes) {
-  const SteadyTime deadline = system_clock().steady() + kNoticePatience;
-  auto found = unnoticed(processes);
-  while (found && system_clock().steady() < deadline) {
-    std::this_thread::sleep_for(kEndLook);
-    found = unnoticed(processes);
-  }
+  const auto found = stays(unnoticed, processes);
   if (!found) {
     return {};
   }

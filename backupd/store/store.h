@@ -106,8 +106,6 @@ class Store : public StoreLink {
   // or taken ahead in the image in this life. The session is over; later ones receive nothing until
   // the reserve fits again.
   Result<> free_reserve() CKPT_EXCLUDES(session_mutex_);
-  // Where timelines ended, oldest first.
-  [[nodiscard]] std::vector<CheckpointId> forks() const { return volume_->record().forks; }
 
  private:
   enum class Session { kNone, kGreeted, kAccepted, kOver };

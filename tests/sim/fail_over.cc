@@ -24,7 +24,7 @@ Result<StoreRecord> promote_store(Machine& machine, const std::string& folder, c
   store_options.clock = &machine.scheduler.clock();
   CKPT_ASSIGN(const auto store, Store::open(std::move(directory), store_options));
   CKPT_ASSIGN(record.last, store->promote(machine.scheduler.random().uuid()));
-  record.forks = store->forks();
+  record.forks = store->record().forks;
   return record;
 }
 

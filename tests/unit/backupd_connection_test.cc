@@ -395,7 +395,7 @@ TEST_F(ConnectionTest, AReaderChangesNothing) {
     EXPECT_KIND(kInvalid, talk.ask(type, body));
   }
   EXPECT_EQ(shelf_.volume->store().checkpoints()->back().id.number.value, 2U);
-  EXPECT_TRUE(shelf_.volume->store().forks().empty());
+  EXPECT_TRUE(shelf_.volume->store().record().forks.empty());
 }
 
 TEST_F(ConnectionTest, AVolumeThatIsNotThere) {
@@ -488,7 +488,7 @@ TEST_F(ConnectionTest, AForkIsRecorded) {
   ASSERT_DONE(talk.begin());
   ASSERT_DONE(
       talk.ask(FrameType::kRollBack, encode_roll_back({{test_uuid(0x22), {2}}, test_uuid(0x33)})));
-  EXPECT_EQ(shelf_.volume->store().forks().size(), 1U);
+  EXPECT_EQ(shelf_.volume->store().record().forks.size(), 1U);
 }
 
 }  // namespace

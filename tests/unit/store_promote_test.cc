@@ -56,7 +56,7 @@ TEST_F(StorePromote, TheImageIsTheCheckpointAndSessionsAreOver) {
   ASSERT_DONE(promoted);
   EXPECT_EQ(promoted->id, (CheckpointId{kNewTimeline, before.number}));
   EXPECT_EQ(promoted->digest, peer_.last->checkpoint.digest);
-  EXPECT_EQ(peer_.store().forks(), std::vector<CheckpointId>{before});
+  EXPECT_EQ(peer_.store().record().forks, std::vector<CheckpointId>{before});
   // Of the session that was under way too.
   EXPECT_KIND(kFenced, peer_.ship(3, {data(0, 1)}));
   EXPECT_KIND(kFenced, peer_.checkpoint(3));
@@ -85,7 +85,7 @@ TEST_F(StorePromote, AgainIsTheSame) {
   const auto again = peer_.store().promote(test_uuid(0x55));
   ASSERT_DONE(again);
   EXPECT_EQ(again->id.timeline, kNewTimeline);
-  EXPECT_EQ(peer_.store().forks().size(), 1U);
+  EXPECT_EQ(peer_.store().record().forks.size(), 1U);
 }
 
 TEST_F(StorePromote, WithoutACheckpointThereIsNothingToPromote) {

@@ -209,7 +209,7 @@ TEST_F(StoreSession, RollBackForksTheTimelineAndCanBeRepeated) {
   ASSERT_DONE(peer_.open());
   ASSERT_DONE(peer_.store().roll_back(from, test_uuid(0x33)));
   EXPECT_KIND(kNotFound, peer_.store().roll_back(from, test_uuid(0x44)));
-  EXPECT_EQ(peer_.store().forks(), std::vector<CheckpointId>{from});
+  EXPECT_EQ(peer_.store().record().forks, std::vector<CheckpointId>{from});
   peer_.expect_exact();
   // A checkpoint goes on from there, whichever name its parent is given.
   ASSERT_DONE(peer_.begin());
@@ -224,7 +224,7 @@ TEST_F(StoreSession, KeepsTheNewestForks) {
   for (uint8_t i = 0; i < 3; ++i) {
     ASSERT_DONE(peer_.roll_back(test_uuid(static_cast<uint8_t>(0x80 + i))));
   }
-  EXPECT_EQ(peer_.store().forks().size(), 3U);
+  EXPECT_EQ(peer_.store().record().forks.size(), 3U);
   StoreRecord record;
   record.last = peer_.last->checkpoint;
   for (size_t i = 0; i <= kForksMax; ++i) {
