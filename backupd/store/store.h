@@ -145,7 +145,6 @@ class Store : public StoreLink {
                                             const std::vector<CheckpointId>* forks) const
       CKPT_REQUIRES(session_mutex_);
   Result<> make_room(Epoch number) CKPT_REQUIRES(session_mutex_);
-  Result<> relay_pending(RelaySink& sink) CKPT_EXCLUDES(session_mutex_);
   Result<> begin_snapshot(std::optional<Epoch> number, Snapshot& snapshot,
                           const std::function<void(const StoreRecord&)>& at_begin)
       CKPT_EXCLUDES(session_mutex_);

@@ -21,6 +21,19 @@ class SnapshotHold {
   Snapshot& snapshot_;
 };
 
+// What no relay may be given.
+Result<> pass_to(RelaySink& sink, const Batch& batch) {
+  uint64_t taken = 0;
+  for (const Extent& extent : batch.extents) {
+    const bool is_data = extent.kind == ExtentKind::kData;
+    CKPT_TRY(
+        is_data ? sink.write(extent.offset, ConstByteSpan(batch.data).subspan(taken, extent.length))
+                : sink.zero({extent.offset, extent.length}));
+    taken += is_data ? extent.length : 0;
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<> Store::export_checkpoint(std::optional<Epoch> number, ExportSink& sink) {
@@ -65,25 +78,10 @@ Result<> Store::relay(RelaySink& sink) {
     CKPT_TRY(sink.rest());
   }
   if (CKPT_PLANTED(relay_passes_pending)) {
-    CKPT_TRY(relay_pending(sink));
+    const MutexLock lock(session_mutex_);
+    CKPT_TRY(pending_->each([&sink](const Batch& batch) { return pass_to(sink, batch); }));
   }
   return latch_.check();  // as for an export
-}
-
-// What no relay may do.
-Result<> Store::relay_pending(RelaySink& sink) {
-  const MutexLock lock(session_mutex_);
-  return pending_->each([&sink](const Batch& batch) -> Result<> {
-    uint64_t taken = 0;
-    for (const Extent& extent : batch.extents) {
-      const bool is_data = extent.kind == ExtentKind::kData;
-      CKPT_TRY(is_data ? sink.write(extent.offset,
-                                    ConstByteSpan(batch.data).subspan(taken, extent.length))
-                       : sink.zero({extent.offset, extent.length}));
-      taken += is_data ? extent.length : 0;
-    }
-    return {};
-  });
 }
 
 bool Store::must_hurry() const {
