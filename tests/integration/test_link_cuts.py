@@ -10,7 +10,7 @@ import collections
 import unittest
 
 from harness import eventually, tool
-from link_proxy import BATCH, CONFIRM, CONTENT, DIGESTS, DONE, READER
+from link_proxy import BATCH, CONFIRM, CONTENT, DIGESTS, DONE, HELLO, READER, WELCOME
 from link_scenario import SOAK, Scenario, frame_types
 from link_strikes import Cut, Flip, HalfOpen, Stall, Swallow, crc32c
 
@@ -113,6 +113,14 @@ class Cuts(Struck):
                   *(f"{beyond:+d}: {cuts[direction, kind, beyond]:<4}" for beyond in boundaries(kind)))
 
 
+class InTheMagic:
+    """Draws a bit of what each frame begins with."""
+
+    @staticmethod
+    def randrange(first, end):
+        return min(first + 11, end)
+
+
 class Flips(Struck):
     def test_a_bit_of_frames_of_every_type(self):
         self.trace()
@@ -127,6 +135,13 @@ class Flips(Struck):
                 flips[part] += 1
         print(f"flips: {dict(flips)}")
         self.assertGreater(flips.total(), 50)
+
+    def test_what_is_no_frame_is_waited_out_half_way_through_a_rollback(self):
+        """In a connection's first frame, before both have agreed on the protocol, it may be another one."""
+        for direction, kind in ("up", HELLO), ("down", WELCOME):
+            cut, flip = Cut("down", CONTENT, -1), Flip(direction, kind, InTheMagic, "header")
+            self.run_step("rollback", cut, flip)
+            self.assertTrue(cut.happened.is_set() and flip.happened.is_set(), direction)
 
     def expect_refused(self, flip):
         """Whoever got the frame did not take it."""
