@@ -77,9 +77,11 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kConfirmCopy:
     case FrameType::kForks:
     case FrameType::kName:
+    case FrameType::kPromote:
     case FrameType::kRollBack: return Operation::kWrite;
     case FrameType::kHello:
     case FrameType::kVolumes:
+    case FrameType::kRelease:  // by whoever is on this machine, and nobody else
     case FrameType::kPing: return std::nullopt;
     default: return Operation::kWrite;
   }

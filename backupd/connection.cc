@@ -44,7 +44,7 @@ bool is_for(Role role, FrameType type) {
   if (type == FrameType::kHello || type == FrameType::kPing) {
     return true;
   }
-  const bool is_visit = type == FrameType::kVolumes;
+  const bool is_visit = type == FrameType::kVolumes || type == FrameType::kRelease;
   const bool is_of_session = operation_of(type) == Operation::kWrite;
   return (role == Role::kVisitor) == is_visit && (role == Role::kSession || !is_of_session);
 }
@@ -55,6 +55,12 @@ void Connection::leave() {
   if (volume_ != nullptr) {
     volume_->leave(options_.number);
     volume_.reset();
+  }
+  if (std::exchange(is_promoted_, false) && shelf_.release(hello_.volume, true)) {
+    released_ = hello_.volume;
+  }
+  if (released_) {
+    shelf_.take_back(*std::exchange(released_, std::nullopt));
   }
 }
 
@@ -151,6 +157,7 @@ Result<> Connection::welcome() {
   CKPT_TRY(check_role());
   if (hello_.role != Role::kVisitor) {
     CKPT_ASSIGN(volume_, shelf_.find(hello_, may(Operation::kCreate)));
+    CKPT_TRY(volume_->join(options_.number, [this] { stream_.shut_down(); }));
     welcome.size_bytes = volume_->size_bytes();
   }
   welcome.features = hello_.features & kFeatures;
@@ -236,6 +243,7 @@ Result<Connection::Answer> Connection::handle() {
     case FrameType::kReadAttachment: return read_attachment();
     case FrameType::kVolumes: return list_volumes();
     case FrameType::kName: return name_volume();
+    case FrameType::kRelease: return release();
     case FrameType::kBeginSession: return begin_session();
     default: return handle_session();
   }
@@ -284,6 +292,7 @@ Result<Connection::Answer> Connection::handle_session() {
       CKPT_ASSIGN(const auto forks, body_as(decode_forks));
       return in_session([&](Store& store) { return store.tell_forks(forks); });
     }
+    case FrameType::kPromote: return promote();
     case FrameType::kConfirmCopy: {
       CKPT_ASSIGN(const CheckpointCopy copy, body_as(decode_copy));
       return in_session([&](Store& store) { return store.confirm_copy(copy); });
@@ -391,6 +400,35 @@ Result<Connection::Answer> Connection::name_volume() {
                     "its name is not kept: " + kept.error().context};
     return Unexpected(kept.error());
   }
+  return Answer{};
+}
+
+Result<Connection::Answer> Connection::promote() {
+  CKPT_ASSIGN(const Fork fork, body_as(decode_promote));
+  CKPT_TRY(volume_->in_session(options_.number,
+                               [&](Store& store) { return store.promote(fork.from, fork.to); }));
+  is_promoted_ = true;
+  remark_ =
+      Error{ErrorKind::kVoid, 0,
+            "the primary has given its role up: promoted, as timeline " + fork.to.to_string()};
+  return Answer{};
+}
+
+// Until this connection ends. A connection has one at most.
+Result<Connection::Answer> Connection::release() {
+  CKPT_ASSIGN(const ReleaseRequest asked, body_as(decode_release));
+  if (!options_.is_local) {
+    return fail(ErrorKind::kDenied,
+                "a volume is let go of for root or backupd's own user on its machine, by a Unix "
+                "socket");
+  }
+  if (released_) {
+    return fail(ErrorKind::kInvalid, "a connection has one volume let go of, and no second");
+  }
+  CKPT_TRY(shelf_.release(asked.volume, asked.force));
+  released_ = asked.volume;
+  remark_ = Error{ErrorKind::kVoid, 0,
+                  "volume " + asked.volume.to_string() + " is let go of, for another program"};
   return Answer{};
 }
 

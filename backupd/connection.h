@@ -22,6 +22,7 @@ struct ConnectionOptions {
   std::string software;
   std::string peer{};                        // for people: where the client is; may be empty
   std::shared_ptr<const AccessList> access;  // nothing: whoever connects may do all
+  bool is_local = false;                     // root, or the daemon's own user, on this machine
 };
 
 // Threads:  one that calls greet() and then step(); it waits there for the client, and for disks.
@@ -31,7 +32,7 @@ struct ConnectionOptions {
 class Connection {
  public:
   Connection(Stream& stream, VolumeShelf& shelf, ConnectionOptions options)
-      : channel_(stream), shelf_(shelf), options_(std::move(options)) {}
+      : stream_(stream), channel_(stream), shelf_(shelf), options_(std::move(options)) {}
   ~Connection() { leave(); }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -90,6 +91,8 @@ class Connection {
   Result<Answer> hand_over();
   Result<Answer> list_volumes();
   Result<Answer> name_volume();
+  Result<Answer> release();
+  Result<Answer> promote();
   Result<Answer> begin_session();
   // The act's content, frame by frame, and how it ends.
   template <typename Act>
@@ -100,6 +103,7 @@ class Connection {
   Result<T> body_as(Result<T> (*decode)(ConstByteSpan));
   Result<> fail_request(const Error& error);
 
+  Stream& stream_;
   FrameChannel channel_;
   VolumeShelf& shelf_;
   const ConnectionOptions options_;
@@ -108,6 +112,8 @@ class Connection {
   Hello hello_;
   bool was_refused_ = false;              // since another primary has the volume; the log has it
   std::shared_ptr<ServedVolume> volume_;  // the shelf has it too; nothing: a visitor's
+  std::optional<Uuid> released_;          // that the shelf does not have until this one has ended
+  bool is_promoted_ = false;              // by it; the shelf opens what that leaves anew
   ReceivedFrame request_;
   uint64_t last_request_ = 0;
   bool is_greeted_ = false;

@@ -153,6 +153,17 @@ Result<> write_pid(const std::string& path) {
   return file ? Result<>() : Result<>(fail(ErrorKind::kIo, path + ": cannot be written"));
 }
 
+// Without it the volumes are served all the same.
+void listen_in_folder(Server& server, const Shelf& shelf, const std::string& folder) {
+  auto listeners = listen_at(shelf.own_address(), Reach::kMachine);
+  if (listeners) {
+    server.add_listeners(std::move(*listeners));
+  } else {
+    say(folder + "/" + kBackupdSocketName +
+        ": promote and rejoin need this backupd to be stopped: " + listeners.error().message());
+  }
+}
+
 Result<> listen(Server& server, const DaemonOptions& options) {
   const Reach reach = options.tls.reach();
   CKPT_ASSIGN(auto inherited, inherited_listeners(reach));
@@ -191,6 +202,7 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
                          .log = log});
   server.set_guard(std::move(guard));
   CKPT_TRY(listen(server, options));
+  listen_in_folder(server, *shelf, options.store);
   describe_all(*shelf);
   Background background;
   if (!options.foreground) {
@@ -210,6 +222,7 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
     tell_supervisor("READY=1");
   });
   tell_supervisor("STOPPING=1");
+  shelf->remove_socket();
   return {};
 }
 

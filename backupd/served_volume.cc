@@ -8,10 +8,18 @@ bool is_another_primary(const SessionOwner& one, const SessionOwner& other) {
   return one.place && other.place && one.place->identity != other.place->identity;
 }
 
+// For people.
+std::string name_of(const SessionOwner& owner) {
+  const std::string where = owner.place ? owner.place->to_string() : "";
+  const std::string from = owner.peer.empty() ? "" : "connected from " + owner.peer;
+  return where.empty() ? from : from.empty() ? where : where + " (" + from + ")";
+}
+
 }  // namespace
 
 Result<StoreGreeting> ServedVolume::begin_session(const SessionOwner& owner) {
   const MutexLock lock(mutex_);
+  CKPT_TRY(check_kept());
   CKPT_TRY(check_only_primary(owner));
   owner_ = owner;
   is_accepted_ = false;
@@ -27,7 +35,20 @@ Result<> ServedVolume::accept(uint64_t connection, uint64_t incarnation) {
   return {};
 }
 
+Result<> ServedVolume::join(uint64_t connection, std::function<void()> end) {
+  const MutexLock lock(users_mutex_);
+  if (!takes_users_) {
+    return fail(ErrorKind::kBusy, "the back-up is just letting go of this volume");
+  }
+  users_.emplace(connection, std::move(end));
+  return {};
+}
+
 void ServedVolume::leave(uint64_t connection) {
+  {
+    const MutexLock lock(users_mutex_);
+    users_.erase(connection);
+  }
   const MutexLock lock(mutex_);
   if (owner_.connection == connection) {
     owner_ = {};
@@ -35,7 +56,27 @@ void ServedVolume::leave(uint64_t connection) {
   }
 }
 
+Result<> ServedVolume::retire(bool force) {
+  {
+    const MutexLock lock(mutex_);
+    CKPT_TRY(force ? Result<>() : check_no_primary());
+    is_retired_ = true;
+  }
+  const MutexLock lock(users_mutex_);
+  takes_users_ = false;
+  for (const auto& [connection, end] : users_) {
+    end();
+  }
+  return {};
+}
+
+Result<> ServedVolume::check_kept() const {
+  return is_retired_ ? fail(ErrorKind::kUnreachable, "the back-up lets go of this volume")
+                     : Result<>();
+}
+
 Result<> ServedVolume::check_owner(uint64_t connection) const {
+  CKPT_TRY(check_kept());
   if (owner_.connection == connection) {
     return {};
   }
@@ -49,10 +90,17 @@ Result<> ServedVolume::check_only_primary(const SessionOwner& next) const {
   if (!is_accepted_ || !is_another_primary(owner_, next)) {
     return {};
   }
-  const std::string from = owner_.peer.empty() ? "" : " (connected from " + owner_.peer + ")";
-  return fail(ErrorKind::kBusy, "it is served by " + owner_.place->to_string() + from +
-                                    ", and this is " + next.place->to_string() +
+  return fail(ErrorKind::kBusy, "it is served by " + name_of(owner_) + ", and this is " +
+                                    next.place->to_string() +
                                     ": a volume has one primary at a time, stop one of them");
+}
+
+Result<> ServedVolume::check_no_primary() const {
+  return is_accepted_ ? fail(ErrorKind::kBusy,
+                             "its primary is connected: " + name_of(owner_) +
+                                 ". Where that is dead, its connection is given up after a "
+                                 "while; see to it that it is, then --force need not wait")
+                      : Result<>();
 }
 
 }  // namespace ckpt

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -71,18 +72,30 @@ class ServedVolume {
     CKPT_TRY(check_owner(connection));
     return act(*store_);
   }
+  // A connection uses it from here on, and may be ended by that act: by any thread, which waits for
+  // nothing. kBusy: it is being let go of.
+  Result<> join(uint64_t connection, std::function<void()> end) CKPT_EXCLUDES(users_mutex_);
   // The connection has ended. What its session shipped stays pending until the next one begins.
-  void leave(uint64_t connection) CKPT_EXCLUDES(mutex_);
+  void leave(uint64_t connection) CKPT_EXCLUDES(mutex_, users_mutex_);
+  // Ends all connections, once what a session has under way is done; there will be no others.
+  // kBusy, unless forced: its primary is there, and notices nothing.
+  Result<> retire(bool force) CKPT_EXCLUDES(mutex_, users_mutex_);
 
  private:
   [[nodiscard]] Result<> check_owner(uint64_t connection) const CKPT_REQUIRES(mutex_);
   [[nodiscard]] Result<> check_only_primary(const SessionOwner& next) const CKPT_REQUIRES(mutex_);
+  [[nodiscard]] Result<> check_no_primary() const CKPT_REQUIRES(mutex_);
+  [[nodiscard]] Result<> check_kept() const CKPT_REQUIRES(mutex_);
 
   const std::unique_ptr<Store> store_;
   const uint64_t size_bytes_;
   Mutex mutex_;
   SessionOwner owner_ CKPT_GUARDED_BY(mutex_);
   bool is_accepted_ CKPT_GUARDED_BY(mutex_) = false;
+  bool is_retired_ CKPT_GUARDED_BY(mutex_) = false;
+  Mutex users_mutex_;
+  std::map<uint64_t, std::function<void()>> users_ CKPT_GUARDED_BY(users_mutex_);  // how they end
+  bool takes_users_ CKPT_GUARDED_BY(users_mutex_) = true;
   Mutex relays_mutex_;
   std::function<std::vector<RelayState>()> relays_ CKPT_GUARDED_BY(relays_mutex_);
   Mutex naming_mutex_;  // before the other one: a name is written at a time
@@ -101,6 +114,10 @@ class VolumeShelf {
   virtual std::vector<NamedVolume> volumes() = 0;
   // Keeps what the primary of a volume that was found calls it.
   virtual Result<> set_name(const Uuid& volume, const std::string& name) = 0;
+  // Lets go of a volume: its folder is closed and not locked, for another program, until
+  // take_back(). kNotFound; kBusy: its primary is connected (not if forced), or it is released.
+  virtual Result<> release(const Uuid& volume, bool force) = 0;
+  virtual void take_back(const Uuid& volume) = 0;
 };
 
 }  // namespace ckpt

@@ -99,7 +99,8 @@ Server::Served& Server::add(AcceptedSocket accepted) {
                             .window_bytes = options_.window_bytes,
                             .software = options_.software,
                             .peer = accepted.peer,
-                            .access = is_guarded ? guard_.access : nullptr};
+                            .access = is_guarded ? guard_.access : nullptr,
+                            .is_local = accepted.is_local};
   std::unique_ptr<SocketStream> stream =
       is_guarded && guard_.tls != nullptr
           ? std::make_unique<TlsStream>(std::move(accepted.socket), accepted.peer, options_.silence,

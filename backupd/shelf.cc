@@ -109,9 +109,16 @@ Result<Shelf::Place> Shelf::open_place(const Uuid& volume, std::optional<uint64_
   CKPT_TRY(directory_->sync());
   Place place;
   place.waker = std::make_unique<Waker>();
+  place.ending = std::make_unique<std::atomic<bool>>(false);
   store->set_work_listener([waker = place.waker.get()] { waker->wake(); });
-  place.volume =
-      std::make_shared<ServedVolume>(std::move(store), options.size_bytes, std::move(name));
+  const auto closed = std::make_shared<std::promise<void>>();
+  place.closed = closed->get_future();
+  auto served =
+      std::make_unique<ServedVolume>(std::move(store), options.size_bytes, std::move(name));
+  place.volume = {served.release(), [closed](ServedVolume* one) {
+                    std::unique_ptr<ServedVolume>(one).reset();
+                    closed->set_value();
+                  }};
   return place;
 }
 
@@ -140,21 +147,29 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bo
   auto place = open_advised(hello.volume, size_bytes);
   const MutexLock lock(mutex_);
   opening_.erase(hello.volume);
-  Result<> opened = place ? Result<>() : Result<>(Unexpected(place.error()));
-  if (place && is_pumping_) {
-    opened = start_pumps_of(*place);
-  }
-  if (!opened) {
+  auto added = add(hello.volume, std::move(place));
+  if (!added) {
     const bool was_there = !size_bytes.has_value();
     if (was_there) {
       Damage& damage = damaged_[hello.volume];  // its name is known
-      damage.error = opened.error();
+      damage.error = added.error();
       damage.seen_at = system_clock().steady();
     }
-    return within(name_of(hello.volume) + " cannot be opened at the back-up", opened.error());
+    return within(name_of(hello.volume) + " cannot be opened at the back-up", added.error());
   }
-  damaged_.erase(hello.volume);
-  return places_.emplace(hello.volume, std::move(*place)).first->second.volume;
+  return added;
+}
+
+// One that was opened, or could not be.
+Result<std::shared_ptr<ServedVolume>> Shelf::add(const Uuid& volume, Result<Place> place) {
+  if (!place) {
+    return Unexpected(place.error());
+  }
+  if (is_pumping_) {
+    CKPT_TRY(start_pumps_of(*place));
+  }
+  damaged_.erase(volume);
+  return places_.emplace(volume, std::move(*place)).first->second.volume;
 }
 
 // The size of one that may be made, or nothing: it is there. One that could not be opened may have
@@ -162,6 +177,9 @@ Result<std::shared_ptr<ServedVolume>> Shelf::open_missing(const Hello& hello, bo
 Result<std::optional<uint64_t>> Shelf::begin_opening(const Hello& hello, bool may_make) {
   const std::string name = name_of(hello.volume);
   const MutexLock lock(mutex_);
+  if (released_.contains(hello.volume)) {
+    return fail(ErrorKind::kBusy, name + " is in use by another program at the back-up");
+  }
   const auto damage = damaged_.find(hello.volume);
   const bool is_damaged = damage != damaged_.end();
   if (is_damaged && system_clock().steady() < damage->second.seen_at + kDamageLook) {
@@ -206,10 +224,11 @@ Result<> Shelf::start_pumps(std::vector<RelayTarget> relays, LogLine log) {
 
 Result<> Shelf::start_pumps_of(Place& place) {
   start_relays(place);
-  CKPT_ASSIGN(place.pump, start_thread("backupd-apply",
-                                       [this, volume = place.volume, waker = place.waker.get()] {
-                                         apply(volume->store(), *waker);
-                                       }));
+  CKPT_ASSIGN(place.pump,
+              start_thread("backupd-apply", [volume = place.volume, waker = place.waker.get(),
+                                             ending = place.ending.get()] {
+                apply(volume->store(), *waker, *ending);
+              }));
   return {};
 }
 
@@ -253,9 +272,9 @@ void Shelf::start_relays(Place& place) {
   });
 }
 
-void Shelf::apply(Store& store, Waker& waker) {
+void Shelf::apply(Store& store, Waker& waker, const std::atomic<bool>& ending) {
   SteadyTime sync_after{};
-  while (!stopping_.load()) {
+  while (!ending.load()) {
     const SteadyTime begin = system_clock().steady();
     const bool rests = store.may_sync_later() && begin < sync_after;
     if (!store.has_work() || rests) {
@@ -278,23 +297,80 @@ void Shelf::apply(Store& store, Waker& waker) {
 }
 
 void Shelf::close() {
-  stopping_.store(true);
   const MutexLock lock(mutex_);
   for (auto& [volume, place] : places_) {
-    place.waker->wake();
-    place.volume->set_relays({});
-    place.volume->store().set_work_listener({});
-    for (const auto& relay : place.relays) {
-      relay->stop();
-    }
+    ask_to_end(place);
   }
   for (auto& [volume, place] : places_) {
-    place.relays.clear();
-    if (place.pump.joinable()) {
-      place.pump.join();
-    }
+    join(place);
   }
   is_pumping_ = false;
+}
+
+// Its pumps.
+void Shelf::ask_to_end(Place& place) {
+  place.ending->store(true);
+  place.waker->wake();
+  place.volume->set_relays({});
+  place.volume->store().set_work_listener({});
+  for (const auto& relay : place.relays) {
+    relay->stop();
+  }
+}
+
+void Shelf::join(Place& place) {
+  place.relays.clear();
+  if (place.pump.joinable()) {
+    place.pump.join();
+  }
+}
+
+Result<> Shelf::release(const Uuid& volume, bool force) {
+  CKPT_ASSIGN(auto place, take_out(volume, force));
+  if (place) {
+    ask_to_end(*place);
+    join(*place);
+    place->volume.reset();
+    place->closed.wait();
+  }
+  return {};
+}
+
+Result<std::optional<Shelf::Place>> Shelf::take_out(const Uuid& volume, bool force) {
+  const MutexLock lock(mutex_);
+  if (opening_.contains(volume) || released_.contains(volume)) {
+    return fail(ErrorKind::kBusy, name_of(volume) +
+                                      " is just being opened, or in use by another "
+                                      "program");
+  }
+  std::optional<Place> place;
+  if (const auto found = places_.find(volume); found != places_.end()) {
+    CKPT_TRY(found->second.volume->retire(force));
+    place = std::move(found->second);
+    places_.erase(found);
+  } else if (!is_there(volume)) {
+    return fail(ErrorKind::kNotFound, "there is no " + name_of(volume) + " here");
+  }
+  released_.insert(volume);
+  return place;
+}
+
+void Shelf::take_back(const Uuid& volume) {
+  auto place = open_advised(volume, std::nullopt);
+  const MutexLock lock(mutex_);
+  released_.erase(volume);
+  const auto added = add(volume, std::move(place));
+  // One that was moved away is no volume any more. Who was killed may have left its connection
+  // before its lock: whoever asks for the volume tries again.
+  if (!added && added.error().kind != ErrorKind::kNotFound) {
+    Damage damage = damage_of(volume, added.error());
+    damage.seen_at = {};
+    damaged_.insert_or_assign(volume, std::move(damage));
+  }
+}
+
+Address Shelf::own_address() const {
+  return {"/proc/self/fd/" + std::to_string(directory_->fd()) + "/" + kBackupdSocketName, "", ""};
 }
 
 std::vector<ShelfLine> Shelf::list() {

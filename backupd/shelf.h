@@ -3,6 +3,7 @@
 // confirmed.
 #pragma once
 
+#include <future>
 #include <map>
 #include <set>
 #include <thread>
@@ -40,6 +41,14 @@ class Shelf final : public VolumeShelf {
   std::vector<NamedVolume> volumes() override CKPT_EXCLUDES(mutex_);
   // In the file `name` of its folder.
   Result<> set_name(const Uuid& volume, const std::string& name) override CKPT_EXCLUDES(mutex_);
+  Result<> release(const Uuid& volume, bool force) override CKPT_EXCLUDES(mutex_);
+  // Opens it again; one that cannot be is tried again when somebody asks for it.
+  void take_back(const Uuid& volume) override CKPT_EXCLUDES(mutex_);
+  // Where programs of this machine reach the daemon by its folder: a Unix socket in it, whatever
+  // the length of its path. Valid as long as the shelf.
+  [[nodiscard]] Address own_address() const;
+  // Nobody listens there any more.
+  void remove_socket() { (void)directory_->remove(kBackupdSocketName); }
   // Those of appliers, and of relays. kBusy: the system has no thread more.
   Result<> start_pumps(std::vector<RelayTarget> relays, LogLine log) CKPT_EXCLUDES(mutex_);
   // Ends the pumps; what is confirmed stays so, and is applied after the next start. No connection
@@ -53,7 +62,9 @@ class Shelf final : public VolumeShelf {
   // A volume, and its pump.
   struct Place {
     std::shared_ptr<ServedVolume> volume;  // connections have it too
+    std::future<void> closed;              // nobody has it any more, and its folder is not locked
     std::unique_ptr<Waker> waker;
+    std::unique_ptr<std::atomic<bool>> ending;
     std::thread pump;
     std::vector<std::unique_ptr<RelayPump>> relays{};
   };
@@ -80,15 +91,20 @@ class Shelf final : public VolumeShelf {
   [[nodiscard]] std::string path_of(const Uuid& volume) const;
   // Of one that cannot be opened: with its name, as far as that can be read.
   [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
+  Result<std::shared_ptr<ServedVolume>> add(const Uuid& volume, Result<Place> place)
+      CKPT_REQUIRES(mutex_);
+  // What is taken out of the shelf, if it was open.
+  Result<std::optional<Place>> take_out(const Uuid& volume, bool force) CKPT_EXCLUDES(mutex_);
+  static void ask_to_end(Place& place);
+  static void join(Place& place);
   Result<> start_pumps_of(Place& place) CKPT_REQUIRES(mutex_);
   void start_relays(Place& place) CKPT_REQUIRES(mutex_);
   Result<std::unique_ptr<RelayPump>> start_relay(const Place& place, const RelayTarget& target)
       CKPT_REQUIRES(mutex_);
-  void apply(Store& store, Waker& waker);
+  static void apply(Store& store, Waker& waker, const std::atomic<bool>& ending);
 
   const std::string path_;
   std::unique_ptr<PosixDirectory> directory_;
-  std::atomic<bool> stopping_{false};
   Mutex mutex_;
   bool is_pumping_ CKPT_GUARDED_BY(mutex_) = false;
   std::vector<RelayTarget> relays_ CKPT_GUARDED_BY(mutex_);
@@ -96,6 +112,7 @@ class Shelf final : public VolumeShelf {
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);
   std::map<Uuid, Damage> damaged_ CKPT_GUARDED_BY(mutex_);
   std::set<Uuid> opening_ CKPT_GUARDED_BY(mutex_);
+  std::set<Uuid> released_ CKPT_GUARDED_BY(mutex_);  // another program has them
 };
 
 }  // namespace ckpt

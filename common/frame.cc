@@ -24,7 +24,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 37> kTypes{{
+constexpr std::array<KnownType, 39> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 20 + kHostBytesMax + kImagePathBytesMax},
     {FrameType::kAccept, "accept", 8},
@@ -46,6 +46,8 @@ constexpr std::array<KnownType, 37> kTypes{{
     {FrameType::kStale, "stale", 8},
     {FrameType::kConfirmCopy, "confirm copy", kTextBytesMax + 24 * (kForksMax + kCoveredEpochsMax)},
     {FrameType::kForks, "forks", 8 + 24 * kForksMax},
+    {FrameType::kRelease, "release", 24},
+    {FrameType::kPromote, "promote", 40},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},

@@ -32,6 +32,8 @@ enum class FrameType : uint16_t {
   kStale = 19,
   kConfirmCopy = 20,
   kForks = 21,
+  kRelease = 22,
+  kPromote = 23,
 
   kDone = 128,
   kFailed = 129,

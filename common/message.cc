@@ -94,6 +94,14 @@ constexpr std::array<ErrorKind, 14> kKinds{
     ErrorKind::kUnreachable, ErrorKind::kFenced,  ErrorKind::kCorrupt,  ErrorKind::kUnreadable,
     ErrorKind::kVoid,        ErrorKind::kDenied};
 
+Result<Fork> decode_fork(ConstByteSpan body, FrameType type) {
+  Decoder decoder(body);
+  Fork fork;
+  fork.from = decode_checkpoint_id(decoder);
+  fork.to.bytes = decoder.get_array<16>();
+  return whole(decoder, fork.from.number.value > 0 && !fork.to.is_nil(), type, fork);
+}
+
 }  // namespace
 
 // ---- greeting one another
@@ -254,13 +262,12 @@ std::vector<std::byte> encode_roll_back(const Fork& fork) {
 }
 
 Result<Fork> decode_roll_back(ConstByteSpan body) {
-  Decoder decoder(body);
-  Fork fork;
-  fork.from = decode_checkpoint_id(decoder);
-  fork.to.bytes = decoder.get_array<16>();
-  return whole(decoder, fork.from.number.value > 0 && !fork.to.is_nil(), FrameType::kRollBack,
-               fork);
+  return decode_fork(body, FrameType::kRollBack);
 }
+
+std::vector<std::byte> encode_promote(const Fork& fork) { return encode_roll_back(fork); }
+
+Result<Fork> decode_promote(ConstByteSpan body) { return decode_fork(body, FrameType::kPromote); }
 
 // ---- what is confirmed
 

@@ -17,7 +17,7 @@ inline constexpr size_t kSoftwareBytesMax = 255;
 enum class Role : uint8_t {
   kSession = 1,  // ship, confirm, roll back, and all that a reader does
   kReader = 2,
-  kVisitor = 3,  // asks which volumes there are, and is about none
+  kVisitor = 3,  // asks which volumes there are, or for one to be let go of
 };
 
 // Features, a bit each.
@@ -28,8 +28,11 @@ inline constexpr uint64_t kRejoins = 8;         // a greeting may have bases
 inline constexpr uint64_t kTakesCopies = 16;    // `confirm copy` is understood
 inline constexpr uint64_t kHearsForks = 32;     // `forks` is understood
 inline constexpr uint64_t kHearsOfRelays = 64;  // a store's status may tell of relays
+inline constexpr uint64_t kReleases = 128;      // `release` is understood
+inline constexpr uint64_t kPromotes = 256;      // `promote` is understood
 inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying | kRejoins |
-                                      kTakesCopies | kHearsForks | kHearsOfRelays;
+                                      kTakesCopies | kHearsForks | kHearsOfRelays | kReleases |
+                                      kPromotes;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks
@@ -105,6 +108,9 @@ std::vector<std::byte> encode_confirmation(const Confirmation& confirmation);
 Result<Confirmation> decode_confirmation(ConstByteSpan body);
 std::vector<std::byte> encode_roll_back(const Fork& fork);
 Result<Fork> decode_roll_back(ConstByteSpan body);
+// The same: what the store is to be the primary of.
+std::vector<std::byte> encode_promote(const Fork& fork);
+Result<Fork> decode_promote(ConstByteSpan body);
 
 std::vector<std::byte> encode_read(const ReadRequest& request);
 Result<ReadRequest> decode_read(ConstByteSpan body);

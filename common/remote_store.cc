@@ -261,6 +261,17 @@ Result<> RemoteStore::roll_back(const CheckpointId& from, const Uuid& to) {
   });
 }
 
+Result<> RemoteStore::promote(const CheckpointId& from, const Uuid& to) {
+  return in_session([&](StoreClient& client) -> Result<> {
+    if ((client.welcome().features & kPromotes) == 0) {
+      return fail(ErrorKind::kVoid,
+                  "the back-up is of a version of ckpt that cannot be told so: use promote there");
+    }
+    CKPT_TRY(client.ask(FrameType::kPromote, encode_promote({from, to}), FrameType::kDone));
+    return {};
+  });
+}
+
 template <typename Act>
 auto RemoteStore::read_once(CallPtr& reader, const Act& act)
     -> decltype(act(std::declval<StoreClient&>())) {

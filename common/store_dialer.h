@@ -16,6 +16,10 @@
 
 namespace ckpt {
 
+// A Unix socket in the folder with its volumes, for root and its own user, at which every backupd
+// listens.
+inline constexpr const char* kBackupdSocketName = "backupd.sock";
+
 // Where a back-up is, and of what.
 struct RemoteOptions {
   Address address;

@@ -136,7 +136,8 @@ struct DigestQuery {
   uint64_t seed = 0;
 };
 
-// Threads:    receive, attach, confirm, begin_session, accept and roll_back from one thread at a
+// Threads:    receive, attach, confirm, begin_session, accept, roll_back and promote from one
+// thread at a
 //             time; all else from any, meanwhile.
 // Failure:    kNoSpace is recoverable: what is pending is dropped, and a new session ships it
 //             again. Any other error of receive, attach or confirm ends the session; begin_session
@@ -175,6 +176,12 @@ class StoreLink {
   // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
   // nothing), finishes applying. n must be the last checkpoint.
   virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;
+  // The primary gives its role up: the store is promoted, as that timeline, at its last checkpoint,
+  // which must be `from`. Durable when it returns; every session is refused from then on (kFenced).
+  // kVoid: the store was not asked.
+  virtual Result<> promote(const CheckpointId& /*from*/, const Uuid& /*to*/) {
+    return fail(ErrorKind::kVoid, "this back-up is no other machine's");
+  }
   // The disk at the last confirmed checkpoint, whether applied or not; before the first, whatever
   // of it is there.
   virtual Result<> read_confirmed(uint64_t offset, ByteSpan buffer) = 0;

@@ -84,4 +84,22 @@ Result<VolumeList> decode_volume_list(ConstByteSpan body) {
   return whole(decoder, valid, FrameType::kVolumeList, list);
 }
 
+std::vector<std::byte> encode_release(const ReleaseRequest& request) {
+  Encoder encoder;
+  encoder.put_array(request.volume.bytes);
+  encoder.put(uint8_t{request.force ? uint8_t{1} : uint8_t{0}});
+  encoder.put_zeroes(7);
+  return encoder.take();
+}
+
+Result<ReleaseRequest> decode_release(ConstByteSpan body) {
+  Decoder decoder(body);
+  ReleaseRequest request;
+  request.volume.bytes = decoder.get_array<16>();
+  const auto force = decoder.get<uint8_t>();
+  decoder.get_zeroes(7);
+  request.force = force == 1;
+  return whole(decoder, force <= 1 && !request.volume.is_nil(), FrameType::kRelease, request);
+}
+
 }  // namespace ckpt

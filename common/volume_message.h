@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bodies of frames about the volumes of a back-up: what they are called, and where their
-// primaries are.
+// The bodies of frames about the volumes of a back-up: what they are called, where their primaries
+// are, and which is to be let go of.
 //
 // Format: docs/wire-protocol.md, "Messages"
 #pragma once
@@ -17,6 +17,12 @@ struct VolumesRequest {
   std::string name;  // empty: whatever they are called
 };
 
+// A volume that the daemon is to let go of.
+struct ReleaseRequest {
+  Uuid volume;
+  bool force = false;  // also while its primary is connected
+};
+
 // A name that is not valid is refused.
 std::vector<std::byte> encode_name(const std::string& name);
 Result<std::string> decode_name(ConstByteSpan body);
@@ -27,5 +33,7 @@ std::vector<std::byte> encode_volumes(const VolumesRequest& request);
 Result<VolumesRequest> decode_volumes(ConstByteSpan body);
 std::vector<std::byte> encode_volume_list(const VolumeList& list);
 Result<VolumeList> decode_volume_list(ConstByteSpan body);
+std::vector<std::byte> encode_release(const ReleaseRequest& request);
+Result<ReleaseRequest> decode_release(ConstByteSpan body);
 
 }  // namespace ckpt

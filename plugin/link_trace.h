@@ -36,6 +36,9 @@ class LinkTrace : public StoreLink {
   Result<> receive(const EncodedBatch& batch) override;
   Result<> confirm(const Confirmation& confirmation) override;
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
+  Result<> promote(const CheckpointId& from, const Uuid& to) override {
+    return link_.promote(from, to);
+  }
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override {

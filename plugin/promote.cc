@@ -13,6 +13,7 @@
 #include "common/posix_file.h"
 #include "plugin/local_volume.h"
 #include "plugin/role_change.h"
+#include "plugin/store_lock.h"
 
 namespace ckpt {
 namespace {
@@ -37,19 +38,6 @@ Result<> check_primary_gone(const std::string& store_path) {
                     image + ", of which this is the back-up, is there: ckpt-tool rollback " +
                         image + " brings it back to the checkpoint (or --force)")
              : Result<>();
-}
-
-Result<std::unique_ptr<PosixDirectory>> lock_store(const std::string& path) {
-  CKPT_ASSIGN(auto directory, PosixDirectory::open(path, false, RingUse{}));
-  if (::flock(directory->fd(), LOCK_EX | LOCK_NB) == 0) {
-    return directory;
-  }
-  return errno == EWOULDBLOCK ? fail(ErrorKind::kBusy,
-                                     path +
-                                         " is in use by a server or a backupd: stop it for as long "
-                                         "as this takes; a backupd refuses the old primary "
-                                         "afterwards")
-                              : fail_errno(errno, "flock " + path);
 }
 
 Result<StoreRecord> read_record(Directory& directory) {
@@ -128,8 +116,8 @@ Result<> finish(const std::string& image, const StoreRecord& store) {
 Result<PromoteOutcome> promote(const PromoteOptions& options) {
   const std::string& path = options.store_path;
   const std::string image = path + "/backup.img";
-  CKPT_ASSIGN(auto directory, lock_store(path));
-  CKPT_ASSIGN(const StoreRecord before, read_record(*directory));
+  CKPT_ASSIGN(StoreLock lock, StoreLock::take(path, {options.force, options.backupd}));
+  CKPT_ASSIGN(const StoreRecord before, read_record(*lock.directory));
   if (before.rejoined) {
     return fail(ErrorKind::kNotFound,
                 path +
@@ -147,13 +135,13 @@ Result<PromoteOutcome> promote(const PromoteOptions& options) {
   StoreRecord after = before;
   if (!before.is_handed_over()) {
     CKPT_ASSIGN(const UniqueFd image_lock, lock_image(image));
-    auto promoted = promote_store(std::move(directory), before, path);
+    auto promoted = promote_store(std::move(lock.directory), before, path);
     if (!promoted) {
       return judge(promoted.error(), path);
     }
     after = std::move(*promoted);
   }
-  directory.reset();
+  lock.directory.reset();
   if (auto finished = finish(image, after); !finished) {
     return judge(finished.error(), path);
   }

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
+#include "common/address.h"
 #include "common/result.h"
 #include "common/store_link.h"
 
@@ -12,7 +14,8 @@ namespace ckpt {
 
 struct PromoteOptions {
   std::string store_path;  // of a store by itself, absolute
-  bool force = false;      // also where its primary's image is there
+  bool force = false;      // also where its primary's image is there, or its primary is connected
+  std::optional<Address> backupd{};  // that has the store; nothing: the one of the folder above
   // Runs when all that can be checked was, and before anything is done, but not where it was done
   // before. Its failure is promote()'s.
   std::function<Result<>(const CheckpointInfo& last)> on_ready;
@@ -31,7 +34,8 @@ struct PromoteOutcome {
 //
 // Durability: all of it, when it returns. Repeating what was interrupted completes it.
 // Failure:    kHalfway: it is promoted, and repeating this completes it. Otherwise nothing was
-//             changed: kBusy: a server or a backupd has the store; kNotFound: no checkpoint;
+//             changed: kBusy: a server has the store, or its primary is connected to the backupd
+//             that has it; kNotFound: no checkpoint;
 //             kInvalid: the primary is there, or the image's state is another volume's.
 Result<PromoteOutcome> promote(const PromoteOptions& options);
 

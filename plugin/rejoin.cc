@@ -11,13 +11,15 @@
 
 #include "backupd/store/store.h"
 #include "backupd/store/volume_file.h"
+#include "common/boot.h"
 #include "common/posix_file.h"
 #include "common/shared_memory.h"
 #include "plugin/backup_place.h"
-#include "common/boot.h"
+#include "plugin/config.h"
 #include "plugin/forget.h"
 #include "plugin/local_volume.h"
 #include "plugin/role_change.h"
+#include "plugin/store_lock.h"
 
 namespace ckpt {
 namespace {
@@ -83,12 +85,14 @@ class Rejoin {
  public:
   explicit Rejoin(const RejoinOptions& options) : options_(options) {}
   Result<RejoinOutcome> run();
+  Result<> check();
 
  private:
   Result<> look();
   [[nodiscard]] bool is_in_place() const;
   [[nodiscard]] bool is_done() const;
   Result<> check_target() const;
+  [[nodiscard]] Unexpected is_elsewhere() const;
   Result<> learn_superseded();
   Result<> ask_backup();
   Result<> record_superseded();
@@ -104,6 +108,7 @@ class Rejoin {
   Result<> remove_primary();
 
   const RejoinOptions& options_;
+  std::optional<StoreLock> in_place_;  // until all is done: backupd would find it half done
   VolumeRecord record_;
   std::string target_;
   std::unique_ptr<PosixFile> image_;
@@ -132,6 +137,24 @@ Result<RejoinOutcome> Rejoin::run() {
                     removed.error().message() + ". Mend that, and repeat ckpt-tool rejoin");
   }
   return outcome_;
+}
+
+Result<> Rejoin::check() {
+  CKPT_TRY(look());
+  CKPT_TRY(check_target());
+  struct stat image {};
+  struct stat shelf {};
+  const bool is_known = ::stat(options_.image_path.c_str(), &image) == 0 &&
+                        ::stat(options_.shelf_path.c_str(), &shelf) == 0;
+  return !is_known || image.st_dev == shelf.st_dev ? Result<>() : Result<>(is_elsewhere());
+}
+
+Unexpected Rejoin::is_elsewhere() const {
+  return fail(
+      ErrorKind::kInvalid,
+      options_.image_path + " is on another file system than " + options_.shelf_path +
+          ": give a --store on its own, or have backupd make a new back-up, which is a full "
+          "copy");
 }
 
 Result<VolumeRecord> Rejoin::read_record() const {
@@ -215,6 +238,9 @@ Result<> Rejoin::ask_backup() {
   options.raw = true;
   options.volume.image_path = options_.image_path;
   options.volume.start.offline = true;
+  CKPT_ASSIGN(options.store_place, parse_backup_option(options_.backup));
+  options.is_place_said = !options.store_place.empty();
+  options.tls = options_.tls;
   CKPT_ASSIGN(const auto local, LocalVolume::open(options));
   const VolumeStatus status = local->volume().status();
   CKPT_TRY(local->close());
@@ -279,8 +305,8 @@ Result<> Rejoin::convert() { return is_in_place() ? convert_in_place() : move_in
 
 // With its record the folder is a back-up's again: all else is there before.
 Result<> Rejoin::convert_in_place() {
-  CKPT_ASSIGN(const auto folder, PosixDirectory::open(target_, false, RingUse{}));
-  CKPT_TRY(lock_now(folder->fd(), target_));
+  CKPT_ASSIGN(StoreLock lock, StoreLock::take(target_, {}));
+  const auto& folder = in_place_.emplace(std::move(lock)).directory;
   CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
   CKPT_TRY(folder->subdirectory("journal", true));
   CKPT_ASSIGN(
@@ -326,12 +352,8 @@ Result<> Rejoin::link_image(const std::string& path) const {
   if (::link(options_.image_path.c_str(), path.c_str()) == 0) {
     return {};
   }
-  return errno == EXDEV
-             ? fail(ErrorKind::kInvalid,
-                    options_.image_path + " is on another file system than " + options_.shelf_path +
-                        ": give a --store on its own, or have backupd make a new back-up, which is "
-                        "a full copy")
-             : fail_errno(errno, "link " + options_.image_path + " to " + path);
+  return errno == EXDEV ? is_elsewhere()
+                        : fail_errno(errno, "link " + options_.image_path + " to " + path);
 }
 
 // The state goes last: as long as it is there nobody serves the image, and this can be repeated. A
@@ -356,10 +378,11 @@ Result<> Rejoin::remove_primary() {
 
 Result<RejoinOutcome> rejoin(const RejoinOptions& options) { return Rejoin(options).run(); }
 
+Result<> check_can_rejoin(const RejoinOptions& options) { return Rejoin(options).check(); }
+
 Result<> discard_bases(const std::string& store_path) {
-  CKPT_ASSIGN(const auto folder, PosixDirectory::open(store_path, false, RingUse{}));
-  CKPT_TRY(lock_now(folder->fd(), store_path));
-  CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
+  CKPT_ASSIGN(const StoreLock lock, StoreLock::take(store_path, {}));
+  CKPT_ASSIGN(const auto file, VolumeFile::open(*lock.directory));
   if (!file->record().rejoined) {
     return fail(ErrorKind::kInvalid,
                 store_path + " is not of an image that rejoined, or has a checkpoint again");

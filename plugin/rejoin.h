@@ -7,6 +7,7 @@
 
 #include "common/result.h"
 #include "common/store_link.h"
+#include "common/tls_options.h"
 
 namespace ckpt {
 
@@ -22,6 +23,8 @@ struct RejoinOptions {
   std::string shelf_path;  // backupd's --store; absolute
   bool discard = false;    // what it has answered for and the new primary lacks is given up
   bool force = false;      // also where nobody could say that its back-up was promoted
+  std::string backup = "embedded";  // as the plugin's parameter, where its back-up has moved
+  TlsOptions tls{};                 // to it
   std::function<Result<>(const RejoinPlan& plan)> on_ready;  // its failure is rejoin()'s
 };
 
@@ -44,6 +47,10 @@ struct RejoinOutcome {
 //             it. kInvalid: it has not been superseded, or cannot be moved there. kUnreachable:
 //             nobody knows whether it has.
 Result<RejoinOutcome> rejoin(const RejoinOptions& options);
+
+// Whether the image could be moved there, as far as that can be told while it is the primary.
+// Nothing is changed. kInvalid: it could not.
+Result<> check_can_rejoin(const RejoinOptions& options);
 
 // A store whose image has rejoined, and that the new primary refuses since it answered for what
 // that one lacks: gives that up. All of the disk is compared then. kInvalid: it has not rejoined,

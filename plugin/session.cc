@@ -54,10 +54,13 @@ Result<StoreGreeting> Session::greet() {
                 "this image is itself the back-up that is kept there, and was promoted: it needs "
                 "another one (backup=)");
   }
-  superseded_.store(true);
-  // Where this fails, it is known as long as this server runs.
-  (void)record_.change([](VolumeRecord& record) { record.superseded = true; });
+  (void)supersede();
   return greeting;
+}
+
+Result<> Session::supersede() {
+  superseded_.store(true);
+  return record_.change([](VolumeRecord& record) { record.superseded = true; });
 }
 
 Result<HandshakeRow> Session::open() {

@@ -24,6 +24,9 @@ class Session {
   void lose(const Error& error);
 
   void diverge() { diverged_.store(true); }
+  // The back-up is the primary: records that. Where that fails, it is known as long as this server
+  // runs.
+  Result<> supersede();
   // The store was promoted.
   [[nodiscard]] bool is_superseded() const { return superseded_.load(); }
 

@@ -88,6 +88,10 @@ class Volume : public VolumeApi {
   void set_uris(std::vector<std::string> uris) { uris_ = std::move(uris); }
   // The server stops: callers of checkpoint() and verify() return soon.
   void stop_waiting();
+  // Gives the primary's role up to the back-up, which becomes the primary at the last checkpoint;
+  // that is returned. Nobody may have written since. kVoid: nothing was changed. kHalfway: the
+  // back-up may be the primary, or is, and what to do is said.
+  Result<CheckpointInfo> promote_backup();
   // Syncs the image for checkpoints, unmarks regions, writes events. True: did something.
   bool keep_step();
 

@@ -22,8 +22,9 @@ constexpr CommandHelp kPromoteHelp{
     "What is confirmed is applied, what is pending is dropped, and the back-up image is the disk\n"
     "from then on: nothing is copied. The old primary is refused, for good; it stops its clients\n"
     "when it hears of it. Make sure that it is dead, or have --fence do so. Asks on a terminal;\n"
-    "without one it needs --yes. A backupd that has the store must be stopped meanwhile (exit\n"
-    "status 5).\n\n"
+    "without one it needs --yes. A backupd that has the store lets go of it, unless the primary "
+    "is\n"
+    "connected to it (exit status 5), and refuses that one afterwards.\n\n"
     "Then serve the image, with a back-up of its own, or have --serve do it: the tool becomes the\n"
     "server then. Words after -- are nbdkit's (nbdkit(1)) and the plugin's.\n"
     "  ckpt-tool promote /var/lib/ckpt/UUID --fence 'ipmitool -H node1-bmc power off'\n"
@@ -35,7 +36,8 @@ constexpr CommandHelp kPromoteHelp{
 constexpr std::chrono::seconds kFencePatience{120};
 
 struct PromoteCommandOptions {
-  std::string fence;  // for a shell; empty: none
+  std::string fence;    // for a shell; empty: none
+  std::string backupd;  // its address; empty: the one of the folder
   bool force = false;
   bool yes = false;
   bool serve = false;
@@ -126,11 +128,15 @@ Result<int> run_promote(Context& context, const VolumeName& name,
                 "a promotion takes the volume from its primary, and there is no terminal to ask "
                 "on: give --yes");
   }
-  CKPT_ASSIGN(const PromoteOutcome outcome,
-              promote({paths.state, options.force, [&](const CheckpointInfo& last) -> Result<> {
-                         CKPT_TRY(agree(console, last, options.yes));
-                         return fence(options.fence);
-                       }}));
+  std::optional<Address> backupd;
+  if (!options.backupd.empty()) {
+    CKPT_ASSIGN(backupd, parse_address(options.backupd));
+  }
+  CKPT_ASSIGN(const PromoteOutcome outcome, promote({paths.state, options.force, backupd,
+                                                     [&](const CheckpointInfo& last) -> Result<> {
+                                                       CKPT_TRY(agree(console, last, options.yes));
+                                                       return fence(options.fence);
+                                                     }}));
   say(console, outcome);
   return options.serve ? serve(outcome.image, options.server_words) : kExitDone;
 }
@@ -148,7 +154,13 @@ void add_promote(CLI::App& app, Invocation& invocation) {
   arguments.add_filled_text("--fence", "COMMAND", options->fence,
                             "Sees to it that the old primary is dead; run by a shell first. If it "
                             "fails, or takes 2 minutes, nothing is promoted");
-  arguments.add_flag("--force", options->force, "Also of an embedded back-up whose image is there");
+  arguments.add_filled_text(
+      "--backupd", "ADDRESS", options->backupd,
+      "Of the backupd that has the store, as its --listen says it, if not the "
+      "socket in its folder: unix:PATH");
+  arguments.add_flag("--force", options->force,
+                     "Also while the primary is connected, and of an embedded back-up whose image "
+                     "is there");
   arguments.add_flag("--serve", options->serve, "Serves the image then");
   arguments.add_flag("--yes", options->yes, "Does not ask");
 }

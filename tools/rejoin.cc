@@ -9,6 +9,7 @@
 #include "plugin/control_socket.h"
 #include "tools/command.h"
 #include "tools/format.h"
+#include "tools/rejoin_shelf.h"
 
 namespace ckpt {
 namespace {
@@ -25,8 +26,7 @@ constexpr CommandHelp kRejoinHelp{
     "after\n"
     "the last checkpoint is overwritten then. The image of a back-up that was promoted itself "
     "goes\n"
-    "back to its own folder, without --store; backupd must be stopped for that moment. Asks on a\n"
-    "terminal; without one it needs --yes.\n\n"
+    "back to its own folder, without --store. Asks on a terminal; without one it needs --yes.\n\n"
     "  ckpt-tool rejoin disk.img --store /var/lib/ckpt"};
 
 struct RejoinCommandOptions {
@@ -39,18 +39,6 @@ struct RejoinCommandOptions {
 // IMAGE is SHELF/UUID/backup.img.
 std::string shelf_of(const std::string& image) {
   return std::filesystem::path(image).parent_path().parent_path().string();
-}
-
-Result<std::string> choose_shelf(const VolumePaths& paths, const std::string& store) {
-  std::error_code ignored;
-  if (!store.empty()) {
-    return std::filesystem::absolute(store, ignored).lexically_normal().string();
-  }
-  const std::filesystem::path image(paths.image);
-  return image.filename() == "backup.img"
-             ? Result<std::string>(shelf_of(paths.image))
-             : fail(ErrorKind::kInvalid,
-                    "say where this machine's backupd keeps its volumes: --store DIR");
 }
 
 std::string described(const RejoinPlan& plan) {
@@ -127,16 +115,28 @@ Result<int> run_rejoin(Context& context, const VolumeName& name,
                 "terminal to ask on: give --yes");
   }
   CKPT_ASSIGN(const std::string shelf, choose_shelf(paths, options.store));
-  CKPT_ASSIGN(const RejoinOutcome outcome, rejoin({paths.image, paths.state, shelf, options.discard,
-                                                   options.force, [&](const RejoinPlan& plan) {
-                                                     return agree(console, paths.image, plan,
-                                                                  options.yes);
-                                                   }}));
+  CKPT_ASSIGN(const RejoinOutcome outcome,
+              rejoin({paths.image, paths.state, shelf, options.discard, options.force, name.backup,
+                      name.tls, [&](const RejoinPlan& plan) {
+                        return agree(console, paths.image, plan, options.yes);
+                      }}));
   say(console, outcome);
   return kExitDone;
 }
 
 }  // namespace
+
+Result<std::string> choose_shelf(const VolumePaths& paths, const std::string& store) {
+  std::error_code ignored;
+  if (!store.empty()) {
+    return std::filesystem::absolute(store, ignored).lexically_normal().string();
+  }
+  const std::filesystem::path image(paths.image);
+  return image.filename() == "backup.img"
+             ? Result<std::string>(shelf_of(paths.image))
+             : fail(ErrorKind::kInvalid,
+                    "say where this machine's backupd keeps its volumes: --store DIR");
+}
 
 void add_rejoin(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<RejoinCommandOptions>();

@@ -423,6 +423,22 @@ Result<> Store::check_not_promoted() const {
 
 Result<CheckpointInfo> Store::promote(const Uuid& to) {
   const MutexLock lock(session_mutex_);
+  return become_primary(to);
+}
+
+Result<> Store::promote(const CheckpointId& from, const Uuid& to) {
+  const MutexLock lock(session_mutex_);
+  CKPT_TRY(check_session());
+  const auto last = volume_->record().last;
+  if (!last || last->id != from) {
+    return fail(ErrorKind::kNotFound,
+                "store: checkpoint " + std::to_string(from.number.value) + " is not its last");
+  }
+  CKPT_TRY(become_primary(to));
+  return {};
+}
+
+Result<CheckpointInfo> Store::become_primary(const Uuid& to) {
   CKPT_TRY(latch_.check());
   const StoreRecord before = volume_->record();
   if (!before.last) {

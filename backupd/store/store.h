@@ -70,6 +70,7 @@ class Store : public StoreLink {
   // reads of the checkpoint, are refused from then on (kFenced), also after the next start. If it
   // was done before, `to` does not count. kNotFound: there is no checkpoint.
   Result<CheckpointInfo> promote(const Uuid& to) CKPT_EXCLUDES(session_mutex_);
+  Result<> promote(const CheckpointId& from, const Uuid& to) override CKPT_EXCLUDES(session_mutex_);
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override
@@ -156,6 +157,7 @@ class Store : public StoreLink {
   Result<> confirm_pending(const Confirmation& confirmation, const std::vector<CheckpointId>* forks)
       CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<> check_not_promoted() const;
+  Result<CheckpointInfo> become_primary(const Uuid& to) CKPT_REQUIRES(session_mutex_);
   [[nodiscard]] Result<bool> check_fork(const CheckpointId& from, const Uuid& to) const;
   void publish_pending() CKPT_REQUIRES(session_mutex_) CKPT_EXCLUDES(state_mutex_);
   void set_problem(const std::string& text) CKPT_EXCLUDES(state_mutex_);

@@ -20,7 +20,7 @@ MESSAGES = ["hello", "welcome", "greeting", "accept", "batch", "confirm", "roll-
             "read-ranges", "digests", "digest-list", "attach", "read-attachment", "next-data",
             "data-range", "export", "export-begins", "content", "hole", "checkpoints",
             "checkpoint-list", "store-status", "failed", "piece", "name", "volumes", "volume-list",
-            "begin-session", "stale", "stale-list", "confirm-copy", "forks"]
+            "begin-session", "stale", "stale-list", "confirm-copy", "forks", "release", "promote"]
 
 
 def golden(name):

@@ -20,7 +20,7 @@ constexpr size_t kPieceDigestAt = 24;  // in the header of a piece
 using Body = bool (*)(ConstByteSpan);
 
 // The bodies of all frames that have one.
-constexpr std::array<Body, 32> kBodies{
+constexpr std::array<Body, 34> kBodies{
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_hello, encode_hello); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_welcome, encode_welcome); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_greeting, encode_greeting); },
@@ -83,6 +83,8 @@ constexpr std::array<Body, 32> kBodies{
     },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_copy, encode_copy); },
     [](ConstByteSpan body) { return expect_same_bytes(body, decode_forks, encode_forks); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_release, encode_release); },
+    [](ConstByteSpan body) { return expect_same_bytes(body, decode_promote, encode_promote); },
 };
 
 // The first byte says which.

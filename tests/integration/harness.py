@@ -287,6 +287,10 @@ class Backupd:
         self.process = None
         return code == -signal.SIGKILL
 
+    def folders(self):
+        """Of its volumes."""
+        return [one for one in self.store.iterdir() if one.is_dir()] if self.store.exists() else []
+
     def folder_of(self, server):
         return self.store / tool("status", server.image)["volume"]
 

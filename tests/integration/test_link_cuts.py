@@ -143,6 +143,16 @@ class Flips(Struck):
             self.run_step("rollback", cut, flip)
             self.assertTrue(cut.happened.is_set() and flip.happened.is_set(), direction)
 
+    def test_what_is_no_frame_where_a_connection_begins(self):
+        for step in self.steps:
+            for direction, kind in ("up", HELLO), ("down", WELCOME):
+                try:
+                    self.run_step(step, Flip(direction, kind, InTheMagic, "header"))
+                except Exception as failure:
+                    failure.add_note(f"{step}, {direction}")
+                    raise
+                self.proxy.lift()
+
     def expect_refused(self, flip):
         """Whoever got the frame did not take it."""
         eventually(lambda: flip.was_refused, f"its connection ends: {flip}", 60)

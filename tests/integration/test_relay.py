@@ -247,7 +247,7 @@ class Refused(Relayed):
         server.stop()
         self.backupd.stop()
         copy = self.folder / "older"
-        shutil.copytree(self.backupd.store, copy)
+        shutil.copytree(self.backupd.store, copy, ignore=shutil.ignore_patterns("backupd.sock"))
         again = self.serve(server.image, f"backup={self.further.address}")
         self.connected(again)
         number = self.checkpoint(again)

@@ -229,7 +229,7 @@ class Life(Remote):
             with NbdClient(str(server.socket)) as client:
                 client.write(i * 4096, bytes([i + 1]) * 4096)
             tool("checkpoint", server.image)
-        self.assertEqual(len(list(self.backupd.store.iterdir())), 8)
+        self.assertEqual(len(self.backupd.folders()), 8)
         self.backupd.stop()
         self.backupd.start()
         self.assertEqual(self.backupd.said().count("confirmed 2, applied 2, pending 0"), 8)

@@ -325,7 +325,7 @@ class Access(TlsCase):
         answer = tool("checkpoint", server.image, expect=DENIED)
         self.assertIn('"create"', answer.message)
         self.assertEqual(self.status(server)["backup"]["state"], "failed")
-        self.assertEqual(list((self.folder / "shelf").iterdir()), [])
+        self.assertEqual(self.backupd.folders(), [])
         self.configure(("alice", "*", "write read status create"))
         self.reload()
         eventually(lambda: tool("checkpoint", server.image, expect=None).code == OK, "a checkpoint")
@@ -401,7 +401,7 @@ class Access(TlsCase):
         self.config.write_text("nonsense\n")
         self.assertEqual(check().returncode, USAGE)
         self.assertIn(f"{self.config}:1", check().stderr)
-        self.assertFalse((self.folder / "shelf").exists() and list((self.folder / "shelf").iterdir()))
+        self.assertEqual(self.backupd.folders(), [])
 
     def test_new_certificates_without_a_restart(self):
         self.start(("alice", "*", "write create read status"))

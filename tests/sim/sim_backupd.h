@@ -46,6 +46,9 @@ class SimBackupd final : public VolumeShelf {
   // Nobody calls a volume anything here.
   std::vector<NamedVolume> volumes() override { return {}; }
   Result<> set_name(const Uuid&, const std::string&) override { return {}; }
+  // Nor asks for one: this is no program's folder.
+  Result<> release(const Uuid&, bool) override { return fail(ErrorKind::kNotFound, "release"); }
+  void take_back(const Uuid&) override {}
 
  private:
   struct Served {

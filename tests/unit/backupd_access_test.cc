@@ -113,9 +113,10 @@ TEST(Access, EachRequestNeedsItsRight) {
 }
 
 TEST(Access, AllThatASessionDoesIsToWrite) {
-  for (const FrameType type : {FrameType::kBeginSession, FrameType::kAccept, FrameType::kBatch,
-                               FrameType::kAttach, FrameType::kConfirm, FrameType::kConfirmCopy,
-                               FrameType::kForks, FrameType::kRollBack, FrameType::kName}) {
+  for (const FrameType type :
+       {FrameType::kBeginSession, FrameType::kAccept, FrameType::kBatch, FrameType::kAttach,
+        FrameType::kConfirm, FrameType::kConfirmCopy, FrameType::kForks, FrameType::kRollBack,
+        FrameType::kPromote, FrameType::kName}) {
     EXPECT_EQ(operation_of(type), Operation::kWrite) << frame_name(type);
   }
 }

@@ -482,6 +482,32 @@ TEST_F(ConnectionTest, ManyVolumesComeInParts) {
   EXPECT_EQ(count, 2 * kVolumesPerAnswer + 7);
 }
 
+TEST_F(ConnectionTest, APrimaryGivesItsRoleUp) {
+  make_checkpoint();
+  const CheckpointId last{test_uuid(0x22), {2}};
+  {
+    Talk talk(shelf_, 2);
+    ASSERT_DONE(talk.hello(Role::kSession));
+    ASSERT_DONE(talk.ask(FrameType::kBeginSession, {}, FrameType::kGreeting));
+    EXPECT_KIND(kInvalid, talk.ask(FrameType::kPromote, encode_promote({last, test_uuid(0x33)})));
+  }
+  {
+    Talk talk(shelf_, 3);
+    ASSERT_DONE(talk.begin());
+    ship(talk, 3, {data(5, 1)});  // stays pending
+    const CheckpointId older{test_uuid(0x22), {1}};
+    EXPECT_KIND(kNotFound, talk.ask(FrameType::kPromote, encode_promote({older, test_uuid(0x33)})));
+    EXPECT_FALSE(shelf_.volume->store().record().promoted);
+    ASSERT_DONE(talk.ask(FrameType::kPromote, encode_promote({last, test_uuid(0x33)})));
+  }
+  const StoreRecord record = shelf_.volume->store().record();
+  EXPECT_TRUE(record.promoted);
+  EXPECT_EQ(record.last->id.timeline, test_uuid(0x33));
+  EXPECT_EQ(record.forks, std::vector<CheckpointId>{last});
+  EXPECT_FALSE(shelf_.is_released) << "the shelf has what it has become";
+  EXPECT_EQ(shelf_.releases, 1);
+}
+
 TEST_F(ConnectionTest, AForkIsRecorded) {
   make_checkpoint();
   Talk talk(shelf_, 2);

@@ -47,11 +47,11 @@ class FailOverTest : public testing::Test {
   }
   [[nodiscard]] Result<PromoteOutcome> promote_it(
       const std::function<Result<>(const CheckpointInfo&)>& agree = kAgree) const {
-    return promote({files_.store, false, agree});
+    return promote({files_.store, false, {}, agree});
   }
   [[nodiscard]] Result<RejoinOutcome> rejoin_it(
       const std::function<Result<>(const RejoinPlan&)>& agree = kAgree) const {
-    return rejoin({files_.image, files_.state, shelf_, false, false, agree});
+    return rejoin({files_.image, files_.state, shelf_, false, false, "embedded", {}, agree});
   }
   [[nodiscard]] std::string rejoined() const { return shelf_ + "/" + volume_.to_string(); }
   static std::string disk(char first) {
@@ -118,8 +118,8 @@ TEST_F(FailOverTest, APromotionThatIsDeclinedOrInTheWayChangesNothing) {
 TEST_F(FailOverTest, AStoreOfTheImageThatIsThereNeedsARollback) {
   VolumeOnFiles other;
   other.serve_checkpoint_and_write('a', 'b');
-  EXPECT_EQ(kind_of(promote({other.store, false, kAgree}), "rollback"), ErrorKind::kInvalid);
-  ASSERT_DONE(promote({other.store, true, kAgree}));
+  EXPECT_EQ(kind_of(promote({other.store, false, {}, kAgree}), "rollback"), ErrorKind::kInvalid);
+  ASSERT_DONE(promote({other.store, true, {}, kAgree}));
 }
 
 TEST_F(FailOverTest, TheOldImageMovesWithWhatIsStale) {

@@ -49,6 +49,8 @@ class MovingShelf final : public VolumeShelf {
       return is_full.load() ? Result<>(fail(ErrorKind::kNoSpace, "name")) : Result<>();
     });
   }
+  Result<> release(const Uuid&, bool force) override { return volume->retire(force); }
+  void take_back(const Uuid&) override { open(); }
 
   std::shared_ptr<ServedVolume> volume;
   std::atomic<milliseconds> delay{milliseconds(0)};

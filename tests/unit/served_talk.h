@@ -37,8 +37,20 @@ class OneVolume : public VolumeShelf {
   Result<> set_name(const Uuid&, const std::string& name) override {
     return volume->set_name(name, [] { return Result<>(); });
   }
+  Result<> release(const Uuid& one, bool force) override {
+    if (one != test_uuid(0x11)) {
+      return fail(ErrorKind::kNotFound, "there is no volume " + one.to_string());
+    }
+    CKPT_TRY(volume->retire(force));
+    is_released = true;
+    ++releases;
+    return {};
+  }
+  void take_back(const Uuid&) override { is_released = false; }
 
   std::shared_ptr<ServedVolume> volume;
+  std::atomic<bool> is_released{false};
+  std::atomic<int> releases{0};
 
  private:
   MemoryDisk disk_;
@@ -48,6 +60,7 @@ class OneVolume : public VolumeShelf {
 struct Admission {
   std::string identity{};
   std::shared_ptr<const AccessList> access{};
+  bool is_local = false;
 };
 
 // A client, and the thread that serves it.
@@ -66,7 +79,8 @@ class Talk {
                              .window_bytes = 1U << 24U,
                              .software = "ckpt",
                              .peer = "the client",
-                             .access = admission.access});
+                             .access = admission.access,
+                             .is_local = admission.is_local});
       connection.set_identity(admission.identity);
       auto done = connection.greet();
       while (done) {
