@@ -405,8 +405,7 @@ Result<Connection::Answer> Connection::name_volume() {
 
 Result<Connection::Answer> Connection::promote() {
   CKPT_ASSIGN(const Fork fork, body_as(decode_promote));
-  CKPT_TRY(volume_->in_session(options_.number,
-                               [&](Store& store) { return store.promote(fork.from, fork.to); }));
+  CKPT_TRY(volume_->promote(options_.number, fork));
   is_promoted_ = true;
   remark_ =
       Error{ErrorKind::kVoid, 0,

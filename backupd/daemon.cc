@@ -153,15 +153,17 @@ Result<> write_pid(const std::string& path) {
   return file ? Result<>() : Result<>(fail(ErrorKind::kIo, path + ": cannot be written"));
 }
 
-// Without it the volumes are served all the same.
-void listen_in_folder(Server& server, const Shelf& shelf, const std::string& folder) {
+// Without it the volumes are served all the same. Whoever listens there already is this daemon, by
+// its options or its supervisor: nobody else has the folder. True: it is this one's to remove.
+bool listen_in_folder(Server& server, const Shelf& shelf, const std::string& folder) {
   auto listeners = listen_at(shelf.own_address(), Reach::kMachine);
   if (listeners) {
     server.add_listeners(std::move(*listeners));
-  } else {
+  } else if (listeners.error().kind != ErrorKind::kBusy) {
     say(folder + "/" + kBackupdSocketName +
         ": promote and rejoin need this backupd to be stopped: " + listeners.error().message());
   }
+  return listeners.has_value();
 }
 
 Result<> listen(Server& server, const DaemonOptions& options) {
@@ -202,7 +204,7 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
                          .log = log});
   server.set_guard(std::move(guard));
   CKPT_TRY(listen(server, options));
-  listen_in_folder(server, *shelf, options.store);
+  const bool has_socket = listen_in_folder(server, *shelf, options.store);
   describe_all(*shelf);
   Background background;
   if (!options.foreground) {
@@ -222,7 +224,9 @@ Result<> run_daemon(const DaemonOptions& options, const Reparse& reparse) {
     tell_supervisor("READY=1");
   });
   tell_supervisor("STOPPING=1");
-  shelf->remove_socket();
+  if (has_socket) {
+    shelf->remove_socket();
+  }
   return {};
 }
 

@@ -57,16 +57,31 @@ void ServedVolume::leave(uint64_t connection) {
 }
 
 Result<> ServedVolume::retire(bool force) {
+  if (force) {
+    end_users();  // one may hold up what the session has under way
+  }
   {
     const MutexLock lock(mutex_);
     CKPT_TRY(force ? Result<>() : check_no_primary());
     is_retired_ = true;
   }
+  end_users();
+  return {};
+}
+
+void ServedVolume::end_users() {
   const MutexLock lock(users_mutex_);
   takes_users_ = false;
   for (const auto& [connection, end] : users_) {
     end();
   }
+}
+
+Result<> ServedVolume::promote(uint64_t connection, const Fork& fork) {
+  const MutexLock lock(mutex_);
+  CKPT_TRY(check_owner(connection));
+  CKPT_TRY(store_->promote(fork.from, fork.to));
+  is_accepted_ = false;
   return {};
 }
 

@@ -65,6 +65,8 @@ class ServedVolume {
   Result<StoreGreeting> begin_session(const SessionOwner& owner) CKPT_EXCLUDES(mutex_);
   // Accepts that session's primary: no other has a session from then on, until it leaves.
   Result<> accept(uint64_t connection, uint64_t incarnation) CKPT_EXCLUDES(mutex_);
+  // Its primary gives its role up to the store (StoreLink::promote()), and is none from then on.
+  Result<> promote(uint64_t connection, const Fork& fork) CKPT_EXCLUDES(mutex_);
   // An act of the session. kFenced: another connection has it.
   template <typename Act>
   Result<> in_session(uint64_t connection, const Act& act) CKPT_EXCLUDES(mutex_) {
@@ -86,6 +88,7 @@ class ServedVolume {
   [[nodiscard]] Result<> check_only_primary(const SessionOwner& next) const CKPT_REQUIRES(mutex_);
   [[nodiscard]] Result<> check_no_primary() const CKPT_REQUIRES(mutex_);
   [[nodiscard]] Result<> check_kept() const CKPT_REQUIRES(mutex_);
+  void end_users() CKPT_EXCLUDES(users_mutex_);
 
   const std::unique_ptr<Store> store_;
   const uint64_t size_bytes_;

@@ -326,8 +326,14 @@ void Shelf::join(Place& place) {
 }
 
 Result<> Shelf::release(const Uuid& volume, bool force) {
-  CKPT_ASSIGN(auto place, take_out(volume, force));
-  if (place) {
+  CKPT_ASSIGN(const auto served, begin_release(volume));
+  // What its session has under way may take a while: the others are found meanwhile.
+  if (auto retired = served == nullptr ? Result<>() : served->retire(force); !retired) {
+    const MutexLock lock(mutex_);
+    released_.erase(volume);
+    return retired;
+  }
+  if (auto place = take_out(volume)) {
     ask_to_end(*place);
     join(*place);
     place->volume.reset();
@@ -336,23 +342,24 @@ Result<> Shelf::release(const Uuid& volume, bool force) {
   return {};
 }
 
-Result<std::optional<Shelf::Place>> Shelf::take_out(const Uuid& volume, bool force) {
+// The volume, if it is open. Nobody opens it from here on.
+Result<ServedVolume*> Shelf::begin_release(const Uuid& volume) {
   const MutexLock lock(mutex_);
-  if (opening_.contains(volume) || released_.contains(volume)) {
-    return fail(ErrorKind::kBusy, name_of(volume) +
-                                      " is just being opened, or in use by another "
-                                      "program");
-  }
-  std::optional<Place> place;
-  if (const auto found = places_.find(volume); found != places_.end()) {
-    CKPT_TRY(found->second.volume->retire(force));
-    place = std::move(found->second);
-    places_.erase(found);
-  } else if (!is_there(volume)) {
+  const auto found = places_.find(volume);
+  if (found == places_.end() && !is_there(volume)) {
     return fail(ErrorKind::kNotFound, "there is no " + name_of(volume) + " here");
   }
-  released_.insert(volume);
-  return place;
+  if (opening_.contains(volume) || !released_.insert(volume).second) {
+    return fail(ErrorKind::kBusy,
+                name_of(volume) + " is just being opened, or in use by another program");
+  }
+  return found == places_.end() ? nullptr : found->second.volume.get();
+}
+
+std::optional<Shelf::Place> Shelf::take_out(const Uuid& volume) {
+  const MutexLock lock(mutex_);
+  auto taken = places_.extract(volume);
+  return taken.empty() ? std::nullopt : std::optional<Place>(std::move(taken.mapped()));
 }
 
 void Shelf::take_back(const Uuid& volume) {

@@ -93,8 +93,8 @@ class Shelf final : public VolumeShelf {
   [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
   Result<std::shared_ptr<ServedVolume>> add(const Uuid& volume, Result<Place> place)
       CKPT_REQUIRES(mutex_);
-  // What is taken out of the shelf, if it was open.
-  Result<std::optional<Place>> take_out(const Uuid& volume, bool force) CKPT_EXCLUDES(mutex_);
+  Result<ServedVolume*> begin_release(const Uuid& volume) CKPT_EXCLUDES(mutex_);
+  std::optional<Place> take_out(const Uuid& volume) CKPT_EXCLUDES(mutex_);
   static void ask_to_end(Place& place);
   static void join(Place& place);
   Result<> start_pumps_of(Place& place) CKPT_REQUIRES(mutex_);

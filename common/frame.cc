@@ -98,7 +98,7 @@ Result<FrameHeader> decode_frame_header(ConstByteSpan bytes) {
   Decoder decoder(bytes);
   const bool ours = bytes.size() == kFrameHeaderBytes && decoder.get<uint32_t>() == kFrameMagic;
   if (!ours) {
-    return fail(ErrorKind::kInvalid, "frame: not of this protocol");
+    return fail(ErrorKind::kCorrupt, "frame: not of this protocol, or damaged");
   }
   if (Decoder(bytes.last(sizeof(uint32_t))).get<uint32_t>() !=
       crc32c(bytes.first(kFrameHeaderBytes - sizeof(uint32_t)))) {

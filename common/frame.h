@@ -69,7 +69,7 @@ inline constexpr uint64_t kCheckpointsPerAnswer = 500;
 inline constexpr size_t kFrameHeaderBytes = 64;
 std::vector<std::byte> encode_frame_header(const FrameHeader& header);
 // Every check that needs no body; body_bytes is within body_bytes_max() then. kCorrupt says what is
-// not valid; kInvalid: a protocol, a version or a type that is not known.
+// not valid; kInvalid: a version or a type that is not known.
 Result<FrameHeader> decode_frame_header(ConstByteSpan bytes);
 
 // The most that the body of a frame of that type may have.

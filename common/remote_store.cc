@@ -261,12 +261,18 @@ Result<> RemoteStore::roll_back(const CheckpointId& from, const Uuid& to) {
   });
 }
 
+Result<> RemoteStore::check_promotes() {
+  return in_session([](StoreClient& client) -> Result<> {
+    return (client.welcome().features & kPromotes) != 0
+               ? Result<>()
+               : fail(ErrorKind::kVoid,
+                      "the back-up is of a version of ckpt that cannot be told to become the "
+                      "primary: use promote there, and rejoin here");
+  });
+}
+
 Result<> RemoteStore::promote(const CheckpointId& from, const Uuid& to) {
   return in_session([&](StoreClient& client) -> Result<> {
-    if ((client.welcome().features & kPromotes) == 0) {
-      return fail(ErrorKind::kVoid,
-                  "the back-up is of a version of ckpt that cannot be told so: use promote there");
-    }
     CKPT_TRY(client.ask(FrameType::kPromote, encode_promote({from, to}), FrameType::kDone));
     return {};
   });

@@ -30,6 +30,7 @@ class RemoteStore final : public StoreLink {
   Result<> confirm(const Confirmation& confirmation) override CKPT_EXCLUDES(session_mutex_);
   Result<> check_takes_copies() override CKPT_EXCLUDES(session_mutex_);
   Result<> confirm_copy(const CheckpointCopy& copy) override CKPT_EXCLUDES(session_mutex_);
+  Result<> check_promotes() override CKPT_EXCLUDES(session_mutex_);
   Result<> promote(const CheckpointId& from, const Uuid& to) override CKPT_EXCLUDES(session_mutex_);
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override
       CKPT_EXCLUDES(session_mutex_);

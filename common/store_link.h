@@ -178,7 +178,11 @@ class StoreLink {
   virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;
   // The primary gives its role up: the store is promoted, as that timeline, at its last checkpoint,
   // which must be `from`. Durable when it returns; every session is refused from then on (kFenced).
-  // kVoid: the store was not asked.
+  // kVoid, kInvalid, kDenied, kFenced: it is not done. check_promotes(): whether it is worth
+  // asking.
+  virtual Result<> check_promotes() {
+    return fail(ErrorKind::kVoid, "this back-up is no other machine's");
+  }
   virtual Result<> promote(const CheckpointId& /*from*/, const Uuid& /*to*/) {
     return fail(ErrorKind::kVoid, "this back-up is no other machine's");
   }

@@ -36,6 +36,7 @@ class LinkTrace : public StoreLink {
   Result<> receive(const EncodedBatch& batch) override;
   Result<> confirm(const Confirmation& confirmation) override;
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
+  Result<> check_promotes() override { return link_.check_promotes(); }
   Result<> promote(const CheckpointId& from, const Uuid& to) override {
     return link_.promote(from, to);
   }

@@ -111,27 +111,53 @@ Result<> finish(const std::string& image, const StoreRecord& store) {
   return is_there(state + "/volume") ? check_state(state, store) : make_state(image, store);
 }
 
-}  // namespace
-
-Result<PromoteOutcome> promote(const PromoteOptions& options) {
-  const std::string& path = options.store_path;
-  const std::string image = path + "/backup.img";
-  CKPT_ASSIGN(StoreLock lock, StoreLock::take(path, {options.force, options.backupd}));
-  CKPT_ASSIGN(const StoreRecord before, read_record(*lock.directory));
-  if (before.rejoined) {
+Result<> check_promotable(const StoreRecord& record, const std::string& path) {
+  if (record.rejoined) {
     return fail(ErrorKind::kNotFound,
                 path +
                     " has no checkpoint yet: its image is what the old primary had when it "
                     "rejoined, with what was in no checkpoint. If that is all there is, copy it "
                     "(cp --sparse=always)");
   }
-  if (!before.last) {
-    return fail(ErrorKind::kNotFound, path + " has no checkpoint yet: there is nothing to promote");
+  return record.last ? Result<>()
+                     : fail(ErrorKind::kNotFound,
+                            path + " has no checkpoint yet: there is nothing to promote");
+}
+
+Result<> agree(const PromoteOptions& options, const StoreRecord& record) {
+  CKPT_TRY(check_promotable(record, options.store_path));
+  if (record.promoted) {
+    return {};
   }
-  if (!before.promoted) {
-    CKPT_TRY(options.force ? Result<>() : check_primary_gone(path));
-    CKPT_TRY(options.on_ready(*before.last));
+  CKPT_TRY(options.force ? Result<>() : check_primary_gone(options.store_path));
+  return options.on_ready(*record.last);
+}
+
+// The lock is had last where it cuts a primary off that may be well: people have agreed then, and
+// it is fenced. Else first: it is refused while the primary is connected.
+Result<StoreLock> lock_agreed(const PromoteOptions& options) {
+  const bool cuts_off = options.force || options.fences;
+  if (cuts_off) {
+    CKPT_ASSIGN(const auto directory, PosixDirectory::open(options.store_path, false, RingUse{}));
+    CKPT_ASSIGN(const StoreRecord record, read_record(*directory));
+    CKPT_TRY(agree(options, record));
   }
+  CKPT_ASSIGN(StoreLock lock, StoreLock::take(options.store_path, {cuts_off, options.backupd}));
+  if (!cuts_off) {
+    CKPT_ASSIGN(const StoreRecord record, read_record(*lock.directory));
+    CKPT_TRY(agree(options, record));
+  }
+  return lock;
+}
+
+}  // namespace
+
+Result<PromoteOutcome> promote(const PromoteOptions& options) {
+  const std::string& path = options.store_path;
+  const std::string image = path + "/backup.img";
+  CKPT_ASSIGN(StoreLock lock, lock_agreed(options));
+  CKPT_ASSIGN(const StoreRecord before, read_record(*lock.directory));
+  CKPT_TRY(check_promotable(before, path));
   StoreRecord after = before;
   if (!before.is_handed_over()) {
     CKPT_ASSIGN(const UniqueFd image_lock, lock_image(image));

@@ -15,9 +15,10 @@ namespace ckpt {
 struct PromoteOptions {
   std::string store_path;  // of a store by itself, absolute
   bool force = false;      // also where its primary's image is there, or its primary is connected
+  bool fences = false;     // on_ready() sees to it that the old primary is dead
   std::optional<Address> backupd{};  // that has the store; nothing: the one of the folder above
-  // Runs when all that can be checked was, and before anything is done, but not where it was done
-  // before. Its failure is promote()'s.
+  // Runs when all that can be checked was, and before anything is done: before a connected primary
+  // is cut off, too; but not where it was done before. Its failure is promote()'s.
   std::function<Result<>(const CheckpointInfo& last)> on_ready;
 };
 

@@ -45,10 +45,9 @@ Result<CheckpointInfo> give_up_role(const RejoinOptions& options,
   opened.is_place_said = !opened.store_place.empty();
   opened.tls = options.tls;
   CKPT_ASSIGN(const auto local, LocalVolume::open(opened));
-  if (const VolumeStatus status = local->volume().status(); status.store->state != "connected") {
-    CKPT_TRY(local->close());
-    return fail(ErrorKind::kUnreachable,
-                status.store->address + " is not reached: " + status.store->error);
+  if (auto ready = local->volume().check_backup_promotes(); !ready) {
+    (void)local->close();
+    return Unexpected(ready.error());
   }
   local->start_pumps();
   CheckpointRequest request;
@@ -65,24 +64,25 @@ Result<CheckpointInfo> give_up_role(const RejoinOptions& options,
 }  // namespace
 
 Result<SwitchOutcome> switch_roles(const SwitchOptions& options) {
+  const std::string& image = options.rejoin.image_path;
+  const std::string go_on = "ckpt-tool rejoin " + image + " --store " + options.rejoin.shelf_path +
+                            ", with the same --backup and --tls options";
   SwitchOutcome outcome;
   CKPT_ASSIGN(outcome.backup, find_backup(options.rejoin));
   CKPT_TRY(check_can_rejoin(options.rejoin));
   CKPT_TRY(options.on_ready(outcome.backup));
-  const std::string go_on = ": ckpt-tool rejoin " + options.rejoin.image_path + " --store " +
-                            options.rejoin.shelf_path + " goes on";
   auto given_up = give_up_role(options.rejoin, options.timeout);
-  if (!given_up && given_up.error().kind == ErrorKind::kFenced) {
-    return fail(ErrorKind::kFenced, given_up.error().message() +
-                                        ". What was written here since is not there; ckpt-tool "
-                                        "rejoin gives it up");
+  if (!given_up && given_up.error().kind == ErrorKind::kHalfway) {
+    return fail(ErrorKind::kHalfway, given_up.error().message() + ". If it has, " + go_on +
+                                         " goes on, else it says so, and switch can be repeated");
   }
   if (!given_up) {
-    return given_up.error().kind == ErrorKind::kHalfway
-               ? fail(ErrorKind::kHalfway,
-                      given_up.error().message() + go_on +
-                          ", if it is; otherwise it says so, and switch can be "
-                          "repeated")
+    const auto record = read_record(options.rejoin.state_path);
+    return record && record->superseded
+               ? fail(ErrorKind::kFenced,
+                      given_up.error().message() + ". " + go_on +
+                          " makes a back-up of this image; what was written to it after its last "
+                          "checkpoint is given up with that")
                : Result<SwitchOutcome>(Unexpected(given_up.error()));
   }
   outcome.checkpoint = *given_up;
@@ -91,7 +91,7 @@ Result<SwitchOutcome> switch_roles(const SwitchOptions& options) {
     return fail(ErrorKind::kHalfway,
                 "the back-up is the primary, and this image not yet its "
                 "back-up: " +
-                    rejoined.error().message() + go_on);
+                    rejoined.error().message() + ". " + go_on + " goes on");
   }
   outcome.volume = rejoined->volume;
   outcome.store_path = rejoined->store_path;

@@ -104,6 +104,7 @@ Result<> Session::record_handshake(HandshakeRow row, const StoreGreeting& greeti
     }
     // Settling an intent, either way, closes it.
     record.intent.reset();
+    record.giving_up = false;  // it greets, so it is none
     record.accepted = greeting.incarnation;
     record.offered = incarnation_;
   });

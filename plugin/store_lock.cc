@@ -6,13 +6,18 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <thread>
 
+#include "common/clock.h"
 #include "common/fd.h"
 
 namespace ckpt {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::chrono::milliseconds kPatience{1000};
+constexpr std::chrono::milliseconds kPause{50};
 
 // False: another program has it.
 Result<bool> take_lock(const PosixDirectory& directory, const std::string& path) {
@@ -67,9 +72,19 @@ Result<> StoreLock::ask_backupd(const std::string& path, const StoreLockOptions&
   if (((*call_)->welcome().features & kReleases) == 0) {
     return in_use(path, "its backupd is of a version that cannot be asked for it");
   }
-  const auto done = (*call_)->ask(FrameType::kRelease, encode_release({*volume, options.force}),
-                                  FrameType::kDone);
+  // A connection that has just ended may not be known to have, or another call not be over.
+  const SteadyTime until = system_clock().steady() + kPatience;
+  auto done = ask_release(*volume, options.force);
+  while (!done && done.error().kind == ErrorKind::kBusy && system_clock().steady() < until) {
+    std::this_thread::sleep_for(kPause);
+    done = ask_release(*volume, options.force);
+  }
   return done ? Result<>() : within(path, done.error());
+}
+
+Result<> StoreLock::ask_release(const Uuid& volume, bool force) {
+  CKPT_TRY((*call_)->ask(FrameType::kRelease, encode_release({volume, force}), FrameType::kDone));
+  return {};
 }
 
 }  // namespace ckpt

@@ -37,6 +37,7 @@ class StoreLock {
  private:
   StoreLock() = default;
   Result<> ask_backupd(const std::string& path, const StoreLockOptions& options);
+  Result<> ask_release(const Uuid& volume, bool force);
 
   std::unique_ptr<StoreDialer> dialer_;
   std::unique_ptr<StoreDialer::Call> call_;  // what is let go of stays so until this ends

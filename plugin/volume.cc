@@ -81,6 +81,12 @@ Result<> Volume::begin() {
     gate_.open(true);
   }
   if (auto opened = open_session(); !opened) {
+    if (record.giving_up && opened.error().kind != ErrorKind::kFenced) {
+      return within(
+          "the back-up was told to become the primary (ckpt-tool switch), and this image "
+          "is not served before it has said whether it is",
+          opened.error());
+    }
     const bool needed = record.rollback || opened.error().kind == ErrorKind::kFenced ||
                         (options_.needs_contact && !options_.start.offline);
     return needed ? opened : Result<>();

@@ -88,6 +88,8 @@ class Volume : public VolumeApi {
   void set_uris(std::vector<std::string> uris) { uris_ = std::move(uris); }
   // The server stops: callers of checkpoint() and verify() return soon.
   void stop_waiting();
+  // Whether the back-up is reached, and knows how to become the primary.
+  Result<> check_backup_promotes();
   // Gives the primary's role up to the back-up, which becomes the primary at the last checkpoint;
   // that is returned. Nobody may have written since. kVoid: nothing was changed. kHalfway: the
   // back-up may be the primary, or is, and what to do is said.

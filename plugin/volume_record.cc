@@ -23,7 +23,8 @@ enum Flag : uint32_t {
   kHadClients = 256,
   kSuperseded = 512,
   kUnplaced = 1024,
-  kAllFlags = 2047,
+  kGivingUp = 2048,
+  kAllFlags = 4095,
 };
 
 uint32_t flags_of(const VolumeRecord& record) {
@@ -35,6 +36,7 @@ uint32_t flags_of(const VolumeRecord& record) {
   flags |= record.had_clients ? kHadClients : 0U;
   flags |= record.superseded ? kSuperseded : 0U;
   flags |= record.unplaced ? kUnplaced : 0U;
+  flags |= record.giving_up ? kGivingUp : 0U;
   flags |= record.last ? kHasLast : 0U;
   flags |= record.intent ? kHasIntent : 0U;
   flags |= record.rollback ? kHasRollback : 0U;
@@ -161,6 +163,7 @@ Result<VolumeRecord> decode_volume_record(ConstByteSpan payload) {
   record.had_clients = (flags & kHadClients) != 0;
   record.superseded = (flags & kSuperseded) != 0;
   record.unplaced = (flags & kUnplaced) != 0;
+  record.giving_up = (flags & kGivingUp) != 0;
   record.volume.bytes = decoder.get_array<16>();
   record.size_bytes = decoder.get<uint64_t>();
   record.region_bytes = decoder.get<uint64_t>();

@@ -41,7 +41,8 @@ struct VolumeRecord {
   bool fenced = false;       // clients are refused until accept
   bool had_clients = false;  // the last server died with clients connected
   bool superseded = false;   // the back-up was promoted: this image is not served any more
-  bool unplaced = false;     // itself promoted, and where its back-up will be is not said yet
+  bool giving_up = false;  // the back-up was told to be the primary: not served before it is asked
+  bool unplaced = false;   // itself promoted, and where its back-up will be is not said yet
 
   uint64_t nonce = 0;       // of this generation: written maps and the saved map name it
   std::string boot_id;      // of the boot in which it was written

@@ -3,8 +3,17 @@
 #include "plugin/volume.h"
 
 namespace ckpt {
+namespace {
 
-Result<CheckpointInfo> Volume::promote_backup() {
+// It was not done, and is not on record there. A disk that fails may do so after that.
+bool is_refusal(const Error& error) {
+  return error.kind == ErrorKind::kVoid || error.kind == ErrorKind::kDenied ||
+         error.kind == ErrorKind::kInvalid || error.kind == ErrorKind::kFenced;
+}
+
+}  // namespace
+
+Result<> Volume::check_backup_promotes() {
   ++work_wanted_;
   const MutexLock work(work_mutex_);
   --work_wanted_;
@@ -12,17 +21,28 @@ Result<CheckpointInfo> Volume::promote_backup() {
   if (!session_.is_open()) {
     CKPT_TRY(open_session());
   }
+  return store_.check_promotes();
+}
+
+// On record before the back-up is told: whatever is lost then, nobody serves this image before the
+// back-up was asked what it is.
+Result<CheckpointInfo> Volume::promote_backup() {
+  ++work_wanted_;
+  const MutexLock work(work_mutex_);
+  --work_wanted_;
   const VolumeRecord record = started_.record->get();
-  if (!record.last || record.intent || record.rollback) {
-    return fail(ErrorKind::kVoid, "there is no checkpoint, or one is under way");
+  if (!session_.is_open() || !record.last || record.intent || record.rollback) {
+    return fail(ErrorKind::kVoid, "there is no checkpoint, or something is under way");
   }
+  CKPT_TRY(started_.record->change([](VolumeRecord& giving) { giving.giving_up = true; }));
   const Uuid timeline = surroundings_.random.uuid();
   if (auto promoted = store_.promote(record.last->id, timeline); !promoted) {
-    return promoted.error().kind == ErrorKind::kUnreachable
-               ? fail(ErrorKind::kHalfway,
-                      "the back-up may have become the primary, or not: its answer was lost (" +
-                          promoted.error().message() + ")")
-               : Result<CheckpointInfo>(Unexpected(promoted.error()));
+    if (!is_refusal(promoted.error())) {
+      return fail(ErrorKind::kHalfway,
+                  "the back-up may have become the primary, or not: " + promoted.error().message());
+    }
+    (void)started_.record->change([](VolumeRecord& kept) { kept.giving_up = false; });
+    return Unexpected(promoted.error());
   }
   session_.lose({ErrorKind::kFenced, 0, "the back-up is the primary"});
   if (auto recorded = session_.supersede(); !recorded) {

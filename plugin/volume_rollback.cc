@@ -181,10 +181,9 @@ Result<RollbackOutcome> Volume::restore(const CheckpointInfo& target, const Prog
 // A store that was lost half-way: waits a moment, while the status says what for. In the tool it is
 // said at once.
 bool Volume::may_wait_for_store(const Error& error) {
-  // One that does not believe us today may do so tomorrow; and what does not speak our protocol may
-  // be a frame that came damaged, or another program that is there while the store is not.
-  const bool may_come_back = error.kind == ErrorKind::kUnreachable ||
-                             error.kind == ErrorKind::kDenied || error.kind == ErrorKind::kInvalid;
+  // One that does not believe us today may do so tomorrow.
+  const bool may_come_back =
+      error.kind == ErrorKind::kUnreachable || error.kind == ErrorKind::kDenied;
   if (!may_come_back || options_.start.offline) {
     return false;
   }

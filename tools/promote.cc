@@ -132,11 +132,12 @@ Result<int> run_promote(Context& context, const VolumeName& name,
   if (!options.backupd.empty()) {
     CKPT_ASSIGN(backupd, parse_address(options.backupd));
   }
-  CKPT_ASSIGN(const PromoteOutcome outcome, promote({paths.state, options.force, backupd,
-                                                     [&](const CheckpointInfo& last) -> Result<> {
-                                                       CKPT_TRY(agree(console, last, options.yes));
-                                                       return fence(options.fence);
-                                                     }}));
+  CKPT_ASSIGN(const PromoteOutcome outcome,
+              promote({paths.state, options.force, !options.fence.empty(), backupd,
+                       [&](const CheckpointInfo& last) -> Result<> {
+                         CKPT_TRY(agree(console, last, options.yes));
+                         return fence(options.fence);
+                       }}));
   say(console, outcome);
   return options.serve ? serve(outcome.image, options.server_words) : kExitDone;
 }

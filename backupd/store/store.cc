@@ -45,8 +45,9 @@ class Store::Hurry {
 
 Result<StoreGreeting> Store::begin_session() {
   const MutexLock lock(session_mutex_);
-  CKPT_TRY(latch_.check());
+  // First: an old primary must hear of it from a store that failed meanwhile, too.
   CKPT_TRY(CKPT_PLANTED(no_fence_after_promotion) ? Result<>() : check_not_promoted());
+  CKPT_TRY(latch_.check());
   session_ = Session::kNone;
   over_.reset();
   if (!CKPT_PLANTED(keep_pending_across_sessions)) {
@@ -429,10 +430,11 @@ Result<CheckpointInfo> Store::promote(const Uuid& to) {
 Result<> Store::promote(const CheckpointId& from, const Uuid& to) {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(check_session());
-  const auto last = volume_->record().last;
-  if (!last || last->id != from) {
-    return fail(ErrorKind::kNotFound,
-                "store: checkpoint " + std::to_string(from.number.value) + " is not its last");
+  const StoreRecord record = volume_->record();
+  if (!record.last || record.last->id != from || record.has_timeline(to)) {
+    return fail(ErrorKind::kVoid, "store: not promoted: checkpoint " +
+                                      std::to_string(from.number.value) +
+                                      " is not its last, or the timeline no new one");
   }
   CKPT_TRY(become_primary(to));
   return {};

@@ -108,6 +108,11 @@ void StoreRecord::fork_to(const Uuid& timeline) {
   last->id.timeline = timeline;
 }
 
+bool StoreRecord::has_timeline(const Uuid& timeline) const {
+  return (last && last->id.timeline == timeline) ||
+         std::ranges::find(forks, timeline, &CheckpointId::timeline) != forks.end();
+}
+
 bool StoreRecord::is_last(const CheckpointId& id) const {
   if (!last) {
     return id.number.value == 0;

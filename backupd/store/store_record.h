@@ -41,6 +41,8 @@ struct StoreRecord {
   void fork_to(const Uuid& timeline);
   // Whether id is the last checkpoint, by its own name or by the one it had before it was forked.
   [[nodiscard]] bool is_last(const CheckpointId& id) const;
+  // Whether that is the current timeline, or one that ended.
+  [[nodiscard]] bool has_timeline(const Uuid& timeline) const;
 };
 
 std::vector<std::byte> encode_store_record(const StoreRecord& record);

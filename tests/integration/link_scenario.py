@@ -7,8 +7,8 @@ import random
 import re
 from pathlib import Path
 
-from harness import FAILED, MIB, OK, TIMEOUT, USAGE, Case, eventually, tool
-from link_proxy import BATCH, HELLO, PING, WELCOME, LinkProxy
+from harness import FAILED, MIB, OK, TIMEOUT, Case, eventually, tool
+from link_proxy import BATCH, PING, LinkProxy
 from link_strikes import Flip, Hold
 from nbd_client import NbdClient
 
@@ -136,9 +136,7 @@ class Scenario(Case):
             refusals += 1
             what = f"{answer}, after {'; '.join(map(str, [*self.laid[0], *self.laid[1]]))}"
             struck = [one for laid in self.laid for one in laid if one.happened.is_set()]
-            # Before both have agreed on the protocol, what is damaged may be of another one.
-            is_other = any(isinstance(one, Flip) and one.kind in (HELLO, WELCOME) for one in struck)
-            self.assertIn(answer.code, DOCUMENTED | {USAGE} if is_other else DOCUMENTED, what)
+            self.assertIn(answer.code, DOCUMENTED, what)
             self.assertLessEqual(refusals, len(struck), f"refused without a reason: {what}")
             if refused:
                 refused(answer)

@@ -137,7 +137,7 @@ class Flips(Struck):
         self.assertGreater(flips.total(), 50)
 
     def test_what_is_no_frame_is_waited_out_half_way_through_a_rollback(self):
-        """In a connection's first frame, before both have agreed on the protocol, it may be another one."""
+        """Nor is it one of another version, with which no rollback could go on."""
         for direction, kind in ("up", HELLO), ("down", WELCOME):
             cut, flip = Cut("down", CONTENT, -1), Flip(direction, kind, InTheMagic, "header")
             self.run_step("rollback", cut, flip)

@@ -3,19 +3,22 @@
 """A planned change of roles: the back-up becomes the primary and the primary its back-up, and nothing
 that was written is lost. Two sites, each with a backupd; a model says what the disk is."""
 
+import errno
 import os
 import shutil
 import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BUSY, HALFWAY, OK, USAGE, build, eventually, free_port, tool
+from harness import BUSY, FAILED, HALFWAY, OK, TIMEOUT, USAGE, build, eventually, free_port, tool
 from nbd_client import NbdClient
 from sites import SIZE, Model, Sites
+from steps import FAIL, KILL_BEFORE, Steps
 from tls_files import Secrets
 
 UNREACHABLE, FENCED = 10, 11
 INTERRUPTIONS = 24
+UNSERVED = "was promoted|not served before it has said"
 
 
 class Switching(Sites):
@@ -200,6 +203,82 @@ class Interrupted(Switching):
         draft.unlink()
         self.rejoin(self.server)
         self.expect_two_copies(self.serve_there(), self.far.store)
+
+
+class StepsOfTheOther(Interrupted):
+    """A file operation of the other's backupd fails, or it is killed there, while it is told that it is the
+    primary. CKPT_POINTS=all: at each of them; else at a sample."""
+
+    SAMPLE = 4
+    test_killed_at_any_moment = test_a_disk_that_fails_at_the_end = None
+
+    def setUp(self):
+        super().setUp()
+        print(f"{self.id()}: CKPT_SEED={os.environ.get('CKPT_SEED', '1')}")
+        self.steps = Steps(self.folder, "far", self.folder / "far")
+        self.far.stop()
+        self.far.environment = self.steps.environment
+        self.far.start()
+        eventually(lambda: self.status(self.server)["protected"], "it has its back-up again", 60)
+
+    def points(self):
+        """A step and which time it is, of one change of roles."""
+        self.server.stop()
+        self.steps.news()
+        self.switch()
+        found = [(step, time + 1) for step, count in self.steps.news().items() for time in range(count)]
+        self.go_back()
+        return found
+
+    def go_back(self):
+        """The first site is the primary again."""
+        self.serve_there()
+        self.expect_nothing_moves(self.server)
+        self.change()
+
+    def test_whatever_becomes_of_it(self):
+        acts = [(point, act) for point in self.points() for act in (FAIL, KILL_BEFORE)]
+        self.assertGreater(len(acts), 20)
+        outcomes = set()
+        for point, act in acts if os.environ.get("CKPT_POINTS") == "all" else self.draw.sample(acts, self.SAMPLE):
+            try:
+                outcomes.add(self.strike(point, act))
+            except Exception as failure:
+                failure.add_note(f"{point}, act {act}")
+                raise
+        print(f"outcomes: {outcomes}")
+
+    def strike(self, point, act):
+        self.model.write_some(self.server, 3)
+        self.server.stop()
+        self.steps.arm(*point, act, errno.EIO)
+        first = self.switch(expect=None)
+        self.steps.disarm()
+        outcome = "at once"
+        if first.code != OK:
+            self.assertIn(first.code, (FAILED, TIMEOUT, HALFWAY, UNREACHABLE), first)
+            self.expect_one_primary(first.code)
+            outcome = self.end_it()
+        self.go_back()
+        return outcome
+
+    def expect_one_primary(self, code):
+        """Whoever starts the old one again, with its backupd as it is now, dead, and started again."""
+        is_promoted = tool("status", self.far.store / self.volume)["state"] == "promoted"
+        if is_promoted:
+            self.assertEqual(code, HALFWAY)
+        if is_promoted and self.far.process.poll() is None:
+            self.assertRegex(self.server.refusal(), UNSERVED)
+        self.far.kill9()
+        if code == HALFWAY:
+            self.assertRegex(self.server.refusal(), UNSERVED)
+        self.far.start()
+        if is_promoted:
+            self.assertIn("promoted", self.server.refusal())
+        else:
+            self.server.start()
+            eventually(lambda: self.status(self.server)["protected"], "it is the primary as before", 60)
+            self.server.stop()
 
 
 class Pair(Switching):

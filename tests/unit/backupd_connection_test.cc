@@ -496,7 +496,9 @@ TEST_F(ConnectionTest, APrimaryGivesItsRoleUp) {
     ASSERT_DONE(talk.begin());
     ship(talk, 3, {data(5, 1)});  // stays pending
     const CheckpointId older{test_uuid(0x22), {1}};
-    EXPECT_KIND(kNotFound, talk.ask(FrameType::kPromote, encode_promote({older, test_uuid(0x33)})));
+    for (const Fork& fork : {Fork{older, test_uuid(0x33)}, Fork{last, test_uuid(0x22)}}) {
+      EXPECT_KIND(kVoid, talk.ask(FrameType::kPromote, encode_promote(fork)));
+    }
     EXPECT_FALSE(shelf_.volume->store().record().promoted);
     ASSERT_DONE(talk.ask(FrameType::kPromote, encode_promote({last, test_uuid(0x33)})));
   }

@@ -5,7 +5,7 @@
 namespace ckpt::test {
 namespace {
 
-class ReleaseTest : public testing::Test {
+class ReleaseTest : public testing::Test, protected FirstCheckpoint {
  protected:
   static auto ask(Talk& talk, const Uuid& volume = test_uuid(0x11), bool force = false) {
     return talk.ask(FrameType::kRelease, encode_release({volume, force}));
@@ -72,6 +72,18 @@ TEST_F(ReleaseTest, AConnectedPrimaryNoticesNothingUnlessItIsForced) {
   ASSERT_DONE(primary.ask(FrameType::kPing, {}));
   ASSERT_DONE(ask(talk, test_uuid(0x11), true));
   EXPECT_FALSE(primary.ask(FrameType::kPing, {}));
+}
+
+TEST_F(ReleaseTest, APrimaryThatGaveItsRoleUpKeepsNobodyFromIt) {
+  Talk primary(shelf_, 1);
+  ASSERT_DONE(primary.begin());
+  ASSERT_DONE(primary.ask(FrameType::kBatch, encode_batch_body(batch(1, {data(0, 3)}))));
+  ASSERT_DONE(primary.ask(FrameType::kConfirm, encode_confirmation(confirmation(1))));
+  ASSERT_DONE(
+      primary.ask(FrameType::kPromote, encode_promote({{test_uuid(0x22), {1}}, test_uuid(0x33)})));
+  Talk talk(shelf_, 2, local_);
+  ASSERT_DONE(talk.visit());
+  ASSERT_DONE(ask(talk));
 }
 
 TEST_F(ReleaseTest, NoSessionIsLeft) {

@@ -366,7 +366,7 @@ TEST(Frame, WhatIsNotKnownIsToldFromWhatIsDamaged) {
   EXPECT_TRUE(header_with(6, 12));
   EXPECT_EQ(header_with(4, 2).error().kind, ErrorKind::kInvalid);    // version
   EXPECT_EQ(header_with(6, 77).error().kind, ErrorKind::kInvalid);   // type
-  EXPECT_EQ(header_with(0, 'x').error().kind, ErrorKind::kInvalid);  // magic
+  EXPECT_EQ(header_with(0, 'x').error().kind, ErrorKind::kCorrupt);  // magic
   EXPECT_EQ(header_with(8, 0).error().kind, ErrorKind::kCorrupt);    // request
   EXPECT_EQ(header_with(24, 1).error().kind, ErrorKind::kCorrupt);   // a ping has no body
   EXPECT_EQ(header_with(28, 1).error().kind, ErrorKind::kCorrupt);   // reserved

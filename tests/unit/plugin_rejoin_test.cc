@@ -47,7 +47,7 @@ class FailOverTest : public testing::Test {
   }
   [[nodiscard]] Result<PromoteOutcome> promote_it(
       const std::function<Result<>(const CheckpointInfo&)>& agree = kAgree) const {
-    return promote({files_.store, false, {}, agree});
+    return promote({files_.store, false, false, {}, agree});
   }
   [[nodiscard]] Result<RejoinOutcome> rejoin_it(
       const std::function<Result<>(const RejoinPlan&)>& agree = kAgree) const {
@@ -118,8 +118,9 @@ TEST_F(FailOverTest, APromotionThatIsDeclinedOrInTheWayChangesNothing) {
 TEST_F(FailOverTest, AStoreOfTheImageThatIsThereNeedsARollback) {
   VolumeOnFiles other;
   other.serve_checkpoint_and_write('a', 'b');
-  EXPECT_EQ(kind_of(promote({other.store, false, {}, kAgree}), "rollback"), ErrorKind::kInvalid);
-  ASSERT_DONE(promote({other.store, true, {}, kAgree}));
+  EXPECT_EQ(kind_of(promote({other.store, false, false, {}, kAgree}), "rollback"),
+            ErrorKind::kInvalid);
+  ASSERT_DONE(promote({other.store, true, false, {}, kAgree}));
 }
 
 TEST_F(FailOverTest, TheOldImageMovesWithWhatIsStale) {

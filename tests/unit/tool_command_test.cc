@@ -214,7 +214,7 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
   const std::vector<std::vector<std::string>> wrong{
       {},
       {"status"},
-      {"switch", "v"},
+      {"swap", "v"},
       {"export", "v", "last"},
       {"status", "v", "w"},
       {"status", "v", "--colour"},
@@ -241,10 +241,10 @@ TEST_F(ToolCommandTest, WrongUseIsTwo) {
 }
 
 TEST_F(ToolCommandTest, UnknownCommandIsNamed) {
-  EXPECT_EQ(run({"--json", "switch", "v"}), 2);
+  EXPECT_EQ(run({"--json", "swap", "v"}), 2);
   EXPECT_EQ(last_object()["type"], "error");
   EXPECT_EQ(last_object()["exit_code"], 2);
-  EXPECT_NE(err_.find("no command \"switch\""), std::string::npos);
+  EXPECT_NE(err_.find("no command \"swap\""), std::string::npos);
 }
 
 TEST_F(ToolCommandTest, OptionsOnEitherSideOfTheCommand) {
