@@ -422,11 +422,6 @@ Result<> Store::check_not_promoted() const {
                          : Result<>();
 }
 
-Result<CheckpointInfo> Store::promote(const Uuid& to) {
-  const MutexLock lock(session_mutex_);
-  return become_primary(to);
-}
-
 Result<> Store::promote(const CheckpointId& from, const Uuid& to) {
   const MutexLock lock(session_mutex_);
   CKPT_TRY(check_session());

@@ -69,7 +69,10 @@ class Store : public StoreLink {
   // all. When it returns, the image is that checkpoint, and is nobody's back-up: sessions, and
   // reads of the checkpoint, are refused from then on (kFenced), also after the next start. If it
   // was done before, `to` does not count. kNotFound: there is no checkpoint.
-  Result<CheckpointInfo> promote(const Uuid& to) CKPT_EXCLUDES(session_mutex_);
+  Result<CheckpointInfo> promote(const Uuid& to) CKPT_EXCLUDES(session_mutex_) {
+    const MutexLock lock(session_mutex_);
+    return become_primary(to);
+  }
   Result<> promote(const CheckpointId& from, const Uuid& to) override CKPT_EXCLUDES(session_mutex_);
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;

@@ -6,17 +6,16 @@ differs is shipped. Two sites, each with a backupd; a model says what the disk i
 CKPT_FAIL_OVERS is the number of random ones in a row (20), CKPT_SEED repeats a run's choices."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BUSY, MIB, USAGE, Case, build, eventually, run, tool
+from harness import BUSY, MIB, USAGE, build, eventually, run, tool
 from link_proxy import READER, SESSION, LinkProxy
 from nbd_client import NbdClient
-from sites import SIZE, Model, Sites
+from sites import SIZE, Sites
 from steps import KILL_BEFORE, Steps
 
 NOTHING, UNREACHABLE = 4, 10
