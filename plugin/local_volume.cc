@@ -15,13 +15,13 @@
 #include <optional>
 
 #include "backupd/store/volume_file.h"
+#include "common/boot.h"
 #include "common/direct_file.h"
+#include "common/image_place.h"
 #include "common/tls_credentials.h"
 #include "plugin/backup_place.h"
 #include "plugin/backup_room.h"
-#include "common/boot.h"
 #include "plugin/control_socket.h"
-#include "common/image_place.h"
 #include "plugin/lost_record.h"
 #include "plugin/own_export.h"
 #include "plugin/pace.h"
@@ -322,8 +322,20 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
                     "none yet (backup=none)");
   }
   CKPT_ASSIGN(place_, place_of_store(record.unplaced ? options_.store_place : record.store_place));
+  CKPT_TRY(record.giving_up ? check_same_address(record.store_place) : Result<>());
   return is_remote_place(place_) ? open_remote(record, place_)
                                  : open_folder(record, folder_of_place(place_, state_path_));
+}
+
+// Another one, a relay's perhaps, has the same checkpoints, and cannot know.
+Result<> LocalVolume::check_same_address(const std::string& recorded) const {
+  CKPT_ASSIGN(const RemoteOptions told, choose_remote_place(recorded, options_.tls, recorded));
+  CKPT_ASSIGN(const RemoteOptions chosen, choose_remote_place(place_, options_.tls, recorded));
+  return told.address == chosen.address
+             ? Result<>()
+             : fail(ErrorKind::kInvalid, "the back-up at " + told.address.to_string() +
+                                             " was told to become the primary (ckpt-tool switch): "
+                                             "that one has to say whether it is, and no other");
 }
 
 // A remote one may have got another address: that it is the same store is seen by what it holds.

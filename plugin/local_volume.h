@@ -6,12 +6,12 @@
 
 #include "backupd/store/store.h"
 #include "common/posix_file.h"
+#include "common/remote_store.h"
 #include "common/shared_memory.h"
 #include "plugin/crowd_meter.h"
 #include "plugin/io_engine.h"
 #include "plugin/link_trace.h"
 #include "plugin/no_store.h"
-#include "common/remote_store.h"
 #include "plugin/volume.h"
 
 namespace ckpt {
@@ -68,6 +68,7 @@ class LocalVolume {
   Result<> open_volume();
   bool free_reserve();
   Result<StoreLink*> open_store(const VolumeRecord& record);
+  [[nodiscard]] Result<> check_same_address(const std::string& recorded) const;
   [[nodiscard]] Result<std::string> place_of_store(const std::string& recorded) const;
   Result<StoreLink*> open_folder(const VolumeRecord& record, const std::string& path);
   Result<StoreLink*> open_remote(const VolumeRecord& record, const std::string& place);

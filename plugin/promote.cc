@@ -137,16 +137,16 @@ Result<> agree(const PromoteOptions& options, const StoreRecord& record) {
 // it is fenced. Else first: it is refused while the primary is connected.
 Result<StoreLock> lock_agreed(const PromoteOptions& options) {
   const bool cuts_off = options.force || options.fences;
-  if (cuts_off) {
-    CKPT_ASSIGN(const auto directory, PosixDirectory::open(options.store_path, false, RingUse{}));
-    CKPT_ASSIGN(const StoreRecord record, read_record(*directory));
-    CKPT_TRY(agree(options, record));
+  CKPT_ASSIGN(StoreLock lock, StoreLock::reach(options.store_path, options.backupd));
+  CKPT_TRY(cuts_off ? Result<>() : lock.take(false));
+  CKPT_ASSIGN(const StoreRecord record, read_record(*lock.directory));
+  CKPT_TRY(agree(options, record));
+  auto taken = cuts_off ? lock.take(true) : Result<>();
+  if (!taken && options.fences && !record.promoted) {
+    return fail(taken.error().kind, "the old primary was fenced, and nothing is promoted yet: " +
+                                        taken.error().message());
   }
-  CKPT_ASSIGN(StoreLock lock, StoreLock::take(options.store_path, {cuts_off, options.backupd}));
-  if (!cuts_off) {
-    CKPT_ASSIGN(const StoreRecord record, read_record(*lock.directory));
-    CKPT_TRY(agree(options, record));
-  }
+  CKPT_TRY(taken);
   return lock;
 }
 

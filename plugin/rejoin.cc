@@ -222,8 +222,8 @@ Result<> Rejoin::learn_superseded() {
     if (record_.superseded) {
       return {};
     }
-    return options_.force && asked.error().kind == ErrorKind::kUnreachable ? record_superseded()
-                                                                           : asked;
+    const bool may_be = asked.error().kind == ErrorKind::kUnreachable || record_.giving_up;
+    return options_.force && may_be ? record_superseded() : asked;
   }
   return fail(ErrorKind::kInvalid, options_.image_path + " is the primary: its back-up at " +
                                        describe_place(record_.store_place, options_.state_path) +
@@ -305,7 +305,8 @@ Result<> Rejoin::convert() { return is_in_place() ? convert_in_place() : move_in
 
 // With its record the folder is a back-up's again: all else is there before.
 Result<> Rejoin::convert_in_place() {
-  CKPT_ASSIGN(StoreLock lock, StoreLock::take(target_, {}));
+  CKPT_ASSIGN(StoreLock lock, StoreLock::reach(target_));
+  CKPT_TRY(lock.take(false));
   const auto& folder = in_place_.emplace(std::move(lock)).directory;
   CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
   CKPT_TRY(folder->subdirectory("journal", true));
@@ -381,7 +382,8 @@ Result<RejoinOutcome> rejoin(const RejoinOptions& options) { return Rejoin(optio
 Result<> check_can_rejoin(const RejoinOptions& options) { return Rejoin(options).check(); }
 
 Result<> discard_bases(const std::string& store_path) {
-  CKPT_ASSIGN(const StoreLock lock, StoreLock::take(store_path, {}));
+  CKPT_ASSIGN(StoreLock lock, StoreLock::reach(store_path));
+  CKPT_TRY(lock.take(false));
   CKPT_ASSIGN(const auto file, VolumeFile::open(*lock.directory));
   if (!file->record().rejoined) {
     return fail(ErrorKind::kInvalid,

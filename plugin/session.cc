@@ -71,6 +71,10 @@ Result<HandshakeRow> Session::open() {
     diverged_.store(true);
     return diverged(record_.get(), greeting);
   }
+  // Only what has this one's last checkpoint can be what was told to become the primary.
+  if (record_.get().giving_up && row != HandshakeRow::kGoOn && row != HandshakeRow::kRollBack) {
+    return fail(ErrorKind::kInvalid, "what is there is not the back-up that was told so");
+  }
   CKPT_TRY(change_maps(row, greeting));
   CKPT_TRY(record_handshake(row, greeting));
   CKPT_TRY(store_.accept(incarnation_));

@@ -37,53 +37,67 @@ Unexpected in_use(const std::string& path, const std::string& why) {
 
 }  // namespace
 
-Result<StoreLock> StoreLock::take(const std::string& path, const StoreLockOptions& options) {
+Result<StoreLock> StoreLock::reach(const std::string& path, const std::optional<Address>& backupd) {
   StoreLock lock;
+  lock.path_ = path;
   CKPT_ASSIGN(lock.directory, PosixDirectory::open(path, false, RingUse{}));
-  CKPT_ASSIGN(bool is_locked, take_lock(*lock.directory, path));
-  if (!is_locked) {
-    CKPT_TRY(lock.ask_backupd(path, options));
-    CKPT_ASSIGN(is_locked, take_lock(*lock.directory, path));
-  }
-  return is_locked ? Result<StoreLock>(std::move(lock)) : in_use(path, "");
+  CKPT_ASSIGN(const bool is_locked, take_lock(*lock.directory, path));
+  CKPT_TRY(is_locked ? Result<>() : lock.call_backupd(backupd));
+  return lock;
 }
 
-Result<> StoreLock::ask_backupd(const std::string& path, const StoreLockOptions& options) {
+Result<> StoreLock::call_backupd(const std::optional<Address>& backupd) {
   std::error_code ignored;
-  const fs::path folder = fs::canonical(path, ignored);
+  const fs::path folder = fs::canonical(path_, ignored);
   const auto volume = Uuid::parse(folder.filename().string());
   if (!volume) {
-    return in_use(path, "");  // an embedded one
+    return in_use(path_, "");  // an embedded one
   }
   const std::string shelf = folder.parent_path().string();
-  const UniqueFd above(::open(shelf.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  above_.reset(::open(shelf.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   RemoteOptions remote;
-  // By which a long path is short.
-  remote.address = options.backupd.value_or(
-      Address{"/proc/self/fd/" + std::to_string(above.get()) + "/" + kBackupdSocketName, "", ""});
+  remote.address = backupd.value_or(
+      Address{"/proc/self/fd/" + std::to_string(above_.get()) + "/" + kBackupdSocketName, "", ""});
   dialer_ = std::make_unique<StoreDialer>(std::move(remote), connect_by_socket);
   auto call = dialer_->dial(Role::kVisitor);
   if (!call) {
-    return options.backupd ? within(path + " is in use", call.error())
-                           : in_use(path, "no backupd can be asked for it at " + shelf + "/" +
-                                              kBackupdSocketName + ": " + call.error().message());
+    return backupd ? within(path_ + " is in use", call.error())
+                   : in_use(path_, "no backupd can be asked for it at " + shelf + "/" +
+                                       kBackupdSocketName + ": " + call.error().message());
+  }
+  if (((**call)->welcome().features & kReleases) == 0) {
+    return in_use(path_, "its backupd is of a version that cannot be asked for it");
   }
   call_ = std::move(*call);
-  if (((*call_)->welcome().features & kReleases) == 0) {
-    return in_use(path, "its backupd is of a version that cannot be asked for it");
+  volume_ = *volume;
+  return {};
+}
+
+Result<> StoreLock::take(bool force) {
+  if (volume_.is_nil()) {
+    return {};
   }
   // A connection that has just ended may not be known to have, or another call not be over.
   const SteadyTime until = system_clock().steady() + kPatience;
-  auto done = ask_release(*volume, options.force);
+  auto done = ask_release(force);
   while (!done && done.error().kind == ErrorKind::kBusy && system_clock().steady() < until) {
     std::this_thread::sleep_for(kPause);
-    done = ask_release(*volume, options.force);
+    done = ask_release(force);
   }
-  return done ? Result<>() : within(path, done.error());
+  if (!done) {
+    return within(path_, done.error());
+  }
+  CKPT_ASSIGN(const bool is_locked, take_lock(*directory, path_));
+  return is_locked ? Result<>() : in_use(path_, "");
 }
 
-Result<> StoreLock::ask_release(const Uuid& volume, bool force) {
-  CKPT_TRY((*call_)->ask(FrameType::kRelease, encode_release({volume, force}), FrameType::kDone));
+// Who was asked first may have taken so long that the connection was given up.
+Result<> StoreLock::ask_release(bool force) {
+  if (call_->is_over()) {
+    call_.reset();
+    CKPT_ASSIGN(call_, dialer_->dial(Role::kVisitor));
+  }
+  CKPT_TRY((*call_)->ask(FrameType::kRelease, encode_release({volume_, force}), FrameType::kDone));
   return {};
 }
 

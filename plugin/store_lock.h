@@ -6,16 +6,14 @@
 #include <optional>
 #include <string>
 
+#include "common/block.h"
+#include "common/fd.h"
 #include "common/posix_file.h"
 #include "common/store_dialer.h"
 
 namespace ckpt {
 
-struct StoreLockOptions {
-  bool force = false;  // also while its primary is connected
-  // Of the backupd that has it; nothing: it is asked by its socket in the folder above.
-  std::optional<Address> backupd{};
-};
+;
 
 // Threads:  one at a time.
 // Lifetime: a backupd that had the store has it again afterwards, and serves what it has become.
@@ -24,21 +22,28 @@ struct StoreLockOptions {
 //           from it no longer than the lock on the folder does.
 class StoreLock {
  public:
-  // Where a backupd has the store, it lets go of it: all connections with it end. kBusy: a server
-  // or another tool has it, or a backupd that cannot be asked, or whose primary is connected.
-  static Result<StoreLock> take(const std::string& path, const StoreLockOptions& options);
+  // Locks the folder, or reaches the backupd that has it: at that address, or by its socket in the
+  // folder above. kBusy: a server or another tool has it, or a backupd that cannot be asked.
+  static Result<StoreLock> reach(const std::string& path,
+                                 const std::optional<Address>& backupd = std::nullopt);
+  // Has that backupd let go of it: all connections with it end. kBusy: its primary is connected,
+  // and it is not forced; or another program was faster.
+  Result<> take(bool force);
   StoreLock(StoreLock&&) = default;
   // The folder is free before backupd hears of it.
   ~StoreLock() { directory.reset(); }
 
-  // Locked, as long as it is open.
+  // Locked once it is taken, as long as it is open.
   std::unique_ptr<PosixDirectory> directory;
 
  private:
   StoreLock() = default;
-  Result<> ask_backupd(const std::string& path, const StoreLockOptions& options);
-  Result<> ask_release(const Uuid& volume, bool force);
+  Result<> call_backupd(const std::optional<Address>& backupd);
+  Result<> ask_release(bool force);
 
+  std::string path_;
+  Uuid volume_;     // as its folder is called; nil: it is locked
+  UniqueFd above_;  // the folder above: by it a long path is short
   std::unique_ptr<StoreDialer> dialer_;
   std::unique_ptr<StoreDialer::Call> call_;  // what is let go of stays so until this ends
 };

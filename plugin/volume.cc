@@ -82,10 +82,13 @@ Result<> Volume::begin() {
   }
   if (auto opened = open_session(); !opened) {
     if (record.giving_up && opened.error().kind != ErrorKind::kFenced) {
-      return within(
-          "the back-up was told to become the primary (ckpt-tool switch), and this image "
-          "is not served before it has said whether it is",
-          opened.error());
+      return fail(
+          opened.error().kind,
+          "the back-up was told to become the primary (ckpt-tool switch), and this image is "
+          "not served before it has said whether it is: " +
+              opened.error().message() +
+              ". Where it will never say, and it is known: that it is, ckpt-tool rejoin "
+              "--force; that it is not, ckpt-tool forget, and then serve the image anew");
     }
     const bool needed = record.rollback || opened.error().kind == ErrorKind::kFenced ||
                         (options_.needs_contact && !options_.start.offline);

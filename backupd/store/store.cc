@@ -427,9 +427,9 @@ Result<> Store::promote(const CheckpointId& from, const Uuid& to) {
   CKPT_TRY(check_session());
   const StoreRecord record = volume_->record();
   if (!record.last || record.last->id != from || record.has_timeline(to)) {
-    return fail(ErrorKind::kVoid, "store: not promoted: checkpoint " +
-                                      std::to_string(from.number.value) +
-                                      " is not its last, or the timeline no new one");
+    return fail(ErrorKind::kInvalid, "store: not promoted: checkpoint " +
+                                         std::to_string(from.number.value) +
+                                         " is not its last, or the timeline no new one");
   }
   CKPT_TRY(become_primary(to));
   return {};

@@ -123,6 +123,18 @@ class WhileBackupdRuns(PromoteCase):
         self.assertFalse(server.running)
         self.assertEqual(digest(answer["image"]), digest(self.truth))
 
+    def test_a_fence_may_take_longer_than_backupd_waits_for_words(self):
+        self.backupd.stop()
+        self.backupd = self.keep("--silence=2")
+        _, folder = self.lost_beside()
+        tool("promote", folder, "--yes", "--fence", "sleep 5")
+
+    def test_no_fence_where_nothing_could_be_promoted(self):
+        _, folder = self.lost_beside()
+        (self.backupd.store / "backupd.sock").unlink()
+        tool("promote", folder, "--yes", "--fence", f"touch {self.folder}/fenced", expect=BUSY)
+        self.assertFalse((self.folder / "fenced").exists())
+
     def test_a_connected_primary_does_not_notice_a_fence_that_fails(self):
         server, folder = self.served()
         self.assertIn("nothing was promoted",

@@ -11,6 +11,8 @@ import unittest
 from pathlib import Path
 
 from harness import BUSY, FAILED, HALFWAY, OK, TIMEOUT, USAGE, build, eventually, free_port, tool
+from link_proxy import PROMOTE, LinkProxy
+from link_strikes import Cut
 from nbd_client import NbdClient
 from sites import SIZE, Model, Sites
 from steps import FAIL, KILL_BEFORE, Steps
@@ -193,6 +195,32 @@ class Interrupted(Switching):
         self.rejoin(self.server)
         return "half-way"
 
+    def test_nobody_but_the_back_up_says_that_it_is_none(self):
+        """Its answer is lost. A third store that has the same checkpoint does not know."""
+        far = self.far.address
+        proxy = LinkProxy(self.folder, far)
+        self.addCleanup(proxy.close)
+        self.server.stop()
+        self.server.parameters = (f"backup={proxy.address}",)
+        self.server.start()
+        self.server.stop()
+        swallow = Cut("up", PROMOTE, 0)
+        proxy.lay(swallow)
+        answer = self.switch(expect=HALFWAY)
+        self.assertIn("ckpt-tool rejoin", answer.message)
+        eventually(lambda: tool("status", self.far.store / self.volume)["state"] == "promoted", "it has heard")
+        third = self.keep(store=self.folder / "third")
+        for place in (f"backup={third.address}", f"backup={far}", "backup=none"):
+            self.server.parameters = (place,)
+            self.assertRegex(self.server.refusal(), "was told to become the primary|has a back-up|was promoted")
+        self.assertEqual(third.folders(), [])
+        self.server.parameters = ()
+        self.assertIn("promoted", self.server.refusal())
+        self.rejoin(self.server)
+        self.near.kill9()
+        self.near.start()
+        self.serve_there()
+
     def test_a_disk_that_fails_at_the_end(self):
         """The other is the primary, and the tool says how to go on."""
         self.server.stop()
@@ -211,6 +239,7 @@ class StepsOfTheOther(Interrupted):
 
     SAMPLE = 4
     test_killed_at_any_moment = test_a_disk_that_fails_at_the_end = None
+    test_nobody_but_the_back_up_says_that_it_is_none = None
 
     def setUp(self):
         super().setUp()

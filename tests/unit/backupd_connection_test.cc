@@ -497,7 +497,7 @@ TEST_F(ConnectionTest, APrimaryGivesItsRoleUp) {
     ship(talk, 3, {data(5, 1)});  // stays pending
     const CheckpointId older{test_uuid(0x22), {1}};
     for (const Fork& fork : {Fork{older, test_uuid(0x33)}, Fork{last, test_uuid(0x22)}}) {
-      EXPECT_KIND(kVoid, talk.ask(FrameType::kPromote, encode_promote(fork)));
+      EXPECT_KIND(kInvalid, talk.ask(FrameType::kPromote, encode_promote(fork)));
     }
     EXPECT_FALSE(shelf_.volume->store().record().promoted);
     ASSERT_DONE(talk.ask(FrameType::kPromote, encode_promote({last, test_uuid(0x33)})));
