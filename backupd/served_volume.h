@@ -79,8 +79,8 @@ class ServedVolume {
   Result<> join(uint64_t connection, std::function<void()> end) CKPT_EXCLUDES(users_mutex_);
   // The connection has ended. What its session shipped stays pending until the next one begins.
   void leave(uint64_t connection) CKPT_EXCLUDES(mutex_, users_mutex_);
-  // Ends all connections, once what a session has under way is done; there will be no others.
-  // kBusy, unless forced: its primary is there, and notices nothing.
+  // Ends all connections; there will be no others. Returns when what a session has under way is
+  // done. kBusy, unless forced: its primary is there, and notices nothing.
   Result<> retire(bool force) CKPT_EXCLUDES(mutex_, users_mutex_);
 
  private:

@@ -176,13 +176,13 @@ class StoreLink {
   // Drops what is pending, records the fork (from, n) -> to durably (a repeated call changes
   // nothing), finishes applying. n must be the last checkpoint.
   virtual Result<> roll_back(const CheckpointId& from, const Uuid& to) = 0;
-  // The primary gives its role up: the store is promoted, as that timeline, at its last checkpoint,
-  // which must be `from`. Durable when it returns; every session is refused from then on (kFenced).
-  // kVoid, kInvalid, kDenied, kFenced: it is not done. check_promotes(): whether it is worth
-  // asking.
+  // Whether promote() is worth asking for. In a session.
   virtual Result<> check_promotes() {
     return fail(ErrorKind::kVoid, "this back-up is no other machine's");
   }
+  // The primary gives its role up: the store is promoted, as that timeline, at its last checkpoint,
+  // which must be `from`. Durable when it returns; every session is refused from then on (kFenced).
+  // kVoid, kInvalid, kDenied, kFenced: it is not done. After any other error it may be.
   virtual Result<> promote(const CheckpointId& /*from*/, const Uuid& /*to*/) {
     return fail(ErrorKind::kVoid, "this back-up is no other machine's");
   }

@@ -232,15 +232,7 @@ Result<> Rejoin::learn_superseded() {
 
 // As a server would: a back-up that was promoted says so then, and it is on record.
 Result<> Rejoin::ask_backup() {
-  LocalOptions options;
-  options.image_path = options_.image_path;
-  options.state_path = options_.state_path;
-  options.raw = true;
-  options.volume.image_path = options_.image_path;
-  options.volume.start.offline = true;
-  CKPT_ASSIGN(options.store_place, parse_backup_option(options_.backup));
-  options.is_place_said = !options.store_place.empty();
-  options.tls = options_.tls;
+  CKPT_ASSIGN(const LocalOptions options, options_without_server(options_));
   CKPT_ASSIGN(const auto local, LocalVolume::open(options));
   const VolumeStatus status = local->volume().status();
   CKPT_TRY(local->close());
@@ -376,6 +368,19 @@ Result<> Rejoin::remove_primary() {
 }
 
 }  // namespace
+
+Result<LocalOptions> options_without_server(const RejoinOptions& options) {
+  LocalOptions opened;
+  opened.image_path = options.image_path;
+  opened.state_path = options.state_path;
+  opened.raw = true;
+  opened.volume.image_path = options.image_path;
+  opened.volume.start.offline = true;
+  CKPT_ASSIGN(opened.store_place, parse_backup_option(options.backup));
+  opened.is_place_said = !opened.store_place.empty();
+  opened.tls = options.tls;
+  return opened;
+}
 
 Result<RejoinOutcome> rejoin(const RejoinOptions& options) { return Rejoin(options).run(); }
 

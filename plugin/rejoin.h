@@ -11,6 +11,8 @@
 
 namespace ckpt {
 
+struct LocalOptions;
+
 // What is about to be done, for people to agree to.
 struct RejoinPlan {
   std::optional<CheckpointInfo> base;  // the last checkpoint; nothing: none, or it is discarded
@@ -47,6 +49,9 @@ struct RejoinOutcome {
 //             it. kInvalid: it has not been superseded, or cannot be moved there. kUnreachable:
 //             nobody knows whether it has.
 Result<RejoinOutcome> rejoin(const RejoinOptions& options);
+
+// How a tool opens the old primary, as a server would: without clients, and asking its back-up.
+Result<LocalOptions> options_without_server(const RejoinOptions& options);
 
 // Whether the image could be moved there, as far as that can be told while it is the primary.
 // Nothing is changed. kInvalid: it could not.

@@ -35,15 +35,7 @@ Result<std::string> find_backup(const RejoinOptions& options) {
 // servers out from before the one until after the other.
 Result<CheckpointInfo> give_up_role(const RejoinOptions& options,
                                     std::chrono::milliseconds timeout) {
-  LocalOptions opened;
-  opened.image_path = options.image_path;
-  opened.state_path = options.state_path;
-  opened.raw = true;
-  opened.volume.image_path = options.image_path;
-  opened.volume.start.offline = true;
-  CKPT_ASSIGN(opened.store_place, parse_backup_option(options.backup));
-  opened.is_place_said = !opened.store_place.empty();
-  opened.tls = options.tls;
+  CKPT_ASSIGN(const LocalOptions opened, options_without_server(options));
   CKPT_ASSIGN(const auto local, LocalVolume::open(opened));
   if (auto ready = local->volume().check_backup_promotes(); !ready) {
     (void)local->close();

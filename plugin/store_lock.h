@@ -16,10 +16,8 @@ namespace ckpt {
 ;
 
 // Threads:  one at a time.
-// Lifetime: a backupd that had the store has it again afterwards, and serves what it has become.
-// One
-//           that is busy, or a lock that is held for longer than backupd's --silence, keeps that
-//           from it no longer than the lock on the folder does.
+// Lifetime: a backupd that had the store has it again afterwards, and serves what it has become. It
+//           may take it back after its --silence; then the lock on the folder alone keeps it out.
 class StoreLock {
  public:
   // Locks the folder, or reaches the backupd that has it: at that address, or by its socket in the

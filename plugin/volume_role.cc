@@ -41,6 +41,7 @@ Result<CheckpointInfo> Volume::promote_backup() {
       return fail(ErrorKind::kHalfway,
                   "the back-up may have become the primary, or not: " + promoted.error().message());
     }
+    // Where this fails, the next start asks the back-up.
     (void)started_.record->change([](VolumeRecord& kept) { kept.giving_up = false; });
     return Unexpected(promoted.error());
   }

@@ -100,6 +100,17 @@ void Console::error(const Error& error) {
   put(streams_.err, "ckpt-tool: " + printable(error.message()) + "\n");
 }
 
+Result<> Console::agree(const std::string& plan, const char* question, bool is_agreed,
+                        const char* refused) {
+  if (is_agreed) {
+    remark(plan);
+    return {};
+  }
+  return confirm(plan + "\n" + question)
+             ? Result<>()
+             : Result<>(fail(ErrorKind::kVoid, std::string(refused) + ": nothing changed"));
+}
+
 bool Console::confirm(std::string_view question) {
   put(streams_.err, std::string(question) + " [y/N] ");
   std::fflush(streams_.err);

@@ -60,6 +60,9 @@ class Console {
   }
   // Asks for y or n; anything but y is no.
   bool confirm(std::string_view question);
+  // What is about to be done; is_agreed: it is only said. kVoid: no, and `refused` says so.
+  Result<> agree(const std::string& plan, const char* question, bool is_agreed,
+                 const char* refused);
 
   [[nodiscard]] std::string paint(Colour colour, const std::string& text) const;
   // Whether a line on standard error can be drawn over again and again.

@@ -59,13 +59,7 @@ Result<> agree(Console& console, const CheckpointInfo& last, bool yes) {
       "the disk goes on from checkpoint {}{}, {}; what was written since is lost, and its primary "
       "is refused from now on",
       last.id.number.value, quoted_name(last), format_past(last.time, system_clock().wall()));
-  if (yes) {
-    console.remark(loss);
-    return {};
-  }
-  return console.confirm(loss + "\nPromote?")
-             ? Result<>()
-             : Result<>(fail(ErrorKind::kVoid, "not promoted: nothing changed"));
+  return console.agree(loss, "Promote?", yes, "not promoted");
 }
 
 // With a word to fill in: where its back-up is to be is for people to say.

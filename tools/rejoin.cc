@@ -55,13 +55,7 @@ std::string described(const RejoinPlan& plan) {
 Result<> agree(Console& console, const std::string& image, const RejoinPlan& plan, bool yes) {
   const std::string loss =
       printable(image) + " becomes the back-up of the new primary: " + described(plan);
-  if (yes) {
-    console.remark(loss);
-    return {};
-  }
-  return console.confirm(loss + "\nRejoin?")
-             ? Result<>()
-             : Result<>(fail(ErrorKind::kVoid, "not rejoined: nothing changed"));
+  return console.agree(loss, "Rejoin?", yes, "not rejoined");
 }
 
 void say(Console& console, const RejoinOutcome& outcome) {

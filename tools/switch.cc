@@ -36,13 +36,7 @@ struct SwitchCommandOptions {
 Result<> agree(Console& console, const std::string& image, const std::string& backup, bool yes) {
   const std::string plan = printable(image) + " becomes the back-up, and what is at " +
                            printable(backup) + " the primary, after a last checkpoint";
-  if (yes) {
-    console.remark(plan);
-    return {};
-  }
-  return console.confirm(plan + "\nSwitch?")
-             ? Result<>()
-             : Result<>(fail(ErrorKind::kVoid, "not switched: nothing changed"));
+  return console.agree(plan, "Switch?", yes, "not switched");
 }
 
 void say(Console& console, const SwitchOutcome& outcome) {
