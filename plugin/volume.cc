@@ -377,7 +377,9 @@ bool Volume::sync_for_checkpoint() {
 VolumeStatus Volume::status() {
   const VolumeRecord record = started_.record->get();
   VolumeStatus status;
-  status.state = session_.is_superseded() ? "diverged"
+  // Who reads that it was superseded can rely on it that nobody is served any more.
+  const bool is_over = session_.is_superseded() && session_.is_diverged();
+  status.state = is_over                  ? "diverged"
                  : rolling_back_.load()   ? "rolling-back"
                  : session_.is_diverged() ? "diverged"
                  : gate_.is_refusing()    ? "fenced"

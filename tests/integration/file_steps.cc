@@ -36,12 +36,19 @@
 
 namespace {
 
-enum Act : uint32_t { kNothing = 0, kKillBefore = 1, kKillAfter = 2, kFail = 3, kShort = 4 };
+enum Act : uint32_t {
+  kNothing = 0,
+  kKillBefore = 1,
+  kKillAfter = 2,
+  kFail = 3,
+  kShort = 4,
+  kPause = 5
+};
 
 // The layout that steps.py writes.
 struct Page {
   std::atomic<uint32_t> act;
-  uint32_t number;                 // of the error
+  uint32_t number;                 // of the error; milliseconds of a pause
   uint32_t for_good;               // not only once
   std::atomic<int32_t> countdown;  // the step happens so many times until it is the one
   std::atomic<uint32_t> fired;
@@ -176,6 +183,10 @@ Act act_at_name(const std::string& name) {
   all.page->fired.fetch_add(1);
   if (wanted == kKillBefore) {
     die();
+  }
+  if (wanted == kPause) {
+    ::usleep(all.page->number * 1000);
+    return kNothing;
   }
   return wanted;
 }

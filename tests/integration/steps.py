@@ -9,9 +9,9 @@ import struct
 
 from harness import build
 
-NOTHING, KILL_BEFORE, KILL_AFTER, FAIL, SHORT = range(5)
+NOTHING, KILL_BEFORE, KILL_AFTER, FAIL, SHORT, PAUSE = range(6)
 
-# act, number of the error, for good, countdown, fired, other process, step
+# act, number of the error or milliseconds of a pause, for good, countdown, fired, other process, step
 _PAGE = struct.Struct("<IIIiIi232s")
 _FIRED = 16
 

@@ -25,7 +25,8 @@ def digests(folder):
 
 
 def applied_and_confirmed(folder):
-    """The numbers of the newest record in `volume` (docs/store-format.md)."""
+    """The numbers in the newest record in `volume`; the second is 0 once it is applied
+    (docs/store-format.md)."""
     volume = (folder / "volume").read_bytes()
     newest = max((struct.unpack_from("<Q", volume, at + 8)[0], at)
                  for at in range(0, len(volume), SLOT))[1]
@@ -46,6 +47,7 @@ class BadStores(Case):
         self.other = self.serve(self.image("other.img", size=16 * MIB))
         tool("checkpoint", self.other.image)
         self.bad = self.backupd.folder_of(self.server)
+        self.apply_something()
         self.last = self.half_applied()
         self.whole = self.folder / "whole"
         self.copy(self.bad, self.whole)
@@ -54,6 +56,13 @@ class BadStores(Case):
     def copy(source, target):
         shutil.rmtree(target, ignore_errors=True)
         run("cp", "-a", "--sparse=always", source, target)
+
+    def apply_something(self):
+        """A back-up image without data says nothing about whose it is."""
+        with NbdClient(str(self.server.socket)) as client:
+            client.write(15 * MIB, b"applied" * 4096)
+        tool("checkpoint", self.server.image)
+        eventually(lambda: applied_and_confirmed(self.bad)[1] == 0, "it is applied")
 
     def half_applied(self):
         """Leaves a stopped backupd, whose store of the server has a checkpoint that is confirmed and

@@ -13,6 +13,7 @@ from harness import (BUSY, DEGRADED, HALFWAY, MIB, OK, UNKNOWN, USAGE, Server, b
                      free_port, plugin, plugin_environment, tool)
 from nbd_client import NbdClient
 from promotions import INTERRUPTIONS, SIZE, PromoteCase, digest, write_some
+from steps import PAUSE, Steps
 from tls_files import Secrets
 
 FENCED = 11
@@ -172,10 +173,10 @@ class OldPrimary(PromoteCase):
         backupd.start()
         return server, folder
 
-    def running_unaware(self):
+    def running_unaware(self, **options):
         """A primary that runs, whose back-up was promoted and cannot be reached."""
         backupd = self.keep()
-        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}")
+        server = self.serve(self.image(size=SIZE), f"backup={backupd.address}", **options)
         write_some(server, self.draw)
         tool("checkpoint", server.image)
         folder = backupd.folder_of(server)
@@ -220,14 +221,19 @@ class OldPrimary(PromoteCase):
         self.assertIn("was promoted", server.refusal())
 
     def test_that_runs_stops_its_clients(self):
-        server, backupd = self.running_unaware()
+        """From the moment on that it says so, though its record takes a while to be durable."""
+        steps = Steps(self.folder, "server", self.folder)
+        server, backupd = self.running_unaware(environment=steps.environment)
         with NbdClient(str(server.socket)) as client:
             client.write(0, b"nobody knows yet")
+            steps.arm("fdatasync disk.img.ckpt/volume", 1, PAUSE, 500, for_good=True)
             backupd.start()
             eventually(lambda: tool("status", server.image)["state"] == "diverged", "it hears of it")
             for act in (lambda: client.write(0, b"x"), lambda: client.read(0, 1), client.flush):
                 with self.assertRaises(OSError):
                     act()
+        self.assertGreater(steps.fired, 0)
+        steps.disarm()
         with self.assertRaises(OSError):
             NbdClient(str(server.socket))
         self.assert_diverged(server)
