@@ -58,7 +58,10 @@ Result<IoChoice> choose_io(IoMode mode, const IoTarget& target) {
                     "io_uring's helper threads)"};
   }
   if (writes_do_not_block(target.directory)) {
-    return IoChoice{{true, true, true}, "uring (buffered writes do not block on this file system)"};
+    return IoChoice{
+        {true, true, false},
+        "sync single writes, uring reads and batches (a ring costs a single buffered write "
+        "more than it saves)"};
   }
   return IoChoice{{true, false, false},
                   "sync writes, uring reads (buffered writes on this file system would go through "

@@ -24,7 +24,7 @@ import stalls
 import tebibyte
 import throughput
 from loop_device import MAKE, fresh_file_system
-from report import misses, peer_table, throughput_table, value_table
+from report import matrix_tables, misses, peer_table, throughput_table, value_table
 from servers import GIB, Place
 
 MODULES = (throughput, tebibyte, cuts, checkpoints, peers, limits, costs, stalls, large)
@@ -191,9 +191,10 @@ def show(facts, results, options):
         rows = result["rows"]
         print(f"\n## {result['fs']}\n")
         against = [row for row in rows if "file" in row.fields]
-        peers = [row for row in rows if "peer" in row.fields]
-        others = [row for row in rows if row not in against and row not in peers]
-        for some, table in ((against, throughput_table), (peers, peer_table),
+        matrix = [row for row in rows if "title" in row.fields]
+        peers = [row for row in rows if "peer" in row.fields and row not in matrix]
+        others = [row for row in rows if row not in against and "peer" not in row.fields]
+        for some, table in ((against, throughput_table), (matrix, matrix_tables), (peers, peer_table),
                             (others, value_table)):
             if some:
                 print(table(some))

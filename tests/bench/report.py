@@ -45,6 +45,13 @@ class Row:
         return abs(self.fields["median"] / self.fields["bar"] - 1)
 
 
+def as_row(fields):
+    """One that was kept as JSON."""
+    row = Row.__new__(Row)
+    row.fields = fields
+    return row
+
+
 def _holds(value, sign, bar):
     return value >= bar if sign == ">=" else value <= bar if sign == "<=" else value < bar
 
@@ -117,6 +124,23 @@ def peer_table(rows):
               with_spread(row.fields, ""), verdict(row), row.fields.get("note", "")]
              for row in rows]
     return table(["what", "against", "that", "this", "this ÷ that", "bar", ""], lines)
+
+
+def matrix_tables(rows):
+    """Rows of peer_row() with a job and a title: a line for each of these, a column for each peer; a table for
+    each set of peers."""
+    lines = {}
+    for row in rows:
+        lines.setdefault((row.fields["job"], row.fields["title"]), []).append(row)
+    tables = {}
+    for (job, title), line in lines.items():
+        fields = line[0].fields
+        cells = [job, title, with_spread(fields["ours"], fields["rate_unit"]),
+                 *(with_spread(row.fields, "") for row in line),
+                 "; ".join(filter(None, map(verdict, line))), fields.get("note", "")]
+        tables.setdefault(tuple(row.fields["peer"] for row in line), []).append(cells)
+    return "\n".join(table(["job", "this", "its rate", *(f"÷ {peer}" for peer in peers), "bar", ""], cells)
+                     for peers, cells in tables.items())
 
 
 def value_table(rows):
