@@ -13,7 +13,7 @@ cache=${CKPT_GUEST_CACHE:-/var/cache/ckpt-guest}
 
 # What runs the guest and what runs in it, since the guest sees this machine's files.
 packages=(qemu-system-x86 qemu-utils syslinux mtools dosfstools fdisk busybox-static kmod python3 python3-libnbd nbdkit nbd-client gnutls-bin
-          e2fsprogs xfsprogs dmsetup gcc libc6-dev iproute2 systemd udev criu runc podman libglib2.0-0 libnuma1 libudev1 liburing2 libvirt-daemon libvirt-clients)
+          e2fsprogs xfsprogs dmsetup mdadm gcc libc6-dev iproute2 systemd udev criu runc podman libglib2.0-0 libnuma1 libudev1 liburing2 libvirt-daemon libvirt-clients)
 
 # Needed to reach the root file system. virtio_net, veth, sch_netem, loop and dm_* are for tests
 # that want them. The *_diag are CRIU's, and so are nf_tables and what follows, for a network
@@ -21,7 +21,7 @@ packages=(qemu-system-x86 qemu-utils syslinux mtools dosfstools fdisk busybox-st
 modules=(crc32c_generic virtio_pci virtio_blk virtio_net 9p 9pnet_virtio overlay
          nbd ext4 xfs loop fuse dm_mod dm_log_writes dm_flakey veth sch_netem
          unix_diag tcp_diag udp_diag inet_diag netlink_diag af_packet_diag tun
-         nf_tables nf_conntrack_netlink nft_compat xt_mark
+         nf_tables nf_conntrack_netlink nft_compat xt_mark md_mod raid1
          brd dm_snapshot drbd)
 
 say() { echo "prepare: $*"; }

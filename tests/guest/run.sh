@@ -14,7 +14,7 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # The longest first.
-tests=(process_rounds process_steps process_power_cuts process_step_cuts process_fail_over run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial tutorial_vm nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link libvirt)
+tests=(process_rounds process_steps process_power_cuts process_step_cuts process_fail_over run_command vm_faults vm_rounds containers processes vm_on_volume power_cut_states flaky_disk power_cut_while_writing power_cut_during_checkpoint power_cut_of_both tutorial tutorial_vm nbd_rollback_remote kernel_mount nbd_rollback run_on_fuse slow_link mirror libvirt)
 (($# >= 1)) || { echo "usage: run.sh BUILD_DIR [TEST...] | --list" >&2; exit 2; }
 if [[ $1 == --list ]]; then
     printf '%s\n' "${tests[@]}"
@@ -194,6 +194,11 @@ flaky_disk() {
     new_drive "$1/primary" && new_drive "$1/store" || return
     guest --drive "$1/primary" --drive "$1/store" "$here/flaky_disk.sh" "$1" "$build" "$seed" || return
     grep '^# .* checkpoints failed' "$1/console.log"
+}
+
+mirror() {
+    new_drive "$1/here" && new_drive "$1/there" && new_drive "$1/store" || return
+    guest --drive "$1/here" --drive "$1/there" --drive "$1/store" "$here/mirror.sh" "$1" "$build" "$seed"
 }
 
 # Boots six times: a machine whose root is a volume.
