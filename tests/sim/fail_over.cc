@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/fail_over.h"
 
+#include <algorithm>
+
 #include "backupd/store/store.h"
 #include "backupd/store/volume_file.h"
 #include "plugin/no_store.h"
@@ -16,6 +18,9 @@ Result<StoreRecord> promote_store(Machine& machine, const std::string& folder, c
     CKPT_ASSIGN(const auto file, VolumeFile::open(*directory));
     record = file->record();
   }
+  if (record.is_handed_over()) {
+    return record;
+  }
   StoreOptions store_options;
   store_options.volume = volume;
   store_options.size_bytes = record.size_bytes;
@@ -26,6 +31,24 @@ Result<StoreRecord> promote_store(Machine& machine, const std::string& folder, c
   CKPT_ASSIGN(record.last, store->promote(machine.scheduler.random().uuid()));
   record.forks = store->record().forks;
   return record;
+}
+
+Result<> give_up_role(Machine& machine, const ServerOptions& options, const std::string& name,
+                      const std::function<void(const Result<CheckpointOutcome>&)>& on_made) {
+  ServerOptions offline = options;
+  offline.volume.start.offline = true;
+  auto server = Server::open(machine, offline);
+  if (!server) {
+    return server.error().kind == ErrorKind::kFenced ? Result<>() : Unexpected(server.error());
+  }
+  Volume& volume = (*server)->volume();
+  CKPT_TRY(volume.check_backup_promotes());
+  (*server)->start_pumps();
+  const auto made = volume.checkpoint({.name = name, .message = ""});
+  on_made(made);
+  auto promoted = made ? volume.promote_backup() : Result<CheckpointInfo>(Unexpected(made.error()));
+  (void)(*server)->close();
+  return promoted ? Result<>() : Unexpected(promoted.error());
 }
 
 Result<bool> is_superseded(Machine& machine) {
@@ -56,6 +79,13 @@ Result<> make_state(Machine& machine, const StoreRecord& promoted, const ServerO
   CKPT_ASSIGN(const auto image, root->open(kImageName, OpenMode::kReadWrite));
   CKPT_ASSIGN(const auto state, root->subdirectory(kStateName, true));
   CKPT_TRY(root->sync());
+  CKPT_ASSIGN(const auto names, state->list());
+  if (std::ranges::find(names, "volume") != names.end()) {
+    CKPT_ASSIGN(const auto file, VolumeRecordFile::open(*state, machine.scheduler.random()));
+    return file->get().volume == promoted.volume
+               ? Result<>()
+               : fail(ErrorKind::kInvalid, "it is of another volume");
+  }
   VolumeOptions volume_options = options.volume;
   volume_options.has_backup = false;
   volume_options.start.offline = true;

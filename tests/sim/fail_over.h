@@ -15,6 +15,10 @@ inline constexpr char kDraftName[] = "draft";
 // then.
 Result<StoreRecord> promote_store(Machine& machine, const std::string& folder, const Uuid& volume,
                                   const ServerOptions& options);
+// The primary gives its role up, as plugin/role_switch.cc does it, or finds that it has: a last
+// checkpoint, of that name, and the back-up is told. on_made: what became of that checkpoint.
+Result<> give_up_role(Machine& machine, const ServerOptions& options, const std::string& name,
+                      const std::function<void(const Result<CheckpointOutcome>&)>& on_made);
 // Whether the old primary has it on record that its back-up was promoted.
 Result<bool> is_superseded(Machine& machine);
 // What the old primary knows becomes a store's folder, kDraftName, on its own disk, without an

@@ -88,6 +88,10 @@ Result<> ObservedLink::roll_back(const CheckpointId& from, const Uuid& to) {
   return over_link([&] { return store_->roll_back(from, to); });
 }
 
+Result<> ObservedLink::promote(const CheckpointId& from, const Uuid& to) {
+  return over_link([&] { return store_->promote(from, to); });
+}
+
 Result<> ObservedLink::read_confirmed(uint64_t offset, ByteSpan buffer) {
   return over_link([&] { return store_->read_confirmed(offset, buffer); });
 }

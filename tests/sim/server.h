@@ -52,6 +52,8 @@ class ObservedLink final : public StoreLink {
   Result<> attach(Epoch epoch, uint32_t index, ConstByteSpan piece) override;
   Result<> confirm(const Confirmation& confirmation) override;
   Result<> roll_back(const CheckpointId& from, const Uuid& to) override;
+  Result<> check_promotes() override { return store_->check_promotes(); }
+  Result<> promote(const CheckpointId& from, const Uuid& to) override;
   Result<> read_confirmed(uint64_t offset, ByteSpan buffer) override;
   Result<std::optional<ByteRange>> next_confirmed_data(uint64_t offset) override;
   Result<> read_ranges(std::span<const ByteRange> ranges, ContentSink& sink) override;

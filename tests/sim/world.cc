@@ -4,15 +4,12 @@
 #include <array>
 #include <cerrno>
 
-#include "tests/sim/fail_over.h"
-
 namespace ckpt::sim {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr uint64_t kStepsMax = 20'000'000;  // more in one life: it does not end
 constexpr SteadyTime kLifeMax = std::chrono::minutes(30);
 
 NetworkOptions network_options(const Plan& plan) {
@@ -480,74 +477,6 @@ void World::put_copy_back() {
   history_.oracle.restore_backup(copy_->number, copy_->backup);
   behind_at_ = copy_->number;
   copy_.reset();
-}
-
-// ---- a fail-over
-
-// The primary's machine is lost, and comes back later: its back-up becomes the disk, and what it has
-// the back-up.
-void World::fail_over() {
-  const History& seen = history_;
-  const auto has_checkpoint = [&] { return seen.oracle.last_answered() > 0; };
-  if (seen.oracle.rolling_back() || is_behind() || seen.image_suspect || seen.image_syncs_failed ||
-      !has_checkpoint()) {
-    return;
-  }
-  crash_backupd(random_.one_in(2) ? Crash::kKill : Crash::kPower);
-  std::optional<StoreRecord> promoted;
-  const bool is_promoted = in_process("promote", [&]() -> Result<> {
-    CKPT_ASSIGN(promoted,
-                promote_store(machine_, store_folder(), history_.volume, plan_.server));
-    return {};
-  });
-  if (is_promoted) {
-    return_old_primary();
-  }
-  if (is_promoted && in_process("rejoin", [&] { return draft_store(machine_, plan_.server); })) {
-    change_machines(*promoted);
-    (void)in_process("make the state", [&] { return make_state(machine_, *promoted, plan_.server); });
-  }
-  start_backupd();
-}
-
-// It learns that it is no longer the disk, and is not served.
-void World::return_old_primary() {
-  start_backupd();
-  (void)in_process("old primary", [this]() -> Result<> {
-    machine_.network.wait_for_listener();
-    const auto server = Server::open(machine_, plan_.server);
-    if (server) {
-      return fail(ErrorKind::kInvalid, "it is served, though its back-up was promoted");
-    }
-    if (server.error().kind != ErrorKind::kFenced) {
-      return Unexpected(server.error());
-    }
-    CKPT_ASSIGN(const bool knows, is_superseded(machine_));
-    return knows ? Result<>() : fail(ErrorKind::kInvalid, "it has no record of the promotion");
-  });
-  crash_backupd(Crash::kKill);
-}
-
-// Each disk gets the other one's content, so that the primary's is the first again.
-void World::change_machines(const StoreRecord& promoted) {
-  const std::string image = store_folder() + "/backup.img";
-  const std::vector<std::byte> content = backup_disk_.cached(image).value();
-  const CheckpointInfo& last = *promoted.last;
-  report(history_.oracle.check_backup(last.name, last.id.number.value, read_versions(0, content)));
-  report(backup_disk_.is_clean(image) ? "" : "the promoted image is not durable");
-  DirectoryCopy store = disk_.copy(kDraftName);
-  store.files["backup.img"] = disk_.cached(kImageName).value();
-  disk_.replace(kImageName, content);
-  disk_.put_back(kStateName, {});
-  disk_.put_back(kDraftName, {});
-  backup_disk_.put_back(store_folder(), store);
-  lose_power();  // another machine, which has seen nothing of the volume
-  history_.oracle.begin_rollback();
-  history_.oracle.end_rollback();
-  history_.oracle.lose_backup();
-  history_.timeline = last.id.timeline;
-  scheduler_.event("fail-over", "", last.id.number.value);
-  history_.probes.hit("fail-over");
 }
 
 bool World::in_process(const char* name, const std::function<Result<>()>& act) {

@@ -28,6 +28,7 @@ class World {
 
  private:
   enum class Crash { kNone, kKill, kPower };
+  static constexpr uint64_t kStepsMax = 20'000'000;  // more in one life: it does not end
 
   struct Flip {
     std::string path;
@@ -54,6 +55,14 @@ class World {
   void fail_over();
   void return_old_primary();
   void change_machines(const StoreRecord& promoted);
+  bool give_up(bool& is_untouched);
+  Result<> ask_to_give_up();
+  void lose_promoter();
+  void lose_primary();
+  void lose_new_primary();
+  // The same act, begun as often as whoever does it dies on the way.
+  bool in_mortal_process(const char* name, const std::function<Result<>()>& act,
+                         const std::function<void()>& die);
   std::optional<FurtherStore> look_further(bool power);
   void check_further();
   bool is_as_told(const FurtherStore& found);
