@@ -78,6 +78,7 @@ std::optional<Operation> operation_of(FrameType type) {
     case FrameType::kForks:
     case FrameType::kName:
     case FrameType::kPromote:
+    case FrameType::kStop:
     case FrameType::kRollBack: return Operation::kWrite;
     case FrameType::kHello:
     case FrameType::kVolumes:

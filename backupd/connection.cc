@@ -254,6 +254,9 @@ Result<Connection::Answer> Connection::tell_status() {
   if ((hello_.features & kHearsOfRelays) == 0) {
     status.relays.clear();
   }
+  if ((hello_.features & kKnowsPrimary) == 0) {
+    status.primary = PrimaryPresence::kNotSaid;
+  }
   return Answer{FrameType::kStoreStatus, encode_store_status(status)};
 }
 
@@ -271,7 +274,8 @@ Result<Connection::Answer> Connection::handle_session() {
   switch (request_.header.type) {
     case FrameType::kAccept: {
       CKPT_ASSIGN(const uint64_t incarnation, body_as(decode_accept));
-      CKPT_TRY(volume_->accept(options_.number, incarnation));
+      CKPT_TRY(
+          volume_->accept(options_.number, incarnation, (hello_.features & kKnowsPrimary) != 0));
       return Answer{};
     }
     case FrameType::kBatch: {
@@ -293,6 +297,10 @@ Result<Connection::Answer> Connection::handle_session() {
       return in_session([&](Store& store) { return store.tell_forks(forks); });
     }
     case FrameType::kPromote: return promote();
+    case FrameType::kStop: {
+      CKPT_TRY(volume_->stop(options_.number));
+      return Answer{};
+    }
     case FrameType::kConfirmCopy: {
       CKPT_ASSIGN(const CheckpointCopy copy, body_as(decode_copy));
       return in_session([&](Store& store) { return store.confirm_copy(copy); });

@@ -54,7 +54,8 @@ RelayPump::Parties RelayPump::connect(const StoreRecord& record) {
                                                              .volume = record.volume,
                                                              .size_bytes = record.size_bytes,
                                                              .name = volume_->name(),
-                                                             .place = place_},
+                                                             .place = place_,
+                                                             .is_relay = true},
                                                system_clock());
   const auto keep_alive = [further = further.get(), looked_at = SteadyTime{}]() mutable {
     if (const SteadyTime now = system_clock().steady(); now - looked_at >= kRelayLook) {

@@ -27,11 +27,20 @@ Result<StoreGreeting> ServedVolume::begin_session(const SessionOwner& owner) {
 }
 
 // A primary that has only begun may yet find that it has diverged: it keeps nobody else out.
-Result<> ServedVolume::accept(uint64_t connection, uint64_t incarnation) {
+Result<> ServedVolume::accept(uint64_t connection, uint64_t incarnation, bool tells_stop) {
   const MutexLock lock(mutex_);
   CKPT_TRY(check_owner(connection));
   CKPT_TRY(store_->accept(incarnation));
   is_accepted_ = true;
+  is_stopping_ = false;
+  primary_->store(tells_stop ? PrimaryPresence::kConnected : PrimaryPresence::kNotSaid);
+  return {};
+}
+
+Result<> ServedVolume::stop(uint64_t connection) {
+  const MutexLock lock(mutex_);
+  CKPT_TRY(check_owner(connection));
+  is_stopping_ = true;
   return {};
 }
 
@@ -50,9 +59,14 @@ void ServedVolume::leave(uint64_t connection) {
     users_.erase(connection);
   }
   const MutexLock lock(mutex_);
-  if (owner_.connection == connection) {
-    owner_ = {};
-    is_accepted_ = false;
+  if (owner_.connection != connection) {
+    return;
+  }
+  owner_ = {};
+  is_accepted_ = false;
+  // It may have begun anew on this connection, and not been accepted again.
+  if (primary_->load() == PrimaryPresence::kConnected) {
+    primary_->store(is_stopping_ ? PrimaryPresence::kStopped : PrimaryPresence::kAway);
   }
 }
 
@@ -82,6 +96,7 @@ Result<> ServedVolume::promote(uint64_t connection, const Fork& fork) {
   CKPT_TRY(check_owner(connection));
   CKPT_TRY(store_->promote(fork.from, fork.to));
   is_accepted_ = false;
+  is_stopping_ = true;
   return {};
 }
 

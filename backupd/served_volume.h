@@ -2,6 +2,7 @@
 // A store that connections share: one of them has its session.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -46,12 +47,17 @@ class ServedVolume {
   }
   // For what needs no session: reads, exports, lists.
   Store& store() { return *store_; }
-  // The store's, and what its relays say.
+  // The store's, what its relays say, and whether its primary is there.
   [[nodiscard]] StoreStatus status() CKPT_EXCLUDES(relays_mutex_) {
     StoreStatus status = store_->status();
     const MutexLock lock(relays_mutex_);
     status.relays = relays_ ? relays_() : std::vector<RelayState>();
+    status.primary = primary_->load();
     return status;
+  }
+  // Where it is kept whether its primary is there, if that is to outlive this. Before it is used.
+  void share_presence(std::shared_ptr<std::atomic<PrimaryPresence>> presence) {
+    primary_ = std::move(presence);
   }
   // Nothing: there are none (any more).
   void set_relays(std::function<std::vector<RelayState>()> relays) CKPT_EXCLUDES(relays_mutex_) {
@@ -64,9 +70,13 @@ class ServedVolume {
   // notices nothing.
   Result<StoreGreeting> begin_session(const SessionOwner& owner) CKPT_EXCLUDES(mutex_);
   // Accepts that session's primary: no other has a session from then on, until it leaves.
-  Result<> accept(uint64_t connection, uint64_t incarnation) CKPT_EXCLUDES(mutex_);
+  // tells_stop: when it stops, it says so; of one that does not nobody can say whether it died.
+  Result<> accept(uint64_t connection, uint64_t incarnation, bool tells_stop = true)
+      CKPT_EXCLUDES(mutex_);
   // Its primary gives its role up to the store (StoreLink::promote()), and is none from then on.
   Result<> promote(uint64_t connection, const Fork& fork) CKPT_EXCLUDES(mutex_);
+  // Its primary stops by its own will, and will be away.
+  Result<> stop(uint64_t connection) CKPT_EXCLUDES(mutex_);
   // An act of the session. kFenced: another connection has it.
   template <typename Act>
   Result<> in_session(uint64_t connection, const Act& act) CKPT_EXCLUDES(mutex_) {
@@ -95,6 +105,10 @@ class ServedVolume {
   Mutex mutex_;
   SessionOwner owner_ CKPT_GUARDED_BY(mutex_);
   bool is_accepted_ CKPT_GUARDED_BY(mutex_) = false;
+  bool is_stopping_ CKPT_GUARDED_BY(mutex_) = false;  // who is accepted has said so
+  // Written with the mutex; whoever asks does not wait for what the session has under way.
+  std::shared_ptr<std::atomic<PrimaryPresence>> primary_ =
+      std::make_shared<std::atomic<PrimaryPresence>>(PrimaryPresence::kNever);
   bool is_retired_ CKPT_GUARDED_BY(mutex_) = false;
   Mutex users_mutex_;
   std::map<uint64_t, std::function<void()>> users_ CKPT_GUARDED_BY(users_mutex_);  // how they end

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "backupd/name_file.h"
+#include "backupd/store/name_file.h"
 #include "backupd/store/volume_file.h"
 #include "backupd/thread.h"
 #include "common/boot.h"
@@ -169,6 +169,11 @@ Result<std::shared_ptr<ServedVolume>> Shelf::add(const Uuid& volume, Result<Plac
     CKPT_TRY(start_pumps_of(*place));
   }
   damaged_.erase(volume);
+  auto& presence = presences_[volume];
+  if (presence == nullptr) {
+    presence = std::make_shared<std::atomic<PrimaryPresence>>(PrimaryPresence::kNever);
+  }
+  place->volume->share_presence(presence);
   return places_.emplace(volume, std::move(*place)).first->second.volume;
 }
 

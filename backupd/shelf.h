@@ -112,6 +112,8 @@ class Shelf final : public VolumeShelf {
   std::map<Uuid, Place> places_ CKPT_GUARDED_BY(mutex_);
   std::map<Uuid, Damage> damaged_ CKPT_GUARDED_BY(mutex_);
   std::set<Uuid> opening_ CKPT_GUARDED_BY(mutex_);
+  // Whether a volume's primary is there outlives that another program has it.
+  std::map<Uuid, std::shared_ptr<std::atomic<PrimaryPresence>>> presences_ CKPT_GUARDED_BY(mutex_);
   std::set<Uuid> released_ CKPT_GUARDED_BY(mutex_);  // another program has them
 };
 

@@ -24,7 +24,7 @@ struct KnownType {
 constexpr uint64_t kTextBytesMax = uint64_t{64} << 10U;
 constexpr uint64_t kBatchBodyBytesMax = kBatchHeaderBytes + 24 * kBatchExtentsMax + kBatchBytesMax;
 
-constexpr std::array<KnownType, 39> kTypes{{
+constexpr std::array<KnownType, 40> kTypes{{
     {FrameType::kHello, "hello", 1024},
     {FrameType::kBeginSession, "begin session", 20 + kHostBytesMax + kImagePathBytesMax},
     {FrameType::kAccept, "accept", 8},
@@ -48,6 +48,7 @@ constexpr std::array<KnownType, 39> kTypes{{
     {FrameType::kForks, "forks", 8 + 24 * kForksMax},
     {FrameType::kRelease, "release", 24},
     {FrameType::kPromote, "promote", 40},
+    {FrameType::kStop, "stop", 0},
     {FrameType::kDone, "done", 0},
     {FrameType::kFailed, "failed", kTextBytesMax},
     {FrameType::kWorking, "working", 0},

@@ -34,6 +34,7 @@ enum class FrameType : uint16_t {
   kForks = 21,
   kRelease = 22,
   kPromote = 23,
+  kStop = 24,
 
   kDone = 128,
   kFailed = 129,

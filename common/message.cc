@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kCoveredEpochBytes = 24;
 constexpr unsigned kRelayCountShift = 8;
+constexpr unsigned kPrimaryShift = 16;
 constexpr size_t kStatusTextBytesMax = 4096;
 
 bool is_on_disk(const ByteRange& range) {
@@ -524,8 +525,9 @@ std::vector<std::byte> encode_store_status(const StoreStatus& status) {
   encoder.put_string(shortened(status.address, kStatusTextBytesMax));
   encoder.put_string(shortened(status.state, kStatusTextBytesMax));
   encoder.put_string(shortened(status.error, kStatusTextBytesMax));
-  encoder.put(uint64_t{status.confirmed ? 1U : 0U} | uint64_t{status.relays.size()}
-                                                         << kRelayCountShift);
+  encoder.put(uint64_t{status.confirmed ? 1U : 0U} |
+              uint64_t{status.relays.size()} << kRelayCountShift |
+              static_cast<uint64_t>(status.primary) << kPrimaryShift);
   if (status.confirmed) {
     encode_checkpoint(encoder, *status.confirmed);
   }
@@ -550,7 +552,14 @@ Result<StoreStatus> decode_store_status(ConstByteSpan body) {
   } else if (checkpoints != 0) {
     return fail(ErrorKind::kCorrupt, "store status: a checkpoint that is neither there nor not");
   }
-  CKPT_ASSIGN(status.relays, get_relays(decoder, parts >> kRelayCountShift));
+  constexpr auto kPresences = static_cast<uint64_t>(PrimaryPresence::kStopped) + 1;
+  const uint64_t primary = parts >> kPrimaryShift;
+  if (primary >= kPresences) {
+    return fail(ErrorKind::kCorrupt, "store status: a primary that is in no state");
+  }
+  status.primary = static_cast<PrimaryPresence>(primary);
+  CKPT_ASSIGN(status.relays,
+              get_relays(decoder, parts % (uint64_t{1} << kPrimaryShift) >> kRelayCountShift));
   return whole(decoder,
                status.address.size() <= kStatusTextBytesMax &&
                    status.state.size() <= kStatusTextBytesMax &&

@@ -30,9 +30,10 @@ inline constexpr uint64_t kHearsForks = 32;     // `forks` is understood
 inline constexpr uint64_t kHearsOfRelays = 64;  // a store's status may tell of relays
 inline constexpr uint64_t kReleases = 128;      // `release` is understood
 inline constexpr uint64_t kPromotes = 256;      // `promote` is understood
+inline constexpr uint64_t kKnowsPrimary = 512;  // `stop` is; a status may tell of the primary
 inline constexpr uint64_t kFeatures = kHasNames | kHasPlaces | kGoesOnCopying | kRejoins |
                                       kTakesCopies | kHearsForks | kHearsOfRelays | kReleases |
-                                      kPromotes;
+                                      kPromotes | kKnowsPrimary;
 
 struct Hello {
   uint32_t version = kProtocolVersion;  // the highest that the client speaks

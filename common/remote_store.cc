@@ -516,6 +516,15 @@ void RemoteStore::tell_status() {
 
 Result<StoreStatus> RemoteStore::ask() { return reading(ask_status); }
 
+Result<> RemoteStore::say_stop() {
+  return in_session([](StoreClient& client) -> Result<> {
+    if ((client.welcome().features & kKnowsPrimary) != 0) {
+      CKPT_TRY(client.ask(FrameType::kStop, {}, FrameType::kDone));
+    }
+    return {};
+  });
+}
+
 void RemoteStore::stop() {
   dialer_.stop();
   keeper_.wake();

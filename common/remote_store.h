@@ -45,7 +45,7 @@ class RemoteStore final : public StoreLink {
   [[nodiscard]] Result<> check_link() override CKPT_EXCLUDES(session_mutex_, status_mutex_);
 
   // What the back-up itself says of the volume, now; for who has no session.
-  Result<StoreStatus> ask();
+  Result<StoreStatus> ask() override;
   // Of the disk: as in the options, else as the last reader was told; 0: not known yet.
   [[nodiscard]] uint64_t size_bytes() const { return size_bytes_.load(); }
   [[nodiscard]] const std::string& address() const { return address_; }
@@ -55,6 +55,9 @@ class RemoteStore final : public StoreLink {
   void look_after();
   // How long a connection may stay without a word.
   [[nodiscard]] std::chrono::milliseconds silence() const { return silence_.load(); }
+  // Tells the back-up, in the session if there is one, that the server is about to stop: else it
+  // takes it for one that died.
+  Result<> say_stop() CKPT_EXCLUDES(session_mutex_);
   // The server stops: whoever waits in here returns soon, with an error.
   void stop();
 

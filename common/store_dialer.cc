@@ -45,7 +45,7 @@ Unexpected StoreDialer::Call::explain(const Error& error) const {
 Result<std::unique_ptr<StoreDialer::Call>> StoreDialer::dial(Role role) {
   CKPT_ASSIGN(auto stream, connect_(options_));
   auto call = std::make_unique<Call>(*this, std::move(stream));
-  CKPT_TRY(call->greet({.features = kFeatures,
+  CKPT_TRY(call->greet({.features = options_.is_relay ? kFeatures & ~kKnowsPrimary : kFeatures,
                         .volume = options_.volume,
                         .size_bytes = options_.size_bytes,
                         .role = role,

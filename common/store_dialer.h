@@ -28,6 +28,7 @@ struct RemoteOptions {
   uint64_t size_bytes = 0;              // 0: as the store has it; then only readers connect
   std::string name{};                   // what the volume is called; empty: it is not said
   std::optional<PrimaryPlace> place{};  // of who has a session; nothing: it is not said
+  bool is_relay = false;                // who has the session is a store, and no primary
   // For a connection to be made, and for its welcome.
   std::chrono::milliseconds patience{5000};
 };

@@ -78,6 +78,15 @@ struct RelayState {
 // Of one store's status.
 inline constexpr size_t kRelaysMax = 16;
 
+// Whether the primary of a store is there, as its backupd has seen it since it opened the store.
+enum class PrimaryPresence : uint8_t {
+  kNotSaid,    // by an embedded store, or a backupd of an older version
+  kNever,      // none was accepted
+  kConnected,  // accepted, and its connection stands
+  kAway,       // its connection has ended, and it had not said that it stops
+  kStopped,    // it had
+};
+
 struct StoreStatus {
   std::string address;
   std::string state;  // connected | syncing | detached | failed
@@ -88,6 +97,7 @@ struct StoreStatus {
   uint64_t confirmed_bytes = 0;  // confirmed and not yet applied, as stored
   uint64_t free_bytes = 0;
   std::vector<RelayState> relays{};  // at most kRelaysMax
+  PrimaryPresence primary = PrimaryPresence::kNotSaid;
 };
 
 // Where content goes that a store hands over. Each byte is handed over once.
@@ -207,6 +217,8 @@ class StoreLink {
   // Checkpoints that are kept, oldest first.
   virtual Result<std::vector<CheckpointInfo>> checkpoints() = 0;
   virtual StoreStatus status() = 0;
+  // The same, as it is now, and not as it was heard last.
+  virtual Result<StoreStatus> ask() { return status(); }
   // Whether the session still stands, as far as is known without asking; the error says why not.
   [[nodiscard]] virtual Result<> check_link() { return {}; }
 };

@@ -116,6 +116,14 @@ Result<> set_require_backup(LocalOptions& options, const std::string& value) {
   return {};
 }
 
+Result<> set_confirm(LocalOptions& options, const std::string& value) {
+  if (value != "store" && value != "relayed") {
+    return invalid("must be store or relayed");
+  }
+  options.volume.awaits_relay = value == "relayed";
+  return {};
+}
+
 Result<> set_interval(LocalOptions& options, const std::string& value) {
   CKPT_ASSIGN(const uint64_t seconds, parse_number(value));
   if (seconds > 31536000) {
@@ -185,7 +193,7 @@ Result<> set_verify_peer(LocalOptions& options, const std::string& value) {
   return {};
 }
 
-constexpr std::array<Parameter, 22> kParameters{{
+constexpr std::array<Parameter, 23> kParameters{{
     {"file",
      [](LocalOptions& o, const std::string& v) -> Result<> {
        if (!o.image_path.empty()) {
@@ -222,6 +230,7 @@ constexpr std::array<Parameter, 22> kParameters{{
     {"takeover", set_takeover},
     {"start", set_start},
     {"require-backup", set_require_backup},
+    {"confirm", set_confirm},
     {"checkpoint-interval", set_interval},
     {"preserve-limit", set_preserve_limit},
     {"direct", set_direct},

@@ -85,6 +85,9 @@ const char* word_of(ErrorKind kind);
 std::optional<ErrorKind> error_kind_of(std::string_view word);
 const char* word_of(ClientPolicy policy);
 std::optional<ClientPolicy> client_policy_of(std::string_view word);
+// nullptr where it was not said.
+const char* word_of(PrimaryPresence primary);
+std::optional<PrimaryPresence> primary_presence_of(std::string_view word);
 
 // Lines are without their newline.
 std::string encode_request(const ControlRequest& request);

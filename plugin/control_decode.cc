@@ -70,6 +70,18 @@ Result<std::vector<RelayState>> take_relays(Fields& fields) {
   return relays;
 }
 
+// Of a server that does not tell, or does not know: not said.
+PrimaryPresence take_primary(Fields& fields) {
+  if (fields.optional("primary") == nullptr) {
+    return PrimaryPresence::kNotSaid;
+  }
+  const auto said = primary_presence_of(fields.text("primary"));
+  if (!said) {
+    fields.refuse("primary", "is no state of a primary");
+  }
+  return said.value_or(PrimaryPresence::kNotSaid);
+}
+
 Result<StoreStatus> decode_store(const ParsedJson& object) {
   Fields fields = answer_fields(object);
   StoreStatus store;
@@ -84,6 +96,7 @@ Result<StoreStatus> decode_store(const ParsedJson& object) {
   store.confirmed_bytes = fields.number("confirmed_bytes");
   store.free_bytes = fields.number("free_bytes");
   CKPT_ASSIGN(store.relays, take_relays(fields));
+  store.primary = take_primary(fields);
   return fields.finish(std::move(store));
 }
 

@@ -63,6 +63,11 @@ Json to_json(const std::vector<RelayState>& relays) {
   return array;
 }
 
+Json to_json(PrimaryPresence primary) {
+  const char* const word = word_of(primary);
+  return word == nullptr ? Json() : Json(word);
+}
+
 Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
   return Json{{"address", store.address},
               {"state", store.state},
@@ -73,7 +78,8 @@ Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
               {"pending_bytes", store.pending_bytes},
               {"confirmed_bytes", store.confirmed_bytes},
               {"free_bytes", store.free_bytes},
-              {"relays", to_json(store.relays)}};
+              {"relays", to_json(store.relays)},
+              {"primary", to_json(store.primary)}};
 }
 
 }  // namespace

@@ -43,6 +43,18 @@ constexpr std::array<PolicyRow, 3> kPolicies{{
     {ClientPolicy::kKeep, "keep"},
 }};
 
+struct PresenceRow {
+  PrimaryPresence primary;
+  const char* word;
+};
+
+constexpr std::array<PresenceRow, 4> kPresences{{
+    {PrimaryPresence::kNever, "never"},
+    {PrimaryPresence::kConnected, "connected"},
+    {PrimaryPresence::kAway, "away"},
+    {PrimaryPresence::kStopped, "stopped"},
+}};
+
 const KindRow& row_of(ErrorKind kind) {
   const auto* row = std::find_if(kKinds.begin(), kKinds.end(), [kind](const KindRow& candidate) {
     return candidate.kind == kind;
@@ -79,6 +91,24 @@ std::optional<ClientPolicy> client_policy_of(std::string_view word) {
   for (const PolicyRow& row : kPolicies) {
     if (word == row.word) {
       return row.policy;
+    }
+  }
+  return std::nullopt;
+}
+
+const char* word_of(PrimaryPresence primary) {
+  for (const PresenceRow& row : kPresences) {
+    if (primary == row.primary) {
+      return row.word;
+    }
+  }
+  return nullptr;
+}
+
+std::optional<PrimaryPresence> primary_presence_of(std::string_view word) {
+  for (const PresenceRow& row : kPresences) {
+    if (word == row.word) {
+      return row.primary;
     }
   }
   return std::nullopt;

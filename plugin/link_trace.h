@@ -58,6 +58,7 @@ class LinkTrace : public StoreLink {
   Result<> export_checkpoint(std::optional<Epoch> number, ExportSink& sink) override;
   Result<std::vector<CheckpointInfo>> checkpoints() override;
   StoreStatus status() override;
+  Result<StoreStatus> ask() override { return link_.ask(); }
 
  private:
   template <typename Call>

@@ -33,6 +33,7 @@ namespace {
 constexpr std::chrono::seconds kLockPatience{10};
 constexpr std::chrono::milliseconds kLockLook{50};
 constexpr std::chrono::milliseconds kKeeperSleep{5};
+constexpr std::chrono::seconds kStopPatience{3};  // until the back-up has heard of a stop
 constexpr std::chrono::seconds kApplierSleep{1};
 // Where processors are short, clients come first, and the applier rests so many times as long as it
 // works. Nobody waits for it until the store has too much to apply, and then the shipper helps.
@@ -109,6 +110,9 @@ Result<std::unique_ptr<LocalVolume>> LocalVolume::open(const LocalOptions& optio
   }
   if (!options.has_backup && options.volume.requires_backup) {
     return fail(ErrorKind::kInvalid, "require-backup=on needs a back-up: leave out backup=none");
+  }
+  if (!options.has_backup && options.volume.awaits_relay) {
+    return fail(ErrorKind::kInvalid, "confirm=relayed needs a back-up: leave out backup=none");
   }
   CKPT_TRY(local->check_record());
   CKPT_TRY(local->look_at_image());
@@ -323,6 +327,10 @@ Result<StoreLink*> LocalVolume::open_store(const VolumeRecord& record) {
   }
   CKPT_ASSIGN(place_, place_of_store(record.unplaced ? options_.store_place : record.store_place));
   CKPT_TRY(record.giving_up ? check_same_address(record.store_place) : Result<>());
+  if (options_.volume.awaits_relay && !is_remote_place(place_)) {
+    return fail(ErrorKind::kInvalid,
+                "confirm=relayed needs a back-up that passes its checkpoints on: backup=HOST:PORT");
+  }
   return is_remote_place(place_) ? open_remote(record, place_)
                                  : open_folder(record, folder_of_place(place_, state_path_));
 }
@@ -514,9 +522,22 @@ void LocalVolume::look_after_link() {
 
 void LocalVolume::stop_waiting() {
   volume_->stop_waiting();
-  if (remote_ != nullptr) {
-    remote_->stop();
+  leave_remote();
+}
+
+// A back-up that hangs, or a pump that waits for it, does not keep the server from its end.
+void LocalVolume::leave_remote() {
+  if (remote_ == nullptr || std::exchange(has_left_, true)) {
+    return;
   }
+  Waker said;
+  std::thread teller([&] {
+    (void)remote_->say_stop();
+    said.wake();
+  });
+  said.wait(kStopPatience);
+  remote_->stop();
+  teller.join();
 }
 
 void LocalVolume::stop_pumps() {
@@ -539,6 +560,7 @@ void LocalVolume::stop_pumps() {
 }
 
 Result<> LocalVolume::close() {
+  leave_remote();
   stop_pumps();
   if (store_ != nullptr && store_->has_only_to_sync()) {
     (void)store_->apply_some();  // else the next start applies the pass again

@@ -55,6 +55,7 @@ class LocalVolume {
   [[nodiscard]] std::string space_note() const;
 
  private:
+  void leave_remote();
   explicit LocalVolume(LocalOptions options) : options_(std::move(options)) {}
   [[nodiscard]] Result<> check_record() const;
   [[nodiscard]] Result<> check_no_backup() const;
@@ -86,6 +87,7 @@ class LocalVolume {
   std::string io_text_;
   RingUse ring_;
   bool is_device_ = false;  // the image is a block device
+  bool has_left_ = false;   // the back-up
   std::unique_ptr<File> image_;
   int image_fd_ = -1;  // the image's own
   std::unique_ptr<PosixDirectory> state_;

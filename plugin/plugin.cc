@@ -216,6 +216,8 @@ constexpr char kHelp[] =
     "start=alone|contact        contact: only serve once the back-up was reached, and agrees "
     "[alone]\n"
     "require-backup=on|off      writes fail while the back-up is not reached [off]\n"
+    "confirm=store|relayed      relayed: a checkpoint is answered when a third machine has it "
+    "[store]\n"
     "format=raw                 serve IMAGE even if it looks like qcow2, VMDK or VHDX";
 
 nbdkit_plugin make_plugin() {

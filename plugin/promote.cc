@@ -152,6 +152,12 @@ Result<StoreLock> lock_agreed(const PromoteOptions& options) {
 
 }  // namespace
 
+Result<bool> is_promoted(const std::string& store_path) {
+  CKPT_ASSIGN(const auto directory, PosixDirectory::open(store_path, false, RingUse{}));
+  CKPT_ASSIGN(const StoreRecord record, read_record(*directory));
+  return record.promoted;
+}
+
 Result<PromoteOutcome> promote(const PromoteOptions& options) {
   const std::string& path = options.store_path;
   const std::string image = path + "/backup.img";

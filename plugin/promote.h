@@ -40,4 +40,7 @@ struct PromoteOutcome {
 //             kInvalid: the primary is there, or the image's state is another volume's.
 Result<PromoteOutcome> promote(const PromoteOptions& options);
 
+// Whether the store in that folder was promoted; one that a backupd has, too.
+Result<bool> is_promoted(const std::string& store_path);
+
 }  // namespace ckpt

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin/store_lock.h"
 
-#include <fcntl.h>
 #include <sys/file.h>
 
 #include <cerrno>
-#include <filesystem>
 #include <thread>
 
 #include "common/clock.h"
@@ -13,8 +11,6 @@
 
 namespace ckpt {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr std::chrono::milliseconds kPatience{1000};
 constexpr std::chrono::milliseconds kPause{50};
@@ -47,29 +43,25 @@ Result<StoreLock> StoreLock::reach(const std::string& path, const std::optional<
 }
 
 Result<> StoreLock::call_backupd(const std::optional<Address>& backupd) {
-  std::error_code ignored;
-  const fs::path folder = fs::canonical(path_, ignored);
-  const auto volume = Uuid::parse(folder.filename().string());
-  if (!volume) {
+  auto own = own_backupd(path_, backupd);
+  if (!own) {
     return in_use(path_, "");  // an embedded one
   }
-  const std::string shelf = folder.parent_path().string();
-  above_.reset(::open(shelf.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  above_ = std::move(own->above);
   RemoteOptions remote;
-  remote.address = backupd.value_or(
-      Address{"/proc/self/fd/" + std::to_string(above_.get()) + "/" + kBackupdSocketName, "", ""});
+  remote.address = own->address;
   dialer_ = std::make_unique<StoreDialer>(std::move(remote), connect_by_socket);
   auto call = dialer_->dial(Role::kVisitor);
   if (!call) {
     return backupd ? within(path_ + " is in use", call.error())
-                   : in_use(path_, "no backupd can be asked for it at " + shelf + "/" +
-                                       kBackupdSocketName + ": " + call.error().message());
+                   : in_use(path_, "no backupd can be asked for it at " + own->shown + ": " +
+                                       call.error().message());
   }
   if (((**call)->welcome().features & kReleases) == 0) {
     return in_use(path_, "its backupd is of a version that cannot be asked for it");
   }
   call_ = std::move(*call);
-  volume_ = *volume;
+  volume_ = own->volume;
   return {};
 }
 

@@ -10,10 +10,9 @@
 #include "common/fd.h"
 #include "common/posix_file.h"
 #include "common/store_dialer.h"
+#include "plugin/own_backupd.h"
 
 namespace ckpt {
-
-;
 
 // Threads:  one at a time.
 // Lifetime: a backupd that had the store has it again afterwards, and serves what it has become. It
@@ -41,7 +40,7 @@ class StoreLock {
 
   std::string path_;
   Uuid volume_;     // as its folder is called; nil: it is locked
-  UniqueFd above_;  // the folder above: by it a long path is short
+  UniqueFd above_;  // of its OwnBackupd
   std::unique_ptr<StoreDialer> dialer_;
   std::unique_ptr<StoreDialer::Call> call_;  // what is let go of stays so until this ends
 };

@@ -456,7 +456,9 @@ Result<CheckpointOutcome> Volume::checkpoint(const CheckpointRequest& request) {
   if (session_.is_diverged()) {
     return fail(ErrorKind::kFenced, session_.problem());
   }
-  return maker_.take(request);
+  const SteadyTime until = surroundings_.clock.steady() + request.timeout;
+  auto made = maker_.take(request);
+  return made && options_.awaits_relay ? await_relay(std::move(*made), until) : std::move(made);
 }
 
 Result<> Volume::check_not_superseded() {

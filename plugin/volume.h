@@ -26,6 +26,7 @@ struct VolumeOptions {
   bool has_backup = true;                       // the store is one
   bool needs_contact = false;                   // not opened, to be served, where it is not reached
   bool requires_backup = false;                 // writes fail while there is no session
+  bool awaits_relay = false;                    // checkpoints are answered when one has them
   std::chrono::seconds checkpoint_interval{0};  // for status
   Progress on_rollback;                         // of one that was under way; may be empty
   // A checkpoint makes way for the clients for so long. The longer it is shipped, the more blocks
@@ -119,6 +120,7 @@ class Volume : public VolumeApi {
   Result<> connect_store() CKPT_REQUIRES(work_mutex_);
   bool may_sync(SteadyTime now);
   void hurry_sync();
+  Result<CheckpointOutcome> await_relay(CheckpointOutcome made, SteadyTime until);
   void ask_first_copy() CKPT_REQUIRES(work_mutex_);
   bool sync_for_checkpoint();
   bool ship_or_narrow() CKPT_REQUIRES(work_mutex_);

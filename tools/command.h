@@ -42,6 +42,7 @@ void add_verify(CLI::App& app, Invocation& invocation);
 void add_promote(CLI::App& app, Invocation& invocation);
 void add_rejoin(CLI::App& app, Invocation& invocation);
 void add_switch(CLI::App& app, Invocation& invocation);
+void add_standby(CLI::App& app, Invocation& invocation);
 void add_forget(CLI::App& app, Invocation& invocation);
 void add_export(CLI::App& app, Invocation& invocation);
 void add_doctor(CLI::App& app, Invocation& invocation);

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "backupd/store/name_file.h"
+#include "common/posix_file.h"
 #include "plugin/backup_place.h"
 #include "plugin/control_socket.h"
 #include "plugin/lost_record.h"
@@ -50,6 +52,29 @@ std::string resolved(const std::string& path) {
 
 bool is_store(const std::string& path) {
   return exists(path + "/backup.img") && exists(path + "/volume");
+}
+
+// SHELF/NAME, of a store in the folder of this machine's backupd: its folder, by what the volume is
+// called there. Empty: there is none. kBusy: several are called so.
+Result<std::string> find_on_shelf(const fs::path& path) {
+  std::string found;
+  std::error_code failed;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path.parent_path(), failed)) {
+    const std::string folder = entry.path().string();
+    if (!Uuid::parse(entry.path().filename().string()) || !is_store(folder)) {
+      continue;
+    }
+    const auto directory = PosixDirectory::open(folder, false, RingUse{});
+    if (!directory || read_name(**directory) != path.filename().string()) {
+      continue;
+    }
+    if (!found.empty()) {
+      return fail(ErrorKind::kBusy, path.string() + ": " + found + " and " + folder +
+                                        " are both called so: give one of these");
+    }
+    found = folder;
+  }
+  return found;
 }
 
 Result<VolumePaths> from_backup_name(const BackupName& named, const VolumeName& name) {
@@ -140,6 +165,14 @@ Result<VolumePaths> find_volume(const VolumeName& name) {
   const std::string path = absolute(name.path);
   if (is_store(path)) {
     return VolumePaths{"", path, true, std::nullopt};
+  }
+  const bool has_state =
+      !name.state.empty() || is_state_directory(path + std::string(kStateSuffix));
+  if (!exists(path) && !has_state) {
+    CKPT_ASSIGN(const std::string folder, find_on_shelf(path));
+    if (!folder.empty()) {
+      return VolumePaths{"", folder, true, std::nullopt};
+    }
   }
   if (!name.state.empty()) {
     const std::string state = absolute(name.state);

@@ -165,9 +165,7 @@ Result<std::string> outcome_of(int status, std::string text) {
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
     return text;
   }
-  const std::string how = WIFEXITED(status) ? "exit status " + std::to_string(WEXITSTATUS(status))
-                                            : "signal " + std::to_string(WTERMSIG(status));
-  return fail(ErrorKind::kIo, first_line(text) + " (" + how + ")");
+  return fail(ErrorKind::kIo, first_line(text) + " (" + describe_end(status) + ")");
 }
 
 // Waits until a started program is ready.
@@ -198,6 +196,11 @@ std::vector<char*> as_arguments(const std::vector<std::string>& words) {
   }
   arguments.push_back(nullptr);
   return arguments;
+}
+
+std::string describe_end(int status) {
+  return WIFEXITED(status) ? "exit status " + std::to_string(WEXITSTATUS(status))
+                           : "signal " + std::to_string(WTERMSIG(status));
 }
 
 std::string find_program(const std::string& name, const std::string& path) {

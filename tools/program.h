@@ -45,6 +45,9 @@ Result<pid_t> start_detached(const std::vector<std::string>& words,
 // As execv(3) takes them. The words outlive it.
 std::vector<char*> as_arguments(const std::vector<std::string>& words);
 
+// How one has ended, as wait(2) has it, for people: "exit status 1", "signal 9".
+std::string describe_end(int status);
+
 // As a line for a shell.
 std::string shell_line(const std::vector<std::string>& words);
 

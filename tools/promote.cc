@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "tools/command.h"
+#include "tools/fence.h"
 #include "tools/format.h"
 #include "tools/program.h"
 
@@ -32,9 +33,6 @@ constexpr CommandHelp kPromoteHelp{
     "  ckpt-tool promote /var/lib/ckpt/UUID --yes --serve -- -U /run/nbd.sock backup=HOST:PORT",
     true, true};
 
-// What takes longer has failed: nobody knows then whether the old primary still writes.
-constexpr std::chrono::seconds kFencePatience{120};
-
 struct PromoteCommandOptions {
   std::string fence;    // for a shell; empty: none
   std::string backupd;  // its address; empty: the one of the folder
@@ -43,16 +41,6 @@ struct PromoteCommandOptions {
   bool serve = false;
   std::vector<std::string> server_words;
 };
-
-Result<> fence(const std::string& command) {
-  if (command.empty()) {
-    return {};
-  }
-  const auto said = output_of({"/bin/sh", "-c", command}, kFencePatience);
-  return said ? Result<>()
-              : Result<>(within("the old primary is not fenced, and nothing was promoted",
-                                said.error()));
-}
 
 Result<> agree(Console& console, const CheckpointInfo& last, bool yes) {
   const std::string loss = fmt::format(
@@ -130,7 +118,7 @@ Result<int> run_promote(Context& context, const VolumeName& name,
               promote({paths.state, options.force, !options.fence.empty(), backupd,
                        [&](const CheckpointInfo& last) -> Result<> {
                          CKPT_TRY(agree(console, last, options.yes));
-                         return fence(options.fence);
+                         return options.fence.empty() ? Result<>() : fence(options.fence);
                        }}));
   say(console, outcome);
   return options.serve ? serve(outcome.image, options.server_words) : kExitDone;

@@ -22,6 +22,7 @@
 #include "tools/program.h"
 #include "tools/run_folder.h"
 #include "tools/saved_processes.h"
+#include "tools/stop_signal.h"
 
 namespace ckpt {
 namespace {
@@ -61,19 +62,6 @@ struct RunOptions {
   std::vector<std::string> criu_options;
   std::vector<std::string> words;
 };
-
-volatile sig_atomic_t stop_signal = 0;
-
-void note_signal(int signal) { stop_signal = signal; }
-
-void listen_for_signals() {
-  struct sigaction action {};
-  action.sa_handler = note_signal;
-  // SIGPIPE: whoever read the output is gone.
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
-    sigaction(signal, &action, nullptr);
-  }
-}
 
 Result<unsigned> parse_retries(const std::string& text) {
   unsigned count = 0;
@@ -279,7 +267,7 @@ Result<> Run::begin() {
 // What the command finds now is what it finds again if it fails before its first checkpoint.
 Result<> Run::begin_anew() {
   await_first_copy();
-  if (stop_signal != 0) {
+  if (stop_signal() != 0) {
     return {};
   }
   CKPT_ASSIGN(const Mount mount, find_mount(options_.fs));
@@ -297,7 +285,7 @@ Result<> Run::begin_anew() {
 void Run::await_first_copy() const {
   for (;;) {
     const VolumeStatus status = opened_.volume->status();
-    if (stop_signal != 0 || !status.store || status.store->state != "syncing") {
+    if (stop_signal() != 0 || !status.store || status.store->state != "syncing") {
       return;
     }
     std::this_thread::sleep_for(kCopyLook);
@@ -336,14 +324,14 @@ Result<> Run::watch() {
     if (const auto code = ended()) {
       relay(kAllPieces);
       // Who stops a service may signal all its processes at once: that is no failure.
-      if (*code == 0 || stop_signal != 0) {
+      if (*code == 0 || stop_signal() != 0) {
         tell("ended", "the command " + how_it_ended(*code), Json{{"exit_code", *code}});
         return {};
       }
       CKPT_TRY(recover(*code));
-    } else if (stop_signal != 0) {
-      tell("stopping", fmt::format("stops: signal {}", int{stop_signal}),
-           Json{{"signal", int{stop_signal}}});
+    } else if (stop_signal() != 0) {
+      tell("stopping", fmt::format("stops: signal {}", stop_signal()),
+           Json{{"signal", stop_signal()}});
       if (options_.suspend) {
         suspend();
       }
@@ -532,7 +520,7 @@ Result<int> run(Context& context, const VolumeName& name, RunOptions options) {
   CKPT_ASSIGN(const OpenedVolume opened, open_primary(context, name));
   CKPT_TRY(check_can_run(opened, options));
   CKPT_ASSIGN(RunFolder folder, RunFolder::open(opened.paths.state));
-  listen_for_signals();
+  listen_for_stop();
   return Run(context, opened, std::move(options), retries, std::move(folder)).run();
 }
 

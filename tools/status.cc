@@ -71,6 +71,9 @@ void add_store(LabelledRows& rows, const Console& console, const VolumeStatus& s
                                                                store.confirmed->id.number.value,
                                                                store.applied.value)
                                                  : "none yet"});
+  if (const char* const primary = word_of(store.primary); primary != nullptr && !served) {
+    rows.push_back({"  primary", primary});
+  }
   for (const RelayState& relay : store.relays) {
     rows.push_back({"  relay", describe(console, relay)});
   }

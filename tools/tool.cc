@@ -43,6 +43,7 @@ void declare(CLI::App& app, Invocation& invocation) {
   add_promote(app, invocation);
   add_rejoin(app, invocation);
   add_switch(app, invocation);
+  add_standby(app, invocation);
   add_forget(app, invocation);
   add_doctor(app, invocation);
   add_metrics(app, invocation);

@@ -7,11 +7,12 @@ import hashlib
 import os
 import random
 import shutil
+import threading
 import time
 import unittest
 from pathlib import Path
 
-from harness import MIB, OK, Backupd, eventually, free_port, tool
+from harness import HALFWAY, MIB, OK, TIMEOUT, Backupd, eventually, free_port, tool
 from nbd_client import NbdClient
 from test_remote import Remote
 from tls_files import Secrets
@@ -181,6 +182,50 @@ class Passing(Relayed):
             number = self.checkpoint(server, "--timeout", "10")
         os.kill(self.further.process.pid, 18)
         self.expect_passed(server, number)
+
+
+class Awaited(Relayed):
+    """confirm=relayed: who asks for a checkpoint is told when the further one has it."""
+
+    def test_it_is_there_when_it_is_answered(self):
+        server = self.served("confirm=relayed")
+        volume = tool("status", server.image)["volume"]
+        for _ in range(5):
+            number = self.checkpoint(server)
+            self.assertEqual(self.confirmed_at(self.further, volume), number)
+        self.expect_passed(server, number)
+
+    def test_it_is_answered_when_the_further_one_is_back(self):
+        server = self.served("confirm=relayed")
+        volume = tool("status", server.image)["volume"]
+        self.checkpoint(server)
+        self.further.kill9()
+        self.change(server)
+        began = time.monotonic()
+        late = tool("checkpoint", server.image, "--timeout", "2", expect=TIMEOUT)
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertIn("exists at the back-up", late.message)
+        number = self.status(server)["last_checkpoint"]["checkpoint"]
+        self.assertEqual(self.confirmed_at(self.backupd, volume), number)
+        threading.Timer(1, self.further.start).start()
+        again = self.checkpoint(server)
+        self.assertEqual(self.confirmed_at(self.further, volume), again)
+        self.assertGreater(again, number)
+
+    def test_nothing_is_passed_on(self):
+        """It exists, and that is no answer to who wants it at a third machine."""
+        self.backupd.stop()
+        self.backupd = self.backupd_at("alone")
+        server = self.served("confirm=relayed")
+        answer = tool("checkpoint", server.image, expect=HALFWAY)
+        self.assertIn("[[relay]]", answer.message)
+        self.change(server)
+        tool("rollback", server.image, "--yes")
+
+    def test_it_is_refused_without_a_backupd(self):
+        for backup in ("backup=none", "backup=embedded"):
+            server = self.serve(self.image(f"{backup[7:]}.img"), backup, "confirm=relayed", start=False)
+            self.assertIn("confirm=relayed", server.refusal())
 
 
 class TakingOver(Relayed):

@@ -116,7 +116,7 @@ TEST(Access, AllThatASessionDoesIsToWrite) {
   for (const FrameType type :
        {FrameType::kBeginSession, FrameType::kAccept, FrameType::kBatch, FrameType::kAttach,
         FrameType::kConfirm, FrameType::kConfirmCopy, FrameType::kForks, FrameType::kRollBack,
-        FrameType::kPromote, FrameType::kName}) {
+        FrameType::kPromote, FrameType::kStop, FrameType::kName}) {
     EXPECT_EQ(operation_of(type), Operation::kWrite) << frame_name(type);
   }
 }

@@ -2,7 +2,7 @@
 // What a volume is called, in its file: docs/store-format.md, "Layout".
 #include <gtest/gtest.h>
 
-#include "backupd/name_file.h"
+#include "backupd/store/name_file.h"
 #include "common/volume_name.h"
 #include "tests/unit/memory_directory.h"
 

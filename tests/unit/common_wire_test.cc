@@ -67,6 +67,8 @@ std::vector<Sample> samples() {
   status.confirmed = wire_checkpoint(7);
   StoreStatus relaying = status;
   relaying.relays = {{"third:7000", Epoch{6}, ""}, {"fourth:7000", std::nullopt, "not there"}};
+  StoreStatus watching = status;
+  watching.primary = PrimaryPresence::kAway;
   return {
       {"hello", FrameType::kHello,
        encode_hello({.volume = wire_uuid(0x11),
@@ -135,6 +137,8 @@ std::vector<Sample> samples() {
       {"store-status", FrameType::kStoreStatus, encode_store_status(status),
        taken_by(decode_store_status)},
       {"store-status-relays", FrameType::kStoreStatus, encode_store_status(relaying),
+       taken_by(decode_store_status)},
+      {"store-status-primary", FrameType::kStoreStatus, encode_store_status(watching),
        taken_by(decode_store_status)},
       {"visit", FrameType::kHello,
        encode_hello(

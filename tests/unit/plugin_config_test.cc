@@ -83,6 +83,8 @@ TEST(Config, GoodValuesAreSet) {
   EXPECT_TRUE(with("start", "contact").volume.needs_contact);
   EXPECT_FALSE(with("start", "alone").volume.needs_contact);
   EXPECT_TRUE(with("require-backup", "on").volume.requires_backup);
+  EXPECT_TRUE(with("confirm", "relayed").volume.awaits_relay);
+  EXPECT_FALSE(with("confirm", "store").volume.awaits_relay);
   EXPECT_EQ(with("checkpoint-interval", "60").checkpoint_interval, std::chrono::seconds(60));
   EXPECT_EQ(with("preserve-limit", "2G").volume.start.preserve.total_bytes, uint64_t{2} << 30U);
   EXPECT_TRUE(with("format", "raw").raw);
@@ -127,6 +129,7 @@ TEST(Config, TheDefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(options.volume.clients.takeover, Takeover::kFence);
   EXPECT_FALSE(options.volume.needs_contact);
   EXPECT_FALSE(options.volume.requires_backup);
+  EXPECT_FALSE(options.volume.awaits_relay);
   EXPECT_EQ(options.volume.start.preserve.total_bytes, uint64_t{1} << 30U);
   EXPECT_EQ(options.volume.start.preserve.memory_bytes, uint64_t{64} << 20U);
 }
@@ -153,6 +156,7 @@ TEST(Config, BadValuesAreToldWhatWouldBeRight) {
   expect_refused("start", {"", "yes"}, "alone or contact");
   expect_refused("multi-conn", {"", "true", "1"}, "on or off");
   expect_refused("require-backup", {"", "yes"}, "on or off");
+  expect_refused("confirm", {"", "on"}, "store or relayed");
   expect_refused("direct", {"yes"}, "on or off");
   expect_refused("checkpoint-interval", {"31536001"}, "at most a year");
   expect_refused("preserve-limit", {"lots"}, "not a");

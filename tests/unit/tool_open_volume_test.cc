@@ -55,6 +55,34 @@ TEST_F(OpenVolumeTest, ByImage) {
   expect_found({image_}, image_, state_);
 }
 
+TEST_F(OpenVolumeTest, OfABackupdByItsName) {
+  const std::string shelf = directory_ + "/shelf";
+  const auto make_store = [&](const std::string& uuid, const std::string& name) {
+    fs::create_directories(shelf + "/" + uuid);
+    make_file(shelf + "/" + uuid + "/volume");
+    make_file(shelf + "/" + uuid + "/backup.img");
+    std::ofstream(shelf + "/" + uuid + "/name") << name << "\n";
+  };
+  make_store("11111111-1111-4111-8111-111111111111", "mail");
+  make_store("22222222-2222-4222-8222-222222222222", "web");
+  make_store("not-by-its-uuid", "else");
+  const auto found = find_volume({shelf + "/web"});
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_EQ(found->state, shelf + "/22222222-2222-4222-8222-222222222222");
+  EXPECT_TRUE(found->is_store);
+  expect_none({shelf + "/else"});
+  expect_none({shelf + "/nobody"});
+  expect_none({directory_ + "/no-shelf/mail"});
+  make_store("33333333-3333-4333-8333-333333333333", "web");
+  const auto both = find_volume({shelf + "/web"});
+  ASSERT_FALSE(both);
+  EXPECT_EQ(both.error().kind, ErrorKind::kBusy);
+  EXPECT_NE(both.error().message().find("33333333-3333"), std::string::npos);
+  // An image that is gone, and whose state is there, is meant itself.
+  make_state(shelf + "/mail.ckpt");
+  expect_found({shelf + "/mail"}, shelf + "/mail", shelf + "/mail.ckpt");
+}
+
 TEST_F(OpenVolumeTest, ByStateDirectory) {
   make_state(state_);
   expect_found({state_}, image_, state_);

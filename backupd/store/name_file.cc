@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "backupd/name_file.h"
+#include "backupd/store/name_file.h"
 
 #include "common/volume_name.h"
 
