@@ -23,8 +23,8 @@ struct IoTarget {
 
 // With kAuto writes go through io_uring only where they complete without a helper thread: always
 // with direct I/O; a buffered one is tried on a nameless temporary file, and not taken for granted
-// on a block device. A single buffered write does not: pwrite(2) is faster (docs/performance.md). kInvalid: io=uring was asked for, and this kernel or its limits do not have
-// it.
+// on a block device. A single buffered write does not: pwrite(2) is faster (docs/performance.md).
+// kInvalid: io=uring was asked for, and this kernel or its limits do not have it.
 Result<IoChoice> choose_io(IoMode mode, const IoTarget& target);
 
 }  // namespace ckpt

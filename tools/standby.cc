@@ -149,8 +149,10 @@ Result<PrimaryPresence> Standby::look_around(bool& promoted) {
 Result<> Standby::begin() {
   bool promoted = false;
   const auto seen = look_around(promoted);
-  return promoted || seen ? Result<>() : within("backupd at " + own_.shown + " cannot be asked about the primary",
-                                   seen.error());
+  return promoted || seen
+             ? Result<>()
+             : within("backupd at " + own_.shown + " cannot be asked about the primary",
+                      seen.error());
 }
 
 void Standby::tell_seen(const Result<PrimaryPresence>& seen) {
