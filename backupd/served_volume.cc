@@ -21,8 +21,13 @@ Result<StoreGreeting> ServedVolume::begin_session(const SessionOwner& owner) {
   const MutexLock lock(mutex_);
   CKPT_TRY(check_kept());
   CKPT_TRY(check_only_primary(owner));
+  const bool is_back = accepted_ && !is_another_primary({.place = accepted_}, owner);
   owner_ = owner;
   is_accepted_ = false;
+  // The one that was away is alive, whether the store takes it again or not.
+  if (is_back && primary_->load() == PrimaryPresence::kAway) {
+    primary_->store(PrimaryPresence::kConnected);
+  }
   return store_->begin_session();
 }
 
@@ -32,7 +37,7 @@ Result<> ServedVolume::accept(uint64_t connection, uint64_t incarnation, bool te
   CKPT_TRY(check_owner(connection));
   CKPT_TRY(store_->accept(incarnation));
   is_accepted_ = true;
-  is_stopping_ = false;
+  accepted_ = owner_.place;
   primary_->store(tells_stop ? PrimaryPresence::kConnected : PrimaryPresence::kNotSaid);
   return {};
 }
@@ -40,7 +45,7 @@ Result<> ServedVolume::accept(uint64_t connection, uint64_t incarnation, bool te
 Result<> ServedVolume::stop(uint64_t connection) {
   const MutexLock lock(mutex_);
   CKPT_TRY(check_owner(connection));
-  is_stopping_ = true;
+  stopping_ = connection;
   return {};
 }
 
@@ -66,7 +71,7 @@ void ServedVolume::leave(uint64_t connection) {
   is_accepted_ = false;
   // It may have begun anew on this connection, and not been accepted again.
   if (primary_->load() == PrimaryPresence::kConnected) {
-    primary_->store(is_stopping_ ? PrimaryPresence::kStopped : PrimaryPresence::kAway);
+    primary_->store(stopping_ == connection ? PrimaryPresence::kStopped : PrimaryPresence::kAway);
   }
 }
 
@@ -96,7 +101,7 @@ Result<> ServedVolume::promote(uint64_t connection, const Fork& fork) {
   CKPT_TRY(check_owner(connection));
   CKPT_TRY(store_->promote(fork.from, fork.to));
   is_accepted_ = false;
-  is_stopping_ = true;
+  stopping_ = connection;
   return {};
 }
 

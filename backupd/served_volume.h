@@ -105,7 +105,9 @@ class ServedVolume {
   Mutex mutex_;
   SessionOwner owner_ CKPT_GUARDED_BY(mutex_);
   bool is_accepted_ CKPT_GUARDED_BY(mutex_) = false;
-  bool is_stopping_ CKPT_GUARDED_BY(mutex_) = false;  // who is accepted has said so
+  // That of the last accepted primary, and the connection on which it said that it stops; 0: none.
+  std::optional<PrimaryPlace> accepted_ CKPT_GUARDED_BY(mutex_);
+  uint64_t stopping_ CKPT_GUARDED_BY(mutex_) = 0;
   // Written with the mutex; whoever asks does not wait for what the session has under way.
   std::shared_ptr<std::atomic<PrimaryPresence>> primary_ =
       std::make_shared<std::atomic<PrimaryPresence>>(PrimaryPresence::kNever);

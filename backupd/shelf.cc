@@ -77,6 +77,7 @@ Result<> Shelf::open_all() {
     }
     auto place = open_advised(*volume, std::nullopt);
     if (place) {
+      share_presence(*volume, *place);
       places_.emplace(*volume, std::move(*place));
     } else if (place.error().kind != ErrorKind::kNotFound) {
       // One without a record was not made to the end: its primary makes it anew.
@@ -169,12 +170,16 @@ Result<std::shared_ptr<ServedVolume>> Shelf::add(const Uuid& volume, Result<Plac
     CKPT_TRY(start_pumps_of(*place));
   }
   damaged_.erase(volume);
+  share_presence(volume, *place);
+  return places_.emplace(volume, std::move(*place)).first->second.volume;
+}
+
+void Shelf::share_presence(const Uuid& volume, const Place& place) {
   auto& presence = presences_[volume];
   if (presence == nullptr) {
     presence = std::make_shared<std::atomic<PrimaryPresence>>(PrimaryPresence::kNever);
   }
-  place->volume->share_presence(presence);
-  return places_.emplace(volume, std::move(*place)).first->second.volume;
+  place.volume->share_presence(presence);
 }
 
 // The size of one that may be made, or nothing: it is there. One that could not be opened may have

@@ -93,6 +93,7 @@ class Shelf final : public VolumeShelf {
   [[nodiscard]] Damage damage_of(const Uuid& volume, const Error& error) const;
   Result<std::shared_ptr<ServedVolume>> add(const Uuid& volume, Result<Place> place)
       CKPT_REQUIRES(mutex_);
+  void share_presence(const Uuid& volume, const Place& place) CKPT_REQUIRES(mutex_);
   Result<ServedVolume*> begin_release(const Uuid& volume) CKPT_EXCLUDES(mutex_);
   std::optional<Place> take_out(const Uuid& volume) CKPT_EXCLUDES(mutex_);
   static void ask_to_end(Place& place);

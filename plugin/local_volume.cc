@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "backupd/store/volume_file.h"
 #include "common/boot.h"
@@ -531,13 +532,19 @@ void LocalVolume::leave_remote() {
     return;
   }
   Waker said;
-  std::thread teller([&] {
-    (void)remote_->say_stop();
-    said.wake();
-  });
-  said.wait(kStopPatience);
+  std::thread teller;
+  try {
+    teller = std::thread([&] {
+      (void)remote_->say_stop();
+      said.wake();
+    });
+    said.wait(kStopPatience);
+  } catch (const std::system_error&) {  // no thread more: then it is not said
+  }
   remote_->stop();
-  teller.join();
+  if (teller.joinable()) {
+    teller.join();
+  }
 }
 
 void LocalVolume::stop_pumps() {

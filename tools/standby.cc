@@ -184,6 +184,11 @@ Result<int> Standby::run() {
       std::this_thread::sleep_for(pause);
     }
   }
+  CKPT_ASSIGN(promoted, is_promoted(paths_.state));
+  if (promoted) {
+    return fail(ErrorKind::kHalfway,
+                "promoted, and not served, since this was told to end: the same command goes on");
+  }
   console_.result(Json{{"volume", own_.volume.to_string()}, {"promoted", false}});
   return kExitDone;
 }
@@ -211,6 +216,9 @@ Result<> Standby::fence_primary(const CheckpointInfo& last) {
          fmt::format("the primary is fenced, to go on from checkpoint {}", last.id.number.value),
          Json{{"checkpoint", last.id.number.value}});
     CKPT_TRY(fence(options_.fence));
+    if (const auto now = look(); now && *now == PrimaryPresence::kConnected) {
+      return fail(ErrorKind::kVoid, "the primary is there again, after its fence");
+    }
   }
   return stop_signal() == 0 ? Result<>()
                             : Result<>(fail(ErrorKind::kVoid, "it was told to end meanwhile"));

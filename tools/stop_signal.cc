@@ -2,6 +2,7 @@
 #include "tools/stop_signal.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace ckpt {
 namespace {

@@ -78,6 +78,33 @@ TEST_F(PresenceTest, OfOneThatEndsBetweenTwoSessions) {
   EXPECT_EQ(seen(), PrimaryPresence::kAway);
 }
 
+// Alive, though the store does not take it (yet): it is not taken for dead. Another one says nothing
+// of it.
+TEST_F(PresenceTest, OfOneThatIsBackAndNotAcceptedAgain) {
+  const PrimaryPlace its{digest_of(as_bytes_of("one")), "web1", "/srv/disk.img"};
+  const PrimaryPlace other{digest_of(as_bytes_of("other")), "web2", "/srv/disk.img"};
+  ServedVolume& volume = *shelf_.volume;
+  ASSERT_DONE(volume.begin_session({1, its}));
+  ASSERT_DONE(volume.accept(1, 7));
+  volume.leave(1);
+  ASSERT_DONE(volume.begin_session({2, other}));
+  EXPECT_EQ(volume.status().primary, PrimaryPresence::kAway);
+  volume.leave(2);
+  ASSERT_DONE(volume.begin_session({3, its}));
+  EXPECT_EQ(volume.status().primary, PrimaryPresence::kConnected);
+  volume.leave(3);
+  EXPECT_EQ(volume.status().primary, PrimaryPresence::kAway);
+}
+
+TEST_F(PresenceTest, OfOneThatSaidSoBeforeItWasAccepted) {
+  ServedVolume& volume = *shelf_.volume;
+  ASSERT_DONE(volume.begin_session({1}));
+  ASSERT_DONE(volume.stop(1));
+  ASSERT_DONE(volume.accept(1, 7));
+  volume.leave(1);
+  EXPECT_EQ(volume.status().primary, PrimaryPresence::kStopped);
+}
+
 TEST_F(PresenceTest, OfOneThatGaveItsRoleUp) {
   Talk primary(shelf_, 1);
   ASSERT_DONE(primary.begin());
