@@ -360,8 +360,8 @@ class Scenario(Case):
                                           self.proxy.address, expect=None))
         kept = (self.lost_folder / "backup.img").read_bytes()
         self.expect_bytes(kept, self.lost, "what was promoted")
-        status = tool("status", f"{self.backupd.address}/{answer['volume']}")
-        self.assertIn("promoted", status["backup"]["error"], "backupd has it again")
+        name = f"{self.backupd.address}/{answer['volume']}"
+        eventually(lambda: "promoted" in tool("status", name)["backup"]["error"], "backupd has it again")
 
     def prepare_switch(self):
         """Of another volume, that nobody serves."""
