@@ -78,11 +78,11 @@ struct RelayState {
 // Of one store's status.
 inline constexpr size_t kRelaysMax = 16;
 
-// Whether the primary of a store is there, as its backupd has seen it since it opened the store.
+// Whether the primary of a store is there, as its backupd has seen it since its own start.
 enum class PrimaryPresence : uint8_t {
-  kNotSaid,    // by an embedded store, or a backupd of an older version
+  kNotSaid,    // by an embedded store or an older backupd; or of one that does not tell its stop
   kNever,      // none was accepted
-  kConnected,  // accepted, and its connection stands
+  kConnected,  // accepted, or back since, and its connection stands
   kAway,       // its connection has ended, and it had not said that it stops
   kStopped,    // it had
 };

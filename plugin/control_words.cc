@@ -32,28 +32,46 @@ constexpr std::array<KindRow, 14> kKinds{{
     {ErrorKind::kDenied, "denied", 12},
 }};
 
-struct PolicyRow {
-  ClientPolicy policy;
+template <typename Value>
+struct WordRow {
+  Value value;
   const char* word;
 };
 
-constexpr std::array<PolicyRow, 3> kPolicies{{
+constexpr std::array<WordRow<ClientPolicy>, 3> kPolicies{{
     {ClientPolicy::kRefuse, "refuse"},
     {ClientPolicy::kFence, "fence"},
     {ClientPolicy::kKeep, "keep"},
 }};
 
-struct PresenceRow {
-  PrimaryPresence primary;
-  const char* word;
-};
-
-constexpr std::array<PresenceRow, 4> kPresences{{
+constexpr std::array<WordRow<PrimaryPresence>, 4> kPresences{{
     {PrimaryPresence::kNever, "never"},
     {PrimaryPresence::kConnected, "connected"},
     {PrimaryPresence::kAway, "away"},
     {PrimaryPresence::kStopped, "stopped"},
 }};
+
+// nullptr: it has no word.
+template <typename Value, size_t kCount>
+const char* word_in(const std::array<WordRow<Value>, kCount>& table, Value value) {
+  for (const WordRow<Value>& row : table) {
+    if (value == row.value) {
+      return row.word;
+    }
+  }
+  return nullptr;
+}
+
+template <typename Value, size_t kCount>
+std::optional<Value> value_in(const std::array<WordRow<Value>, kCount>& table,
+                              std::string_view word) {
+  for (const WordRow<Value>& row : table) {
+    if (word == row.word) {
+      return row.value;
+    }
+  }
+  return std::nullopt;
+}
 
 const KindRow& row_of(ErrorKind kind) {
   const auto* row = std::find_if(kKinds.begin(), kKinds.end(), [kind](const KindRow& candidate) {
@@ -78,40 +96,16 @@ std::optional<ErrorKind> error_kind_of(std::string_view word) {
   return std::nullopt;
 }
 
-const char* word_of(ClientPolicy policy) {
-  for (const PolicyRow& row : kPolicies) {
-    if (policy == row.policy) {
-      return row.word;
-    }
-  }
-  return kPolicies.front().word;
-}
+const char* word_of(ClientPolicy policy) { return word_in(kPolicies, policy); }
 
 std::optional<ClientPolicy> client_policy_of(std::string_view word) {
-  for (const PolicyRow& row : kPolicies) {
-    if (word == row.word) {
-      return row.policy;
-    }
-  }
-  return std::nullopt;
+  return value_in(kPolicies, word);
 }
 
-const char* word_of(PrimaryPresence primary) {
-  for (const PresenceRow& row : kPresences) {
-    if (primary == row.primary) {
-      return row.word;
-    }
-  }
-  return nullptr;
-}
+const char* word_of(PrimaryPresence primary) { return word_in(kPresences, primary); }
 
 std::optional<PrimaryPresence> primary_presence_of(std::string_view word) {
-  for (const PresenceRow& row : kPresences) {
-    if (word == row.word) {
-      return row.primary;
-    }
-  }
-  return std::nullopt;
+  return value_in(kPresences, word);
 }
 
 }  // namespace ckpt

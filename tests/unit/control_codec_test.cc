@@ -125,6 +125,21 @@ TEST(ControlCodec, StatusRoundTrip) {
   EXPECT_EQ(status->store->free_bytes, 300U);
 }
 
+TEST(ControlCodec, WhetherAPrimaryIsThereRoundTrip) {
+  VolumeStatus sent = FakeVolume::default_status();
+  for (const PrimaryPresence primary :
+       {PrimaryPresence::kNotSaid, PrimaryPresence::kNever, PrimaryPresence::kConnected,
+        PrimaryPresence::kAway, PrimaryPresence::kStopped}) {
+    sent.store->primary = primary;
+    const auto status = decode_volume_status(as_received(sent));
+    ASSERT_TRUE(status) << status.error().message();
+    EXPECT_EQ(status->store->primary, primary);
+  }
+  ParsedJson odd = as_received(sent);
+  odd["backup"]["primary"] = "asleep";
+  EXPECT_FALSE(decode_volume_status(odd));
+}
+
 TEST(ControlCodec, StatusOfAnEmptyVolumeRoundTrip) {
   const auto status = decode_volume_status(as_received(VolumeStatus{}));
   ASSERT_TRUE(status) << status.error().message();
