@@ -33,7 +33,8 @@ namespace {
 
 constexpr std::chrono::seconds kLockPatience{10};
 constexpr std::chrono::milliseconds kLockLook{50};
-constexpr std::chrono::milliseconds kKeeperSleep{5};
+constexpr std::chrono::milliseconds kKeeperSleep{50};
+constexpr std::chrono::milliseconds kKeeperLook{5};  // while a checkpoint wants the image synced
 constexpr std::chrono::seconds kStopPatience{3};  // until the back-up has heard of a stop
 constexpr std::chrono::seconds kApplierSleep{1};
 // Where processors are short, clients come first, and the applier rests so many times as long as it
@@ -465,7 +466,12 @@ void LocalVolume::hurry() {
 }
 
 void LocalVolume::ship_once(CrowdMeter& crowd, std::chrono::nanoseconds wait_most) {
-  if (!volume_->ship_step()) {
+  const bool busy = volume_->ship_step();
+  const bool wants_sync = volume_->wants_sync();
+  if (!wanted_sync_.exchange(wants_sync) && wants_sync) {
+    keeper_.wake();
+  }
+  if (!busy) {
     volume_->wait_for_work(wait_most);
     return;
   }
@@ -481,7 +487,7 @@ void LocalVolume::keep() {
   make_way(kRestNice);
   while (!stopping_.load()) {
     if (!volume_->keep_step()) {
-      keeper_.wait(kKeeperSleep);
+      keeper_.wait(volume_->wants_sync() ? kKeeperLook : kKeeperSleep);
     }
   }
 }

@@ -100,6 +100,7 @@ class LocalVolume {
   std::unique_ptr<Volume> volume_;
   std::atomic<bool> stopping_{false};
   Waker keeper_;
+  std::atomic<bool> wanted_sync_{false};  // as the keeper was told last
   Waker applier_;
   // Who ships: hurry(), while it is set, else ship().
   std::atomic<bool> hurrying_{false};

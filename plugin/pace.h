@@ -27,8 +27,10 @@ class Pace {
     return now >= rest_until_ || since_write >= quiet_;
   }
   // How long until may_go_on() is worth asking again; 0: now.
-  [[nodiscard]] std::chrono::nanoseconds rest(SteadyTime now) const {
-    return std::max<std::chrono::nanoseconds>(std::min(rest_until_ - now, quiet_), {});
+  [[nodiscard]] std::chrono::nanoseconds rest(SteadyTime now) const { return rest(now, quiet_); }
+  // The same, where it is asked that often only: whoever looks takes a processor, too.
+  [[nodiscard]] std::chrono::nanoseconds rest(SteadyTime now, std::chrono::nanoseconds look) const {
+    return std::max<std::chrono::nanoseconds>(std::min(rest_until_ - now, look), {});
   }
 
  private:

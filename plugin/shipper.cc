@@ -13,6 +13,8 @@ constexpr size_t kRegionsAhead = 64;
 // Shipping ahead may wait. It rests so many times as long as it works while clients write.
 constexpr int kRestWhenCrowded = 100;
 constexpr int kRestElse = 1;
+// How often it looks then whether they still do: five hundred times a second cost them 2 %.
+constexpr std::chrono::milliseconds kLookWhenCrowded{50};
 // What could not be read is not tried again at once.
 constexpr std::chrono::seconds kRestUnreadable{1};
 // One of zstd's fast levels: half the time of level 1.
@@ -52,7 +54,8 @@ bool Shipper::is_due() {
 
 std::chrono::nanoseconds Shipper::rest() const {
   const SteadyTime now = disk_.clock.steady();
-  return std::max<std::chrono::nanoseconds>(pace_.rest(now), not_before_ - now);
+  const auto rest = disk_.crowded.load() ? pace_.rest(now, kLookWhenCrowded) : pace_.rest(now);
+  return std::max<std::chrono::nanoseconds>(rest, not_before_ - now);
 }
 
 bool Shipper::all_sent(const EpochObject& closed) {

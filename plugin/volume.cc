@@ -247,6 +247,7 @@ bool Volume::ship_step() {
   }
   look_at_link();
   if (!session_.is_open() && !(may_try_session() && open_session())) {
+    disk().wake_by_volume.store(false);  // nothing can be shipped, however much there is
     return false;
   }
   ask_first_copy();
@@ -293,9 +294,10 @@ bool Volume::ship_or_narrow() {
     session_.set_inexact(narrower_.is_active());
     return true;
   }
+  const bool may = session_.is_open() && !disk().trouble.is_suspect();
   const bool due = shipper_.is_due();
-  disk().wake_by_volume.store(due || shipper_.rest().count() <= 0);
-  if (disk().trouble.is_suspect() || !session_.is_open() || !due) {
+  disk().wake_by_volume.store(may && (due || shipper_.rest().count() <= 0));
+  if (!may || !due) {
     return false;
   }
   const PhaseScope phase(Phase::kShipping);

@@ -79,6 +79,8 @@ class Volume : public VolumeApi {
   [[nodiscard]] bool is_narrowing() const { return narrower_.is_active(); }
   // How long ago a client's last write ended.
   [[nodiscard]] std::chrono::nanoseconds since_write() const { return disk().since_write(); }
+  // Whether keep_step() has the image to sync for a checkpoint.
+  [[nodiscard]] bool wants_sync() const { return maker_.wants_sync().value != 0; }
   // Ends wait_for_work().
   void wake() { disk().shipper.wake(); }
   // So many planned times of checkpoint-interval= have passed since the last call: asks for a

@@ -5,6 +5,7 @@ link, to backupd, or to what it keeps."""
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import threading
 import time
 import unittest
+from pathlib import Path
 
 import test_rollback
 from harness import (BUSY, FAILED, MIB, OK, UNKNOWN, Case, Tmpfs, build, eventually,
@@ -39,6 +41,14 @@ class RollbackClients(test_rollback.RollbackClients):
     def setUp(self):
         super().setUp()
         self.backupd = self.keep()
+
+
+def times_waited(server, thread):
+    """How often a thread of the server has gone to sleep."""
+    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == thread:
+            return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.M)[1])
+    raise AssertionError(f"there is no thread {thread}")
 
 
 class Remote(Case):
@@ -271,6 +281,23 @@ class StoreDies(Remote):
         self.assertEqual(tool("list", server.image, expect=None).code, UNREACHABLE)
         self.backupd.start()
         self.expect_exact(server, hammer, "end")
+
+    def test_writes_wake_nobody_while_there_is_none(self):
+        """Gone, or never asked for: who could ship nothing is not woken for each write, which would cost the
+        clients a tenth of their rate."""
+        self.backupd.stop()
+        for parameters in [], ["backup=none"]:
+            with self.subTest(parameters):
+                server = self.serve(self.image(f"disk-{len(parameters)}.img"), *parameters)
+                self.write_blocks(server, 2000)  # more than is reason to ship
+                before = times_waited(server, "ckpt-ship")
+                self.write_blocks(server, 6000)
+                self.assertLess(times_waited(server, "ckpt-ship") - before, 1000)
+
+    def write_blocks(self, server, count):
+        with NbdClient(str(server.socket)) as client:
+            for block in range(count):
+                client.write(block * 4096, b"b" * 4096)
 
     def test_it_hangs(self):
         """Writes go on; a checkpoint says which store and why; then all is made good."""

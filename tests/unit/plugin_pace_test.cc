@@ -20,6 +20,8 @@ TEST(Pace, RestsWhileClientsWrite) {
   EXPECT_TRUE(pace.may_go_on(clock.steady(), milliseconds(0)));
   pace.rest_for(milliseconds(10), clock.steady());
   EXPECT_EQ(pace.rest(clock.steady()), milliseconds(2));
+  EXPECT_EQ(pace.rest(clock.steady(), milliseconds(50)), milliseconds(10));
+  EXPECT_EQ(pace.rest(clock.steady(), milliseconds(5)), milliseconds(5));
   clock.pass(milliseconds(9));
   EXPECT_FALSE(pace.may_go_on(clock.steady(), milliseconds(1)));
   EXPECT_EQ(pace.rest(clock.steady()), milliseconds(1));
