@@ -50,8 +50,11 @@ void Epochs::end_preserve(EpochObject& epoch) {
 }
 
 void Epochs::notify_idle() {
-  const MutexLock lock(mutex_);
-  idle_.notify_all();
+  sim_point();
+  if (waiting_.load() != 0) {
+    const MutexLock lock(mutex_);
+    idle_.notify_all();
+  }
 }
 
 Epochs::Both Epochs::both() const {
@@ -72,17 +75,21 @@ bool Epochs::is_frozen() const {
 
 void Epochs::wait_frozen(std::chrono::nanoseconds time) {
   const MutexLock lock(mutex_);
+  ++waiting_;
   if (!is_frozen()) {
     idle_.wait_for(mutex_, time);
   }
+  --waiting_;
 }
 
 void Epochs::wait_preserved(std::chrono::nanoseconds time) {
   const MutexLock lock(mutex_);
+  ++waiting_;
   const EpochObject* const epoch = closed();
   if (epoch != nullptr && epoch->preserving.load() != 0) {
     idle_.wait_for(mutex_, time);
   }
+  --waiting_;
 }
 
 Result<> Epochs::adopt_bits(WrittenMaps& maps) {
@@ -131,9 +138,11 @@ void Epochs::retire_closed() {
   EpochObject* const epoch = closed_.exchange(nullptr);
   {
     const MutexLock lock(mutex_);
+    ++waiting_;
     while (epoch->preserving.load() != 0) {
       idle_.wait(mutex_);
     }
+    --waiting_;
   }
   epoch->written.clear();
   if (CKPT_PLANTED(single_map)) {

@@ -83,6 +83,9 @@ class Epochs {
   std::array<EpochObject, 2> objects_;
   std::atomic<EpochObject*> current_;
   std::atomic<EpochObject*> closed_{nullptr};
+  // Who waits counts itself in and then looks at a count of writers; whoever brings that to 0 then
+  // looks whether anybody waits: one sees the other.
+  std::atomic<uint32_t> waiting_{0};
   Mutex mutex_;
   CondVar idle_;
 };

@@ -35,7 +35,7 @@ constexpr std::chrono::seconds kLockPatience{10};
 constexpr std::chrono::milliseconds kLockLook{50};
 constexpr std::chrono::milliseconds kKeeperSleep{50};
 constexpr std::chrono::milliseconds kKeeperLook{5};  // while a checkpoint wants the image synced
-constexpr std::chrono::seconds kStopPatience{3};  // until the back-up has heard of a stop
+constexpr std::chrono::seconds kStopPatience{3};     // until the back-up has heard of a stop
 constexpr std::chrono::seconds kApplierSleep{1};
 // Where processors are short, clients come first, and the applier rests so many times as long as it
 // works. Nobody waits for it until the store has too much to apply, and then the shipper helps.
