@@ -80,6 +80,12 @@ Result<StoreRecord> read_store_record(const std::string& path) {
   return file->record();
 }
 
+// A first copy that has begun, and of which there is no checkpoint yet: nothing that anybody could
+// miss.
+bool is_unfinished(const Result<StoreRecord>& store, const Uuid& volume) {
+  return store && store->volume == volume && !store->last && !store->promoted && !store->rejoined;
+}
+
 // One image's way: what is open and locked, and what was found.
 class Rejoin {
  public:
@@ -92,6 +98,8 @@ class Rejoin {
   [[nodiscard]] bool is_in_place() const;
   [[nodiscard]] bool is_done() const;
   Result<> check_target() const;
+  Result<> move_unfinished_away();
+  Result<> remove_unfinished() const;
   [[nodiscard]] Unexpected is_elsewhere() const;
   Result<> learn_superseded();
   Result<> ask_backup();
@@ -108,9 +116,10 @@ class Rejoin {
   Result<> remove_primary();
 
   const RejoinOptions& options_;
-  std::optional<StoreLock> in_place_;  // until all is done: backupd would find it half done
+  std::optional<StoreLock> store_;  // until all is done: backupd would find it half done
   VolumeRecord record_;
   std::string target_;
+  std::string unfinished_;  // where a copy goes whose place the image takes
   std::unique_ptr<PosixFile> image_;
   std::unique_ptr<PosixDirectory> state_;
   std::unique_ptr<TmpfsMemoryStore> memory_;
@@ -167,6 +176,7 @@ Result<> Rejoin::look() {
   CKPT_ASSIGN(record_, read_record());
   outcome_.volume = record_.volume;
   target_ = options_.shelf_path + "/" + record_.volume.to_string();
+  unfinished_ = options_.shelf_path + "/.unfinished-" + record_.volume.to_string();
   outcome_.store_path = target_;
   struct stat shelf {};
   if (::stat(options_.shelf_path.c_str(), &shelf) != 0) {
@@ -203,13 +213,14 @@ Result<> Rejoin::check_target() const {
                     " is no regular file, and a back-up is one: have backupd make a new back-up, "
                     "which is a full copy");
   }
-  if (!has_path(target_) || is_in_place()) {
+  if (!has_path(target_) || is_in_place() ||
+      is_unfinished(read_store_record(target_), record_.volume)) {
     return {};
   }
-  return fail(ErrorKind::kInvalid,
-              target_ +
-                  " is there already, perhaps of a full copy that has begun: stop backupd and move "
-                  "it away, so that this image can take its place");
+  return fail(ErrorKind::kInvalid, target_ +
+                                       " is there already, and has a checkpoint, or is something "
+                                       "else: if this image is to take its place, stop backupd "
+                                       "and move it away");
 }
 
 // Who is served must not be taken for history.
@@ -299,7 +310,7 @@ Result<> Rejoin::convert() { return is_in_place() ? convert_in_place() : move_in
 Result<> Rejoin::convert_in_place() {
   CKPT_ASSIGN(StoreLock lock, StoreLock::reach(target_));
   CKPT_TRY(lock.take(false));
-  const auto& folder = in_place_.emplace(std::move(lock)).directory;
+  const auto& folder = store_.emplace(std::move(lock)).directory;
   CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
   CKPT_TRY(folder->subdirectory("journal", true));
   CKPT_ASSIGN(
@@ -321,10 +332,34 @@ Result<> Rejoin::move_into_shelf() {
   CKPT_TRY(link_image(draft + "/" + kStoreImageName));
   CKPT_TRY(folder->sync());
   CKPT_TRY(give_to_owner_of(options_.shelf_path, draft));
+  CKPT_TRY(has_path(target_) ? move_unfinished_away() : Result<>());
   if (std::rename(draft.c_str(), target_.c_str()) != 0) {
     return fail_errno(errno, "rename " + draft + " to " + target_);
   }
   return {};
+}
+
+// The new primary was faster, and has begun a full copy. It asks for its back-up again, and finds
+// this one.
+Result<> Rejoin::move_unfinished_away() {
+  CKPT_ASSIGN(StoreLock lock, StoreLock::reach(target_));
+  CKPT_TRY(lock.take(true));
+  const auto& folder = store_.emplace(std::move(lock)).directory;
+  CKPT_ASSIGN(const auto file, VolumeFile::open(*folder));
+  if (!is_unfinished(file->record(), record_.volume)) {
+    return fail(ErrorKind::kInvalid, target_ + " has a checkpoint by now: it is the back-up");
+  }
+  CKPT_TRY(remove_unfinished());
+  if (std::rename(target_.c_str(), unfinished_.c_str()) != 0) {
+    return fail_errno(errno, "rename " + target_ + " to " + unfinished_);
+  }
+  return {};
+}
+
+Result<> Rejoin::remove_unfinished() const {
+  std::error_code error;
+  fs::remove_all(unfinished_, error);
+  return error ? fail_errno(error.value(), "remove " + unfinished_) : Result<>();
 }
 
 // What an interrupted call left in it is made anew.
@@ -352,6 +387,7 @@ Result<> Rejoin::link_image(const std::string& path) const {
 // The state goes last: as long as it is there nobody serves the image, and this can be repeated. A
 // call that was killed may have given the folder its name, and not synced that.
 Result<> Rejoin::remove_primary() {
+  CKPT_TRY(remove_unfinished());
   CKPT_TRY(sync_folder(options_.shelf_path));
   started_ = {};
   image_.reset();

@@ -13,12 +13,25 @@ import unittest
 from pathlib import Path
 
 from harness import BUSY, MIB, USAGE, build, eventually, run, tool
-from link_proxy import READER, SESSION, LinkProxy
+from link_proxy import CONFIRM, READER, SESSION, LinkProxy
+from link_strikes import Stall
 from nbd_client import NbdClient
 from sites import SIZE, Sites
 from steps import KILL_BEFORE, Steps
 
 NOTHING, UNREACHABLE = 4, 10
+
+
+def begin_full_copy(sites, promoted):
+    """All of it is there but for its first checkpoint. Returns the new primary's server."""
+    sites.near.start()
+    proxy = LinkProxy(sites.folder, sites.near.address)
+    sites.addCleanup(proxy.close)
+    stall = Stall("up", CONFIRM)
+    proxy.lay(stall)
+    server = sites.serve_promoted(promoted, proxy.address)
+    sites.assertTrue(stall.happened.wait(60))
+    return server
 
 
 class Rejoin(Sites):
@@ -163,6 +176,25 @@ class Rejoin(Sites):
         self.near.start()
         self.expect_two_copies(self.serve_promoted(promoted), self.near.store)
 
+    def test_the_new_primary_was_faster(self):
+        """Its full copy makes way, as long as there is no checkpoint of it."""
+        self.model.write_some(self.server)
+        self.server.kill9()
+        server = begin_full_copy(self, self.promote())
+        self.model.write_some(server)
+        self.assertGreater(self.rejoin(self.server)["stale_bytes"], 0)
+        self.assertEqual([*self.near.store.glob(".*unfinished*")], [])
+        self.expect_two_copies(server, self.near.store)
+
+    def test_the_new_primary_has_another_back_up_by_now(self):
+        self.server.kill9()
+        self.near.start()
+        server = self.serve_promoted(self.promote())
+        eventually(lambda: self.status(server)["last_checkpoint"], "a checkpoint", 60)
+        self.assertIn("is there already", self.rejoin(self.server, expect=USAGE).message)
+        self.expect_two_copies(server, self.near.store)
+        self.assertTrue(self.server.image.exists())
+
     def tmpfs(self):
         path = self.folder / "elsewhere"
         path.mkdir()
@@ -258,6 +290,17 @@ class Interrupted(Sites):
         self.promoted = self.promote()
         self.near.store.mkdir()
         self.far.stop()
+        prepare = self.put_back(self.folder / "near", self.folder / "far")
+        self.expect_repeatable(self.command(self.server.image, "--store", self.near.store, "--force"), prepare,
+                               self.server.image, self.near.store)
+
+    def test_in_the_place_of_a_full_copy(self):
+        self.model.write_some(self.server)
+        self.server.kill9()
+        self.promoted = self.promote()
+        begin_full_copy(self, self.promoted).kill9()
+        for backupd in self.near, self.far:
+            backupd.kill9()
         prepare = self.put_back(self.folder / "near", self.folder / "far")
         self.expect_repeatable(self.command(self.server.image, "--store", self.near.store, "--force"), prepare,
                                self.server.image, self.near.store)
