@@ -16,6 +16,7 @@ from sites import Model
 SIZE = 32 * MIB
 PORT = 7000
 DISK = "disk"
+CLONE = {"promotable": "true", "notify": "true", "clone-max": "2", "migration-threshold": "3", "failure-timeout": "600"}
 LONGER_THAN_A_PROMOTION = 5  # seconds; one takes less than one
 # Exit statuses of agents (OCF's resource agent API).
 FAILED, UNIMPLEMENTED, NOT_INSTALLED, NOT_CONFIGURED, NOT_RUNNING = 1, 3, 5, 6, 7
@@ -74,7 +75,7 @@ class Clustered(Case):
 <instance_attributes id="fence-ia">{values("fence", {"pcmk_host_list": "alice bob"})}</instance_attributes>
 </primitive>
 <clone id="{DISK}-clone">
-<meta_attributes id="disk-ma">{values("clone", {"promotable": "true", "notify": "true", "clone-max": "2"})}</meta_attributes>
+<meta_attributes id="disk-ma">{values("clone", CLONE)}</meta_attributes>
 <primitive id="{DISK}" class="ocf" provider="ckpt" type="volume">
 <instance_attributes id="disk-ia">{values(DISK, self.parameters)}</instance_attributes>
 <operations>
@@ -93,8 +94,8 @@ class Clustered(Case):
 </clone>
 </resources>
 <constraints>
-<rsc_order id="first-the-image" first="{DISK}-clone" first-action="start" then="backupd-clone" then-action="start"/>
-<rsc_order id="then-the-disk" first="backupd-clone" first-action="start" then="{DISK}-clone" then-action="promote"/>
+<rsc_order id="first-the-image" kind="Optional" first="{DISK}-clone" first-action="start" then="backupd-clone" then-action="start"/>
+<rsc_order id="then-the-disk" kind="Optional" first="backupd-clone" first-action="start" then="{DISK}-clone" then-action="promote"/>
 </constraints>
 </configuration>
 """
@@ -214,6 +215,8 @@ class Pacemaker(Clustered):
         self.begin()
         self.lose_the_server()
         self.lose_the_power()
+        self.end_it_and_begin_it_again()
+        self.end_it_without_its_back_up()
         self.put_an_older_back_up_in_place()
         self.lose_the_fence()
 
@@ -240,6 +243,39 @@ class Pacemaker(Clustered):
         self.settle(self.alice, self.bob)
         self.expect_disk()
         self.expect_two_copies()
+
+    def end_it_and_begin_it_again(self):
+        """Nobody else is to be promoted: the roles stay."""
+        self.write_some()
+        self.aim_at("Stopped")
+        self.cluster.await_roles(self.bob, DISK)
+        self.aim_at("Started")
+        self.settle(self.alice, self.bob)
+        self.assertTrue((self.alice.srv / "disk.img").exists())
+        self.expect_disk()
+
+    def aim_at(self, role):
+        self.bob.run("crm_resource", "--resource", f"{DISK}-clone", "--meta", "--set-parameter", "target-role",
+                     "--parameter-value", role)
+
+    def end_it_without_its_back_up(self):
+        """What could not be made a checkpoint at the end is on the image alone: the back-up is not promoted."""
+        self.write_some()
+        keeper = self.bob.run("cat", "/run/backupd.pid").stdout.strip()
+        self.bob.run("kill", "-STOP", keeper)
+        self.aim_at("Stopped")
+        self.cluster.await_roles(self.bob, DISK)
+        self.bob.run("kill", "-CONT", keeper)
+        self.assertTrue(self.known().endswith("+"), self.known())
+        self.alice.kill()
+        self.aim_at("Started")
+        self.cluster.await_roles(self.bob, DISK, bob="Unpromoted")
+        time.sleep(LONGER_THAN_A_PROMOTION)
+        self.assertEqual(self.cluster.roles(self.bob, DISK), {"bob": "Unpromoted"})
+        self.cluster.start(self.alice)
+        self.settle(self.alice, self.bob)
+        self.expect_disk()
+        self.cluster.fenced.clear()
 
     def put_an_older_back_up_in_place(self):
         """It is not promoted: what was answered since would be lost, and nobody would have said so."""
