@@ -58,18 +58,24 @@ machine_dies() {
 
 volume_of() { ckpt status "$1" >/dev/null && result_field volume; }
 
+now_ms() { date +%s%3N; }
+
 # The far machine has the disk from here on; the near one is not there.
 fail_over() {
-    local volume old=$primary
+    local volume old=$primary died promoted served
     volume=$(volume_of "$primary")
+    died=$(now_ms)
     machine_dies
     kill_process "${keepers[$far]}"
     check "promoted" ckpt promote "$(shelf_of "$far")/$volume" --yes
     equal "at that checkpoint" "$checkpoint" "$(result_field checkpoint)"
     primary=$(result_field image)
+    promoted=$(now_ms)
     start_keeper "$far"
     start_server "$primary" "backup=$(address_of "$near")"
+    served=$(now_ms)
     check "restored there" ckpt restore "$primary" --yes
+    echo "# ms since the kill: promoted $((promoted - died)), served $((served - died)), programs run $(($(now_ms) - died))"
     equal "to that checkpoint" "$checkpoint" "$(result_field checkpoint)"
     check "to numbers of no earlier one" test "$(count_of count)" -ge "$count_then"
     all_agree "on the other machine"
