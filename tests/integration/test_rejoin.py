@@ -5,6 +5,7 @@ differs is shipped. Two sites, each with a backupd; a model says what the disk i
 
 CKPT_FAIL_OVERS is the number of random ones in a row (20), CKPT_SEED repeats a run's choices."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BUSY, MIB, USAGE, build, eventually, run, tool
+from harness import BUSY, FAILED, MIB, USAGE, Tmpfs, build, eventually, run, tool
 from link_proxy import CONFIRM, READER, SESSION, LinkProxy
 from link_strikes import Stall
 from nbd_client import NbdClient
@@ -219,6 +220,56 @@ class Rejoin(Sites):
             self.near.start()
             if server.process is None or not server.running:
                 server.start()
+        self.expect_two_copies(server, self.near.store)
+
+
+class FullDisk(Sites):
+    """The old primary's file system, on which its image becomes the back-up."""
+
+    def site(self, name):
+        if name != "near":
+            return super().site(name)
+        return self.keep("--silence=2", store=Tmpfs(self, "72m", self.folder, name).path / "shelf", start=False)
+
+    def fill(self):
+        filler = self.folder / "near" / "filler"
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(MIB) if shutil.disk_usage(filler.parent).free > MIB else bytes(4096))
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+        return filler
+
+    def test_no_space_for_what_is_stale(self):
+        """Nothing is changed, and the same command does it when there is space."""
+        self.model.write_some(self.server)
+        self.server.kill9()
+        promoted = self.promote()
+        filler = self.fill()
+        answer = self.rejoin(self.server, expect=FAILED)
+        self.assertIn("No space left", answer.message)
+        self.assertTrue(self.server.image.exists())
+        self.assertFalse((self.near.store / self.volume).exists())
+        filler.unlink()
+        self.rejoin(self.server)
+        self.near.start()
+        self.expect_two_copies(self.serve_promoted(promoted), self.near.store)
+
+    def test_no_space_while_it_catches_up(self):
+        """The new primary serves on, says so, and has its back-up when there is space."""
+        self.model.write_some(self.server)
+        self.server.kill9()
+        promoted = self.promote()
+        self.rejoin(self.server)
+        self.near.start()
+        filler = self.fill()
+        server = self.serve_promoted(promoted)
+        self.model.write_some(server, 60)
+        eventually(lambda: "space" in str(self.status(server)["backup"]["error"]), "it says so", 60)
+        self.assertFalse(self.status(server)["protected"])
+        self.model.write_some(server)
+        filler.unlink()
         self.expect_two_copies(server, self.near.store)
 
 
