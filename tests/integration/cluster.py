@@ -88,6 +88,7 @@ class Node:
         fence.chmod(0o755)
 
     def start(self):
+        self.kill()
         words = [*self.namespace.under, "unshare", "--uts", "--ipc", "--pid", "--mount", "--fork", "--kill-child",
                  "--mount-proc", "bash", Path(__file__).with_name("cluster_node.sh"), self.name, self.folder, _AGENT]
         log = open(self.folder / "node.log", "ab")
