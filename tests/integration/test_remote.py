@@ -249,6 +249,25 @@ class Life(Remote):
             self.assertEqual((self.folder / f"{i}.out").read_bytes(), server.image.read_bytes())
 
 
+class NoStore(Remote):
+    def test_writes_wake_nobody_while_there_is_none(self):
+        """Gone, or never asked for: who could ship nothing is not woken for each write, which would cost the
+        clients a tenth of their rate."""
+        self.backupd.stop()
+        for parameters in [], ["backup=none"]:
+            with self.subTest(parameters):
+                server = self.serve(self.image(f"disk-{len(parameters)}.img"), *parameters)
+                self.write_blocks(server, 2000)  # more than is reason to ship
+                before = times_waited(server, "ckpt-ship")
+                self.write_blocks(server, 6000)
+                self.assertLess(times_waited(server, "ckpt-ship") - before, 1000)
+
+    def write_blocks(self, server, count):
+        with NbdClient(str(server.socket)) as client:
+            for block in range(count):
+                client.write(block * 4096, b"b" * 4096)
+
+
 class StoreDies(Remote):
     def test_killed_again_and_again_under_load(self):
         server, hammer = self.loaded()
@@ -281,23 +300,6 @@ class StoreDies(Remote):
         self.assertEqual(tool("list", server.image, expect=None).code, UNREACHABLE)
         self.backupd.start()
         self.expect_exact(server, hammer, "end")
-
-    def test_writes_wake_nobody_while_there_is_none(self):
-        """Gone, or never asked for: who could ship nothing is not woken for each write, which would cost the
-        clients a tenth of their rate."""
-        self.backupd.stop()
-        for parameters in [], ["backup=none"]:
-            with self.subTest(parameters):
-                server = self.serve(self.image(f"disk-{len(parameters)}.img"), *parameters)
-                self.write_blocks(server, 2000)  # more than is reason to ship
-                before = times_waited(server, "ckpt-ship")
-                self.write_blocks(server, 6000)
-                self.assertLess(times_waited(server, "ckpt-ship") - before, 1000)
-
-    def write_blocks(self, server, count):
-        with NbdClient(str(server.socket)) as client:
-            for block in range(count):
-                client.write(block * 4096, b"b" * 4096)
 
     def test_it_hangs(self):
         """Writes go on; a checkpoint says which store and why; then all is made good."""
