@@ -12,7 +12,7 @@ mount --make-rprivate /
 for fresh in /run /dev/shm /var/lib/corosync; do
     mount -t tmpfs none "$fresh"
 done
-mkdir -p "$folder"/{pacemaker/{cib,pengine,blackbox,cores},log/{pacemaker,cluster},srv/store,upper,work}
+mkdir -p "$folder"/{pacemaker/{cib,pengine,blackbox,cores},log/{pacemaker,cluster},srv/store}
 chown -R hacluster:haclient "$folder/pacemaker" "$folder/log/pacemaker"
 mkdir -p /run/{crm,resource-agents,lock} && chown hacluster:haclient /run/crm
 mount --bind "$folder/pacemaker" /var/lib/pacemaker
