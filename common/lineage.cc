@@ -13,4 +13,9 @@ bool is_on_line(const CheckpointId& id, std::span<const CheckpointId> forks,
   return std::ranges::any_of(forks, at_or_before) || (last && at_or_before(*last));
 }
 
+std::vector<CheckpointId> recent_ends(const std::vector<CheckpointId>& forks) {
+  const size_t older = forks.size() - std::min(forks.size(), kLineageMax);
+  return {forks.begin() + static_cast<std::ptrdiff_t>(older), forks.end()};
+}
+
 }  // namespace ckpt

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "common/store_link.h"
 
@@ -13,5 +14,9 @@ namespace ckpt {
 // older timeline ended (forks).
 bool is_on_line(const CheckpointId& id, std::span<const CheckpointId> forks,
                 const std::optional<CheckpointId>& last);
+
+// The last ends of older timelines, for people: at most kLineageMax, oldest first.
+inline constexpr size_t kLineageMax = 16;
+std::vector<CheckpointId> recent_ends(const std::vector<CheckpointId>& forks);
 
 }  // namespace ckpt

@@ -91,6 +91,9 @@ Result<StoreStatus> decode_store(const ParsedJson& object) {
   if (fields.optional("confirmed") != nullptr) {
     store.confirmed.emplace().id.number = Epoch{fields.number("confirmed")};
   }
+  if (fields.optional("timeline") != nullptr && store.confirmed) {
+    store.confirmed->id.timeline = fields.uuid("timeline");
+  }
   store.applied = Epoch{fields.number("applied")};
   store.pending_bytes = fields.number("pending_bytes");
   store.confirmed_bytes = fields.number("confirmed_bytes");
@@ -114,6 +117,24 @@ std::vector<std::string> take_uris(Fields& fields) {
     }
   }
   return uris;
+}
+
+std::vector<CheckpointId> take_lineage(Fields& fields) {
+  std::vector<CheckpointId> lineage;
+  if (fields.optional("lineage") == nullptr) {
+    return lineage;  // of a server that does not tell
+  }
+  for (const ParsedJson& element : fields.array("lineage")) {
+    Fields end = answer_fields(element);
+    const CheckpointId id{end.uuid("timeline"), Epoch{end.number("checkpoint")}};
+    const auto whole = end.finish(id);
+    if (!whole) {
+      fields.refuse("lineage", "has an element that is no end of a timeline");
+      break;
+    }
+    lineage.push_back(*whole);
+  }
+  return lineage;
 }
 
 EventCounts take_counts(Fields& fields) {
@@ -389,6 +410,7 @@ Result<VolumeStatus> decode_volume_status(const ParsedJson& object) {
   }
   status.volume = fields.uuid("volume");
   status.timeline = fields.uuid("timeline");
+  status.lineage = take_lineage(fields);
   status.size_bytes = fields.number("size_bytes");
   status.io = fields.text("io");
   status.protection = fields.flag("protected");

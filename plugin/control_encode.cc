@@ -68,11 +68,26 @@ Json to_json(PrimaryPresence primary) {
   return word == nullptr ? Json() : Json(word);
 }
 
+Json to_json(const std::vector<CheckpointId>& lineage) {
+  Json array = Json::array();
+  for (const CheckpointId& end : lineage) {
+    array.push_back(Json{{"timeline", end.timeline.to_string()}, {"checkpoint", end.number.value}});
+  }
+  return array;
+}
+
+// Of a store that is known by a number alone (a server of an older version) the timeline is nil.
+Json timeline_of(const std::optional<CheckpointInfo>& confirmed) {
+  const bool is_known = confirmed && !confirmed->id.timeline.is_nil();
+  return is_known ? Json(confirmed->id.timeline.to_string()) : Json();
+}
+
 Json to_json(const StoreStatus& store, uint64_t unshipped_bytes) {
   return Json{{"address", store.address},
               {"state", store.state},
               {"error", store.error},
               {"confirmed", store.confirmed ? Json(store.confirmed->id.number.value) : Json()},
+              {"timeline", timeline_of(store.confirmed)},
               {"applied", store.applied.value},
               {"unshipped_bytes", unshipped_bytes},
               {"pending_bytes", store.pending_bytes},
@@ -216,6 +231,7 @@ Json to_json(const VolumeStatus& status) {
               {"attachments_folder", status.attachments_folder},
               {"volume", status.volume.to_string()},
               {"timeline", status.timeline.to_string()},
+              {"lineage", to_json(status.lineage)},
               {"size_bytes", status.size_bytes},
               {"io", status.io},
               {"protected", status.protection},

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "backupd/store/volume_file.h"
+#include "common/lineage.h"
 #include "plugin/backup_place.h"
 #include "plugin/checkpoint_name.h"
 #include "plugin/config.h"
@@ -131,6 +132,7 @@ VolumeStatus OfflineVolume::status() {
   status.image = options_.image_path;
   status.volume = record_.volume;
   status.timeline = record_.timeline;
+  status.lineage = recent_ends(record_.forks);
   status.size_bytes = record_.size_bytes;
   status.io = "none (stopped)";
   status.epoch = record_.highest.next();
@@ -143,7 +145,7 @@ VolumeStatus OfflineVolume::status() {
   } else {
     ask_store(*status.store);
   }
-  status.problem = problem_of_image();
+  status.problem = record_.superseded ? superseded_text() : problem_of_image();
   if (status.problem.empty() && !record_.clean) {
     status.problem = "the last server did not stop cleanly; the next start finds out what changed";
   }
@@ -209,8 +211,7 @@ Result<CheckpointOutcome> OfflineVolume::checkpoint(const CheckpointRequest& req
 Result<RollbackOutcome> OfflineVolume::roll_back(const RollbackRequest& request,
                                                  const Progress& progress) {
   if (record_.superseded) {
-    return fail(ErrorKind::kFenced,
-                "the back-up of " + options_.image_path + " was promoted, and is the disk now");
+    return fail(ErrorKind::kFenced, options_.image_path + ": " + superseded_text());
   }
   if (request.rebuild) {
     return rebuild(request, progress);

@@ -30,7 +30,9 @@ Unexpected diverged(const VolumeRecord& record, const StoreGreeting& greeting) {
                                  ? "checkpoint " + std::to_string(greeting.last->id.number.value) +
                                        " of timeline " + greeting.last->id.timeline.to_string()
                                  : "no checkpoint";
-  const std::string ours = record.last ? std::to_string(record.last->id.number.value) : "none";
+  const std::string ours = record.last ? std::to_string(record.last->id.number.value) +
+                                             " of timeline " + record.last->id.timeline.to_string()
+                                       : "none";
   return fail(
       ErrorKind::kFenced,
       "the store and the image have diverged: the store has " + theirs +
@@ -54,6 +56,7 @@ Result<StoreGreeting> Session::greet() {
                 "this image is itself the back-up that is kept there, and was promoted: it needs "
                 "another one (backup=)");
   }
+  set_theirs(kept.empty() ? std::nullopt : std::optional(kept.back()));
   (void)supersede();
   return greeting;
 }
@@ -68,6 +71,7 @@ Result<HandshakeRow> Session::open() {
   CKPT_ASSIGN(const StoreGreeting greeting, greet());
   const HandshakeRow row = decide_handshake(record_.get(), greeting);
   if (row == HandshakeRow::kDiverged) {
+    set_theirs(greeting.last);
     diverged_.store(true);
     return diverged(record_.get(), greeting);
   }
@@ -96,6 +100,7 @@ Result<HandshakeRow> Session::open() {
   const MutexLock lock(mutex_);
   confirmed_ = greeting.last;
   problem_.clear();
+  theirs_.reset();
   diverged_.store(false);
   open_.store(true);
   return row;
@@ -192,6 +197,16 @@ std::optional<CheckpointInfo> Session::confirmed() {
 void Session::set_confirmed(const CheckpointInfo& checkpoint) {
   const MutexLock lock(mutex_);
   confirmed_ = checkpoint;
+}
+
+void Session::set_theirs(const std::optional<CheckpointInfo>& last) {
+  const MutexLock lock(mutex_);
+  theirs_ = last;
+}
+
+std::optional<CheckpointInfo> Session::theirs() {
+  const MutexLock lock(mutex_);
+  return theirs_;
 }
 
 std::string Session::problem() {

@@ -37,6 +37,8 @@ class Session {
   // nothing, after a resync that no checkpoint has ended yet.
   [[nodiscard]] std::optional<CheckpointInfo> confirmed();
   void set_confirmed(const CheckpointInfo& checkpoint);
+  // What the store had last, when it turned out to be on another line.
+  [[nodiscard]] std::optional<CheckpointInfo> theirs();
   // Set by open(): more blocks count as changed than need be; comparing with the store may pay.
   [[nodiscard]] bool is_inexact() const { return inexact_; }
   // Set by open(): there is something to compare with.
@@ -45,6 +47,7 @@ class Session {
 
  private:
   Result<StoreGreeting> greet();
+  void set_theirs(const std::optional<CheckpointInfo>& last);
   Result<> record_handshake(HandshakeRow row, const StoreGreeting& greeting);
   Result<> change_maps(HandshakeRow row, const StoreGreeting& greeting);
   Result<> change_allocated();
@@ -65,6 +68,7 @@ class Session {
   Mutex mutex_;
   std::string problem_ CKPT_GUARDED_BY(mutex_);
   std::optional<CheckpointInfo> confirmed_ CKPT_GUARDED_BY(mutex_);
+  std::optional<CheckpointInfo> theirs_ CKPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace ckpt

@@ -7,9 +7,10 @@
 #include <cerrno>
 
 #include "backupd/store/store.h"
+#include "common/lineage.h"
 #include "common/posix_file.h"
-#include "plugin/checkpoint_name.h"
 #include "common/remote_store.h"
+#include "plugin/checkpoint_name.h"
 
 namespace ckpt {
 namespace {
@@ -104,6 +105,7 @@ std::vector<CheckpointInfo> StoreVolume::kept() const {
 
 VolumeStatus StoreVolume::status() {
   VolumeStatus status = describe(record_.last);
+  status.lineage = recent_ends(record_.forks);
   status.state = record_.promoted ? "promoted" : status.state;
   status.volume = record_.volume;
   status.size_bytes = record_.size_bytes;

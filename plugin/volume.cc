@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "common/lineage.h"
 #include "common/phase.h"
 #include "plugin/checkpoint_name.h"
 
@@ -22,11 +23,6 @@ constexpr std::chrono::milliseconds kPoll{2};  // while a checkpoint waits for a
 constexpr int kSyncRest = 20;
 constexpr std::chrono::seconds kSyncRestMax{30};
 constexpr std::chrono::seconds kHurryMax{10};
-
-std::string superseded_text() {
-  return "the back-up of this image was promoted, and is the disk now: what was written here since "
-         "then is in no checkpoint. `ckpt-tool forget` makes a plain image of this one";
-}
 
 uint64_t incarnation_of(Random& random) {
   // 0 says "none".
@@ -394,6 +390,7 @@ VolumeStatus Volume::status() {
   status.name = options_.name;
   status.volume = record.volume;
   status.timeline = record.timeline;
+  status.lineage = recent_ends(record.forks);
   status.size_bytes = record.size_bytes;
   status.io = options_.io;
   status.epoch = disk().epochs.number();
@@ -410,7 +407,7 @@ VolumeStatus Volume::status() {
   status.store = store_status();
   status.checkpoint_interval = options_.checkpoint_interval;
   status.counts = disk().events.counts();
-  status.problem = session_.problem();
+  status.problem = is_over ? superseded_text() : session_.problem();
   if (status.problem.empty() && options_.has_backup && status.store->state == "detached") {
     status.problem = status.store->error;  // the session has not heard of it yet
   }

@@ -70,6 +70,8 @@ struct VolumeStatus {
   std::string attachments_folder;  // attachments=, absolute; empty: none
   Uuid volume;
   Uuid timeline;
+  // Where the timelines ended that this one came from, oldest first; the last kLineageMax of them.
+  std::vector<CheckpointId> lineage;
   uint64_t size_bytes = 0;
   std::string io;  // what is used and why: "sync (buffered writes would block in io_uring)"
   bool protection = false;  // "protected": a checkpoint exists and the store takes more

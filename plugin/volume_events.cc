@@ -40,6 +40,9 @@ StoreStatus Volume::store_status() {
   if (status.error.empty()) {
     status.error = session_.problem();
   }
+  if (auto theirs = session_.theirs(); theirs && session_.is_diverged()) {
+    status.confirmed = std::move(theirs);
+  }
   return status;
 }
 

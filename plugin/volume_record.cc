@@ -214,6 +214,12 @@ Result<std::unique_ptr<VolumeRecordFile>> VolumeRecordFile::open(Directory& dire
       new VolumeRecordFile(std::move(*slots), std::move(*record), random));
 }
 
+std::string superseded_text() {
+  return "the back-up of this image was promoted, and is the disk now: what was written here since "
+         "then is in no checkpoint. `ckpt-tool rejoin` makes this one the back-up of that, "
+         "`ckpt-tool forget` a plain image";
+}
+
 VolumeRecord VolumeRecordFile::get() {
   const MutexLock lock(mutex_);
   return record_;

@@ -57,6 +57,9 @@ struct VolumeRecord {
 std::vector<std::byte> encode_volume_record(const VolumeRecord& record);
 Result<VolumeRecord> decode_volume_record(ConstByteSpan payload);
 
+// What is said of an image whose back-up was promoted, and what can be done.
+std::string superseded_text();
+
 // The record with the file that it lives in.
 //
 // Threads:    get() from any thread; change() too, one after the other.

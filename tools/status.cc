@@ -104,12 +104,27 @@ void add_interval(LabelledRows& rows, const Console& console, const VolumeStatus
   }
 }
 
+// Both lines, where they may be two: this one's, and that of the back-up's last checkpoint.
+void add_lineage(LabelledRows& rows, const VolumeStatus& status) {
+  const auto to_checkpoint = [](const CheckpointId& end) {
+    return fmt::format("{} to checkpoint {}", end.timeline.to_string(), end.number.value);
+  };
+  for (const CheckpointId& end : status.lineage) {
+    rows.push_back({&end == &status.lineage.front() ? "lineage" : "", to_checkpoint(end)});
+  }
+  rows.push_back({"timeline", status.timeline.to_string()});
+  const bool has_theirs = status.store && status.store->confirmed;
+  const Uuid theirs = has_theirs ? status.store->confirmed->id.timeline : status.timeline;
+  if (theirs != status.timeline && !theirs.is_nil()) {
+    rows.push_back({"  back-up's", theirs.to_string()});
+  }
+}
+
 void add_details(LabelledRows& rows, const VolumeStatus& status) {
   rows.push_back({"volume", status.volume.to_string()});
   if (!status.name.empty()) {
     rows.push_back({"name", printable(status.name)});
   }
-  rows.push_back({"timeline", status.timeline.to_string()});
   rows.push_back({"i/o", printable(status.io)});
   rows.push_back({"preserved", fmt::format("{} blocks", status.preserved_blocks)});
 }
@@ -138,6 +153,9 @@ LabelledRows rows_of(const Console& console, const VolumeStatus& status, bool se
   add_store(rows, console, status, served);
   if (console.verbosity().verbose) {
     add_details(rows, status);
+  }
+  if (console.verbosity().verbose || status.state == "diverged" || status.state == "promoted") {
+    add_lineage(rows, status);
   }
   return rows;
 }

@@ -49,14 +49,15 @@ die() { not_ok "$*"; [[ ! -s $nbdkit_log ]] || tail -n 20 "$nbdkit_log"; exit 1;
 finish() { exit $((failures > 0)); }
 
 # Waits up to 60 s: the guest is emulated and may have to share its processors.
+patience=60 # seconds
 wait_until() { # TEXT COMMAND...
     local text=$1 tries
     shift
-    for ((tries = 0; tries < 600; tries++)); do
+    for ((tries = 0; tries < patience * 10; tries++)); do
         if "$@"; then return 0; fi
         sleep 0.1
     done
-    die "waited 60 s for: $text"
+    die "waited $patience s for: $text"
 }
 
 server_up_or_dead() { [[ -s $pid_file ]] || ! kill -0 "$server" 2>/dev/null; }
@@ -106,6 +107,11 @@ read_tool_result() { tool_result=$(tail -n 1 /run/ckpt-tool.out); }
 result_field() { # NAME
     /usr/bin/python3 -ISc 'import json, sys
 print(json.loads(sys.argv[1]).get(sys.argv[2], ""))' "$tool_result" "$1"
+}
+
+unapplied_bytes() {
+    /usr/bin/python3 -ISc 'import json, sys
+print(json.loads(sys.argv[1])["backup"]["confirmed_bytes"])' "$tool_result"
 }
 
 # Sets state to what "status" says.

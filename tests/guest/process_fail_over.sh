@@ -5,7 +5,8 @@
 # disk as it was then; the old primary becomes the back-up; and the other way round. Both machines are
 # this one, one after the other: each has a folder and a backupd of its own.
 #
-# Usage: process_fail_over.sh BUILD FAIL_OVERS; /dev/vda is a scratch disk.
+# Usage: process_fail_over.sh BUILD FAIL_OVERS CHANGED; /dev/vda is a scratch disk. CHANGED: so many MiB
+# that do not shrink are in each checkpoint, and its machine dies before they are applied.
 set -euo pipefail
 
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -15,7 +16,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/kernel-client.sh"
 # shellcheck source-path=SCRIPTDIR
 . "$here/process_programs.sh"
-readonly fail_overs=$2
+readonly fail_overs=$2 changed_mib=$3
 
 declare -A keepers
 near=near far=far # where the primary is, and where its back-up
@@ -38,11 +39,19 @@ kill_process() { # PID
     wait "$1" 2>/dev/null || true
 }
 
+change_data() {
+    local at
+    dd if=/dev/urandom of=/run/piece bs=1M count=16 status=none
+    for ((at = 0; at < changed_mib; at += 16)); do cat /run/piece; done >"$mnt/bulk"
+    sync -f "$mnt/bulk"
+}
+
 checkpoint_programs() {
+    if ((changed_mib > 0)); then change_data; fi
     find_group
     count_then=$(count_of count)
     check "a checkpoint of disk and programs" ckpt checkpoint "$primary" --criu "${group[0]}" --criu "${group[1]}" \
-        --criu "${group[2]}" --fs "$mnt" -- --file-locks
+        --criu "${group[2]}" --fs "$mnt" --timeout 900 -- --file-locks
     checkpoint=$(result_field checkpoint)
 }
 
@@ -56,14 +65,15 @@ machine_dies() {
     wait_until "$disk to be gone" has_no_size
 }
 
-volume_of() { ckpt status "$1" >/dev/null && result_field volume; }
-
 now_ms() { date +%s%3N; }
 
 # The far machine has the disk from here on; the near one is not there.
 fail_over() {
     local volume old=$primary died promoted served
-    volume=$(volume_of "$primary")
+    if ((changed_mib == 0)); then sleep 1; fi
+    ckpt status "$primary" >/dev/null
+    volume=$(result_field volume)
+    echo "# bytes not applied yet: $(unapplied_bytes)"
     died=$(now_ms)
     machine_dies
     kill_process "${keepers[$far]}"
@@ -108,7 +118,8 @@ stop_keeper() { # NAME
     check "backupd of $1 stops cleanly" wait "${keepers[$1]}"
 }
 
-prepare_scratch 256M
+((patience += changed_mib))
+prepare_scratch $((256 + changed_mib * 2))M
 start_keeper far
 start_server "$image" "backup=$(address_of far)"
 attach
@@ -118,7 +129,6 @@ start_programs
 for ((round = 1; round <= fail_overs; round++)); do
     echo "# fail-over $round, from $near to $far"
     checkpoint_programs
-    sleep 1
     fail_over
     stop_keeper "$far"
     swap

@@ -99,11 +99,14 @@ process_power_cuts() {
     guest --drive "$1/drive" "$here/process_power_cut.sh" "$1" "$build" last "$seed"
 }
 
+# CKPT_GUEST_CHANGED_MIB: what is in each checkpoint, to see how long programs are away.
 process_fail_over() {
-    local fail_overs=2
+    local fail_overs=2 changed_mib=${CKPT_GUEST_CHANGED_MIB:-0}
     if ((rounds > 3)); then fail_overs=20; fi
-    new_drive "$1/drive" || return
-    guest --drive "$1/drive" --timeout $((450 + fail_overs * 200)) "$here/process_fail_over.sh" "$1" "$build" "$fail_overs"
+    truncate -s $((1024 + changed_mib * 8))M "$1/drive" || return
+    guest --drive "$1/drive" --timeout $((450 + fail_overs * (200 + changed_mib))) \
+        "$here/process_fail_over.sh" "$1" "$build" "$fail_overs" "$changed_mib" || return
+    grep -E '^# (ms since|bytes not)' "$1/console.log"
 }
 
 # A boot for each of some steps at which the power is cut; for all of them, some 85, in a long run.

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 from harness import (BUSY, DEGRADED, HALFWAY, MIB, OK, UNKNOWN, USAGE, Server, build, eventually,
-                     free_port, plugin, plugin_environment, tool)
+                     free_port, plugin, plugin_environment, run, tool)
 from nbd_client import NbdClient
 from promotions import INTERRUPTIONS, SIZE, PromoteCase, digest, write_some
 from steps import PAUSE, Steps
@@ -191,10 +191,25 @@ class OldPrimary(PromoteCase):
             answer = tool(command[0], server.image, *command[1:], expect=FENCED)
             self.assertIn("promoted", answer.message)
 
+    def assert_both_lines(self, server, folder, checkpoint):
+        """Each side says where its line is, and the old one what can be done."""
+        old, new = tool("status", server.image), tool("status", folder)
+        fork = {"timeline": old["timeline"], "checkpoint": checkpoint}
+        self.assertEqual((old["lineage"], new["lineage"]), ([], [fork]))
+        self.assertNotEqual(old["timeline"], new["timeline"])
+        self.assertEqual(old["backup"]["timeline"], new["timeline"])
+        for word in "ckpt-tool rejoin", "ckpt-tool forget":
+            self.assertIn(word, old["problem"])
+        for place in server.image, folder:
+            text = run(build() / "tools" / "ckpt-tool", "status", place)
+            self.assertRegex(text, rf"(?m)timeline +{tool('status', place)['timeline']}$")
+        self.assertRegex(text, rf"(?m)^lineage +{fork['timeline']} to checkpoint {checkpoint}$")
+
     def test_does_not_start(self):
-        server, _ = self.promoted_behind()
+        server, folder = self.promoted_behind()
         self.assertIn("was promoted", server.refusal())
         self.assert_diverged(server, ["rollback", "--rebuild", "--yes"])
+        self.assert_both_lines(server, folder, self.checkpoint)
 
     def test_is_not_rebuilt(self):
         """Where it is gone, and has heard of nothing yet."""
@@ -237,6 +252,8 @@ class OldPrimary(PromoteCase):
         with self.assertRaises(OSError):
             NbdClient(str(server.socket))
         self.assert_diverged(server)
+        folder = backupd.folder_of(server)
+        self.assert_both_lines(server, folder, tool("status", folder)["last_checkpoint"]["checkpoint"])
         server.stop()
         self.assertIn("was promoted", server.refusal())
 

@@ -91,6 +91,11 @@ class TwoPrimaries(Remote):
         self.expect_undisturbed()
         self.original.stop()
         self.expect_diverged(copy)
+        told, last = self.status(copy), tool("status", self.original.image)["last_checkpoint"]
+        self.assertEqual((told["backup"]["confirmed"], told["backup"]["timeline"]),
+                         (last["checkpoint"], last["timeline"]))
+        self.assertIn(f"its last checkpoint: {told['last_checkpoint']['checkpoint']} of timeline",
+                      told["problem"])
         # It stays connected, and keeps nobody out.
         self.original.start()
         self.connected(self.original)

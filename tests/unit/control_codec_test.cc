@@ -103,6 +103,7 @@ TEST(ControlCodec, StatusRoundTrip) {
   EXPECT_EQ(status->image, sent.image);
   EXPECT_EQ(status->volume, sent.volume);
   EXPECT_EQ(status->timeline, sent.timeline);
+  EXPECT_EQ(status->lineage, sent.lineage);
   EXPECT_EQ(status->size_bytes, sent.size_bytes);
   EXPECT_EQ(status->io, sent.io);
   EXPECT_TRUE(status->protection);
@@ -118,7 +119,7 @@ TEST(ControlCodec, StatusRoundTrip) {
   EXPECT_EQ(status->counts, sent.counts);
   ASSERT_TRUE(status->store);
   EXPECT_EQ(status->store->address, sent.store->address);
-  EXPECT_EQ(status->store->confirmed->id.number, Epoch{7});
+  EXPECT_EQ(status->store->confirmed->id, sent.store->confirmed->id);
   EXPECT_EQ(status->store->applied, Epoch{6});
   EXPECT_EQ(status->store->pending_bytes, 100U);
   EXPECT_EQ(status->store->confirmed_bytes, 200U);
@@ -138,6 +139,31 @@ TEST(ControlCodec, WhetherAPrimaryIsThereRoundTrip) {
   ParsedJson odd = as_received(sent);
   odd["backup"]["primary"] = "asleep";
   EXPECT_FALSE(decode_volume_status(odd));
+}
+
+TEST(ControlCodec, StatusOfAServerThatTellsNoLineage) {
+  ParsedJson older = as_received(FakeVolume::default_status());
+  older.erase("lineage");
+  older["backup"].erase("timeline");
+  const auto status = decode_volume_status(older);
+  ASSERT_TRUE(status) << status.error().message();
+  EXPECT_TRUE(status->lineage.empty());
+  EXPECT_EQ(status->store->confirmed->id.number, Epoch{7});
+  EXPECT_EQ(status->store->confirmed->id.timeline, Uuid{});
+}
+
+TEST(ControlCodec, LineageOfOddElementsIsRefused) {
+  const ParsedJson told = as_received(FakeVolume::default_status());
+  for (const char* const odd :
+       {R"([7])", R"([{"timeline":"no"}])", R"("all")",
+        R"([{"timeline":"66666666-7777-4888-9999-aaaaaaaaaaaa","checkpoint":-1}])"}) {
+    ParsedJson status = told;
+    status["lineage"] = ParsedJson::parse(odd);
+    EXPECT_FALSE(decode_volume_status(status)) << odd;
+  }
+  ParsedJson status = told;
+  status["backup"]["timeline"] = 7;
+  EXPECT_FALSE(decode_volume_status(status));
 }
 
 TEST(ControlCodec, StatusOfAnEmptyVolumeRoundTrip) {
@@ -240,6 +266,7 @@ TEST(ControlCodec, StatusHasTheFieldsThatScriptsRelyOn) {
                             "role",
                             "volume",
                             "timeline",
+                            "lineage",
                             "size_bytes",
                             "io",
                             "protected",
@@ -259,8 +286,8 @@ TEST(ControlCodec, StatusHasTheFieldsThatScriptsRelyOn) {
                             "confirm_ms_last"}) {
     EXPECT_TRUE(status.contains(field)) << field;
   }
-  for (const char* field : {"address", "state", "error", "confirmed", "applied", "unshipped_bytes",
-                            "pending_bytes", "confirmed_bytes", "free_bytes"}) {
+  for (const char* field : {"address", "state", "error", "confirmed", "timeline", "applied",
+                            "unshipped_bytes", "pending_bytes", "confirmed_bytes", "free_bytes"}) {
     EXPECT_TRUE(status["backup"].contains(field)) << field;
   }
   EXPECT_EQ(status["last_checkpoint"]["checkpoint"], 7);

@@ -94,6 +94,8 @@ class FakeVolume : public VolumeApi {
     status.uris = {"nbd+unix:///?socket=/run/disk.sock"};
     status.volume = *Uuid::parse("01234567-89ab-4cde-8f01-23456789abcd");
     status.timeline = sample_checkpoint(7).id.timeline;
+    status.lineage = {{*Uuid::parse("66666666-7777-4888-9999-aaaaaaaaaaaa"), Epoch{3}},
+                      {*Uuid::parse("bbbbbbbb-7777-4888-9999-cccccccccccc"), Epoch{6}}};
     status.size_bytes = uint64_t{1} << 30U;
     status.io = "sync (buffered writes would block in io_uring)";
     status.protection = true;
@@ -109,7 +111,7 @@ class FakeVolume : public VolumeApi {
     status.store.emplace();
     status.store->address = "embedded:/srv/disk.img.ckpt/store";
     status.store->state = "connected";
-    status.store->confirmed.emplace().id.number = Epoch{7};
+    status.store->confirmed.emplace().id = sample_checkpoint(7).id;
     status.store->applied = Epoch{6};
     status.store->pending_bytes = 100;
     status.store->confirmed_bytes = 200;

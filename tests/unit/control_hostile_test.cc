@@ -126,7 +126,7 @@ TEST(ControlHostile, ResultsWithoutOneFieldAreRefused) {
     ParsedJson object = whole;
     object.erase(name);
     const bool may_be_missing = name == "last_checkpoint" || name == "backup" || name == "uris" ||
-                                name == "attachments_folder" || name == "name";
+                                name == "attachments_folder" || name == "name" || name == "lineage";
     EXPECT_EQ(decode_volume_status(object).has_value(), may_be_missing) << name;
     object[name] = ParsedJson::array({1, "x"});
     EXPECT_FALSE(decode_volume_status(object)) << name;
