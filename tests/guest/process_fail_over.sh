@@ -74,9 +74,9 @@ fail_over() {
     ckpt status "$primary" >/dev/null
     volume=$(result_field volume)
     echo "# bytes not applied yet: $(unapplied_bytes)"
-    died=$(now_ms)
+    kill_process "${keepers[$far]}" # before it has applied what it has
     machine_dies
-    kill_process "${keepers[$far]}"
+    died=$(now_ms) # what the kernel needed to part with the disk is no part of it
     check "promoted" ckpt promote "$(shelf_of "$far")/$volume" --yes
     equal "at that checkpoint" "$checkpoint" "$(result_field checkpoint)"
     primary=$(result_field image)
@@ -85,7 +85,7 @@ fail_over() {
     start_server "$primary" "backup=$(address_of "$near")"
     served=$(now_ms)
     check "restored there" ckpt restore "$primary" --yes
-    echo "# ms since the kill: promoted $((promoted - died)), served $((served - died)), programs run $(($(now_ms) - died))"
+    echo "# ms since the machine is gone: promoted $((promoted - died)), served $((served - died)), programs run $(($(now_ms) - died))"
     equal "to that checkpoint" "$checkpoint" "$(result_field checkpoint)"
     check "to numbers of no earlier one" test "$(count_of count)" -ge "$count_then"
     all_agree "on the other machine"
