@@ -109,9 +109,9 @@ result_field() { # NAME
 print(json.loads(sys.argv[1]).get(sys.argv[2], ""))' "$tool_result" "$1"
 }
 
-unapplied_bytes() {
+applied_checkpoint() {
     /usr/bin/python3 -ISc 'import json, sys
-print(json.loads(sys.argv[1])["backup"]["confirmed_bytes"])' "$tool_result"
+print(json.loads(sys.argv[1])["backup"]["applied"])' "$tool_result"
 }
 
 # Sets state to what "status" says.

@@ -48,6 +48,8 @@ change_data() {
 
 checkpoint_programs() {
     if ((changed_mib > 0)); then change_data; fi
+    ckpt status "$primary" >/dev/null
+    volume=$(result_field volume)
     find_group
     count_then=$(count_of count)
     check "a checkpoint of disk and programs" ckpt checkpoint "$primary" --criu "${group[0]}" --criu "${group[1]}" \
@@ -69,13 +71,12 @@ now_ms() { date +%s%3N; }
 
 # The far machine has the disk from here on; the near one is not there.
 fail_over() {
-    local volume old=$primary died promoted served
+    local old=$primary died promoted served
     if ((changed_mib == 0)); then sleep 1; fi
-    ckpt status "$primary" >/dev/null
-    volume=$(result_field volume)
-    echo "# bytes not applied yet: $(unapplied_bytes)"
     kill_process "${keepers[$far]}" # before it has applied what it has
     machine_dies
+    ckpt status "$(shelf_of "$far")/$volume" >/dev/null
+    echo "# checkpoint $checkpoint is confirmed, $(applied_checkpoint) is applied"
     died=$(now_ms) # what the kernel needed to part with the disk is no part of it
     check "promoted" ckpt promote "$(shelf_of "$far")/$volume" --yes
     equal "at that checkpoint" "$checkpoint" "$(result_field checkpoint)"

@@ -106,7 +106,7 @@ process_fail_over() {
     truncate -s $((1024 + changed_mib * 8))M "$1/drive" || return
     guest --drive "$1/drive" --timeout $((450 + fail_overs * (200 + changed_mib))) \
         "$here/process_fail_over.sh" "$1" "$build" "$fail_overs" "$changed_mib" || return
-    grep -E '^# (ms since|bytes not)' "$1/console.log"
+    grep -E '^# (ms since|checkpoint)' "$1/console.log"
 }
 
 # A boot for each of some steps at which the power is cut; for all of them, some 85, in a long run.
