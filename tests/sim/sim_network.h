@@ -137,7 +137,7 @@ class SimStream final : public Stream {
   [[nodiscard]] bool can_write() const override;
   [[nodiscard]] bool is_over() const override;
   void stop_reading() override { is_reading_ = false; }
-  void shut_down() override { close(); }
+  void shut_down() override;
   void set_silence(std::chrono::milliseconds silence) override { silence_ = silence; }
 
  private:
