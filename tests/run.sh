@@ -318,7 +318,7 @@ sanitized() { # command...
 # The longest first.
 hosts=(
   test_direct test_kill test_file_faults test_kill_points test_rollback test_link_cuts test_verify test_vm
-  test_pacemaker test_rejoin test_standby test_switch test_relay test_vm_faults test_vm_groups test_store_dies test_remote test_two_primaries test_tls test_link test_faults test_full_disks test_namespaces
+  test_pacemaker test_rejoin test_standby test_switch test_relay test_vm_faults test_vm_groups test_store_dies test_remote test_two_primaries test_tls test_link test_faults test_full_disks test_hosts test_namespaces
   test_doctor test_attachments test_basics test_completion test_watch test_oracle test_export test_metrics
   test_rebuild test_promote test_release test_report test_bad_volumes test_bad_stores test_peers test_held_writes test_packaging test_figures
 )

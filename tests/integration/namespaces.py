@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two machines in one: two network namespaces, joined by a veth pair. Needs root and iproute2."""
+"""Machines in one: network namespaces, two joined by a veth pair, more by a bridge. Needs root and iproute2."""
 
 import os
 import subprocess
@@ -66,3 +66,17 @@ def linked_pair(case):
     here.bring_up()
     there.bring_up()
     return here, there
+
+
+def switched_hosts(case, count):
+    """Namespaces that reach each other through a switch, which is a namespace of its own."""
+    hosts = [Namespace(case, f"10.78.0.{at}", f"fd00:78::{at}") for at in range(1, count + 1)]
+    switch = Namespace(case, "", "")
+    switch.ip("link", "add", "br0", "type", "bridge")
+    switch.ip("link", "set", "br0", "up")
+    for at, host in enumerate(hosts):
+        port = f"port{at}"
+        switch.ip("link", "add", port, "type", "veth", "peer", "name", DEVICE, "netns", host.name)
+        switch.ip("link", "set", port, "master", "br0", "up")
+        host.bring_up()
+    return hosts
