@@ -12,7 +12,7 @@ from namespaces import switched_hosts
 from nbd_client import NbdClient
 from sites import SIZE, Model
 
-FENCED, UNREACHABLE = 11, 10
+UNREACHABLE = 10
 PORT = 7000
 SILENCE = 2  # seconds until a link that says nothing is given up
 
