@@ -42,7 +42,34 @@ class Model:
         self.now = bytearray(self.kept)
 
 
-class Sites(Case):
+class Modelled(Case):
+    """Tests of one volume at several places; self.model says what the disk is, self.volume which it is."""
+
+    def checkpoint(self, server):
+        answer = tool("checkpoint", server.image)
+        self.model.keep()
+        return answer
+
+    def content(self, path):
+        return path.read_bytes()
+
+    def expect_two_copies(self, server, shelf):
+        """Both are the model, and a rollback is exact."""
+        eventually(lambda: self.status(server)["last_checkpoint"] and self.status(server)["protected"],
+                   "the new primary is protected", 120)
+        self.model.write_some(server)
+        self.checkpoint(server)
+        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
+        eventually(lambda: self.is_applied(server), "it is applied")
+        self.assertEqual(self.content(server.image), self.model.now)
+        self.assertEqual(self.content(shelf / self.volume / "backup.img"), self.model.now)
+        self.model.write_some(server)
+        tool("rollback", server.image, "--yes")
+        self.model.go_back()
+        self.assertEqual(self.content(server.image), self.model.now)
+
+
+class Sites(Modelled):
     """A primary at the first site, its back-up at the second; fail_over() swaps them."""
 
     def setUp(self):
@@ -63,12 +90,7 @@ class Sites(Case):
         return self.keep("--silence=2", store=self.folder / name / "shelf", start=False)
 
     def checkpoint(self, server=None):
-        answer = tool("checkpoint", (server or self.server).image)
-        self.model.keep()
-        return answer
-
-    def content(self, path):
-        return path.read_bytes()
+        return super().checkpoint(server or self.server)
 
     def promote(self):
         """The far back-up is the disk from here on; its backupd refuses the old primary."""
@@ -92,21 +114,6 @@ class Sites(Case):
         place = [] if server.image.name == "backup.img" else ["--store", self.near.store]
         self.near.store.mkdir(exist_ok=True)
         return tool("rejoin", server.image, *place, "--yes", *words, **options)
-
-    def expect_two_copies(self, server, shelf):
-        """Both are the model, and a rollback is exact."""
-        eventually(lambda: self.status(server)["last_checkpoint"] and self.status(server)["protected"],
-                   "the new primary is protected", 120)
-        self.model.write_some(server)
-        self.checkpoint(server)
-        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
-        eventually(lambda: self.is_applied(server), "it is applied")
-        self.assertEqual(self.content(server.image), self.model.now)
-        self.assertEqual(self.content(shelf / self.volume / "backup.img"), self.model.now)
-        self.model.write_some(server)
-        tool("rollback", server.image, "--yes")
-        self.model.go_back()
-        self.assertEqual(self.content(server.image), self.model.now)
 
     def swap(self, server):
         self.near, self.far = self.far, self.near

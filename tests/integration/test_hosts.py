@@ -7,10 +7,10 @@ import random
 import unittest
 from pathlib import Path
 
-from harness import BUSY, MIB, OK, Case, eventually, tool
+from harness import BUSY, MIB, OK, eventually, tool
 from namespaces import switched_hosts
 from nbd_client import NbdClient
-from sites import SIZE, Model
+from sites import SIZE, Model, Modelled
 
 UNREACHABLE = 10
 PORT = 7000
@@ -45,7 +45,8 @@ class Host:
         return self.tool("promote", self.shelf / volume, "--yes", *words, **options)
 
     def rejoin(self, server, *words, **options):
-        return self.tool("rejoin", server.image, "--store", self.shelf, "--yes", *words, **options)
+        place = [] if server.image.name == "backup.img" else ["--store", self.shelf]
+        return self.tool("rejoin", server.image, *place, "--yes", *words, **options)
 
     def dies(self):
         self.namespace.down()
@@ -53,7 +54,7 @@ class Host:
             one.kill9()
 
 
-class Hosts(Case):
+class Hosts(Modelled):
     def setUp(self):
         super().setUp()
         self.draw = random.Random(23)
@@ -66,11 +67,6 @@ class Hosts(Case):
         self.model.write_some(self.server)
         self.checkpoint(self.server)
 
-    def checkpoint(self, server):
-        answer = tool("checkpoint", server.image)
-        self.model.keep()
-        return answer
-
     def write_lost(self, server):
         """What is in no checkpoint."""
         with NbdClient(str(server.socket)) as client:
@@ -80,26 +76,7 @@ class Hosts(Case):
     def expect_model(self, host):
         """The back-up there, which has been promoted."""
         self.model.go_back()
-        self.assertEqual((host.shelf / self.volume / "backup.img").read_bytes(), self.model.now)
-
-    def expect_two_copies(self, server, host):
-        """Both are the model, and a rollback is exact."""
-        eventually(lambda: self.status(server)["last_checkpoint"] and self.status(server)["protected"],
-                   "it is protected", 120)
-        self.model.write_some(server)
-        self.checkpoint(server)
-        self.assertEqual(tool("verify", server.image)["mismatched_bytes"], 0)
-        eventually(lambda: self.has_applied(server), "it is applied")
-        self.assertEqual(server.image.read_bytes(), self.model.now)
-        self.assertEqual((host.shelf / self.volume / "backup.img").read_bytes(), self.model.now)
-        self.model.write_some(server)
-        tool("rollback", server.image, "--yes")
-        self.model.go_back()
-        self.assertEqual(server.image.read_bytes(), self.model.now)
-
-    def has_applied(self, server):
-        backup = self.status(server)["backup"]
-        return backup["confirmed"] == backup["applied"] and backup["confirmed_bytes"] == 0
+        self.assertEqual(self.content(host.shelf / self.volume / "backup.img"), self.model.now)
 
 
 class Two(Hosts):
@@ -133,7 +110,7 @@ class Two(Hosts):
         old.stop()
         self.one.rejoin(old)
         self.one.backupd.start()
-        self.expect_two_copies(new, self.one)
+        self.expect_two_copies(new, self.one.shelf)
 
     def promoted(self, host):
         answer = host.promote(self.volume, expect=None)
@@ -153,10 +130,9 @@ class Two(Hosts):
             self.model.write_some(new)
             near.namespace.up()
             far.backupd.start()
-            place = [] if server.image.name == "backup.img" else ["--store", near.shelf]
-            near.tool("rejoin", server.image, *place, "--yes")
+            near.rejoin(server)
             near.backupd.start()
-            self.expect_two_copies(new, near)
+            self.expect_two_copies(new, near.shelf)
             near, far, server = far, near, new
 
 
@@ -197,18 +173,18 @@ class Three(Hosts):
         self.assertIn("--force", self.first.rejoin(self.server, expect=UNREACHABLE).message)
         self.first.rejoin(self.server, "--force")
         self.first.backupd.start()
-        self.expect_two_copies(new, self.first)
+        self.expect_two_copies(new, self.first.shelf)
         # The middle one comes back with the last checkpoint of the old line, and disturbs nobody. It is where the new
         # line began: so it can take the other's place, and has all of the disk with the next checkpoint.
         self.middle.namespace.up()
         self.middle.backupd.start()
-        self.expect_two_copies(new, self.first)
+        self.expect_two_copies(new, self.first.shelf)
         new.stop()
         self.first.dies()
         again = self.third.serve(new.image, self.middle)
         self.assertIn("has lost checkpoint", self.status(again)["problem"])
         self.checkpoint(again)
-        self.expect_two_copies(again, self.middle)
+        self.expect_two_copies(again, self.middle.shelf)
 
     def test_the_third_is_cut_off_and_comes_back(self):
         """What is confirmed meanwhile is passed on, whole."""
